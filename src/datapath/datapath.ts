@@ -1,0 +1,70 @@
+import type { DesiredChanges, DesiredState } from './desired.ts';
+
+/**
+ * A data path: brings the kernel to the desired state and says what the kernel really holds. One implementation per
+ * technology (`nft/`), and `none`. `apply` is never called twice at once.
+ */
+export interface Datapath {
+  readonly name: 'nftables' | 'bpf' | 'none';
+  /**
+   * Finds out what the kernel holds from an earlier run and whether this machine can carry the data path. Changes nothing.
+   * @throws MeshError with the missing feature and its remedy
+   */
+  open(): Promise<void>;
+  /** One change set, visible whole or not at all. Rejects with MeshError; the caller tries again with backoff. */
+  apply(desired: DesiredState, changes: DesiredChanges): Promise<ApplyReport>;
+  /** What the kernel holds now, read from the kernel. */
+  dumpAddresses(): Promise<KernelAddress[]>;
+  dumpPolicy(): Promise<KernelPolicyRow[]>;
+  readonly status: DatapathStatus;
+  /** Called when a foreign hand changed what is ours; the caller answers with `apply(everything)`. */
+  onDrift(listener: (what: string) => void): void;
+  /** Takes every rule of ours away (`mesh-agent leave`). */
+  remove(): Promise<void>;
+  /** Stops watching; leaves the kernel as it is (fail static). */
+  close(): Promise<void>;
+}
+
+export interface ApplyReport {
+  /** Elements and rules added and removed. */
+  readonly added: number;
+  readonly removed: number;
+  readonly tookMs: number;
+  /** Connections that the change forbade and that were cut. */
+  readonly cut: number;
+}
+
+export interface DatapathStatus {
+  readonly applied: boolean;
+  readonly appliedAt: number | undefined;
+  readonly entries: { readonly addresses: number; readonly prefixes: number; readonly policyRows: number; readonly classes: number };
+  readonly error: { readonly code: string; readonly message: string; readonly since: number } | undefined;
+  /** How often a foreign change was found and healed. */
+  readonly healed: number;
+  readonly denied: { readonly ingress: Counter; readonly egress: Counter };
+}
+
+export interface Counter {
+  readonly packets: number;
+  readonly bytes: number;
+}
+
+export interface KernelAddress {
+  readonly prefix: string;
+  readonly identity: number;
+  /** Tunnel endpoint by the route in the kernel, `0.0.0.0` for none. */
+  readonly tunnelEndpoint: string;
+}
+
+export interface KernelPolicyRow {
+  readonly direction: 'ingress' | 'egress';
+  readonly verdict: 'allow' | 'deny';
+  /** Identities of the class; empty for the class of all others. */
+  readonly identities: readonly number[];
+  readonly classNumber: number;
+  readonly protocol: number;
+  readonly first: number;
+  readonly last: number;
+  readonly packets: number;
+  readonly bytes: number;
+}

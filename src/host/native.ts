@@ -1,0 +1,31 @@
+/**
+ * The native module (`native/mesh.c`): the three things that Node cannot do. Everything is synchronous and never blocks;
+ * results below zero are `-errno`. Buffers that are handed over are only used during the call.
+ */
+export interface Native {
+  /**
+   * bpf(2). `pointers` are pairs of an offset into `attr` and the buffer whose address goes there.
+   * @returns a file descriptor or other result, or -errno
+   */
+  bpf(command: number, attr: Buffer, ...pointers: (number | Buffer)[]): number;
+  /** One datagram to a Unix socket; a path that starts with `@` is abstract. @returns 0 or -errno */
+  datagramSend(path: string, data: Buffer): number;
+  /**
+   * A netlink socket of this family (NETLINK_ROUTE 0, NETLINK_NETFILTER 12), watched by the event loop. `onData` gets one
+   * datagram a call, or -errno (ENOBUFS: events were lost). It is called for replies and for multicast events alike.
+   * @returns a handle above zero, or -errno
+   */
+  netlinkOpen(family: number, onData: (data: Buffer | number) => void): number;
+  /** Sends one datagram (a whole batch). @returns bytes sent or -errno */
+  netlinkSend(handle: number, data: Buffer): number;
+  /** Joins a multicast group by number. @returns 0 or -errno */
+  netlinkJoin(handle: number, group: number): number;
+  /** SO_SNDBUFFORCE and SO_RCVBUFFORCE, in bytes. @returns 0 or -errno */
+  netlinkBuffers(handle: number, send: number, receive: number): number;
+  /** The port id that the kernel gave the socket: the sender id in events that this socket caused. */
+  netlinkPortId(handle: number): number;
+  /** Whether the socket keeps the process alive; it does not by default. */
+  netlinkRef(handle: number, keep: boolean): number;
+  netlinkClose(handle: number): number;
+  closeFd(fd: number): number;
+}
