@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { type FSWatcher, watch } from 'node:fs';
 import { open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { sleep } from '../core/job.ts';
 
 /** A directory of small files that an operator edits while we run. */
 export interface DirectoryOptions {
@@ -107,11 +108,21 @@ async function readNames(options: DirectoryOptions): Promise<string[] | undefine
   }
 }
 
+/**
+ * A file that was written just now may be half written: reading on would take a truncated policy for a policy. A writer
+ * that pauses for longer than this between two writes is seen in between; those who rename into place never are.
+ */
+async function settled(mtimeMs: number): Promise<void> {
+  const age = Date.now() - mtimeMs;
+  if (age >= 0 && age < SETTLE_MS) await sleep(SETTLE_MS - age);
+}
+
 async function readOne(options: DirectoryOptions, name: string): Promise<Buffer | undefined> {
   try {
     const file = await open(join(options.path, name));
     try {
-      const { size } = await file.stat();
+      const { size, mtimeMs } = await file.stat();
+      await settled(mtimeMs);
       if (size > options.maxBytes) throw new Error(`file has ${size} bytes, more than the ${options.maxBytes} that are read`);
       return await file.readFile();
     } finally {
