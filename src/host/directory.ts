@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { type FSWatcher, watch } from 'node:fs';
-import { open, readdir } from 'node:fs/promises';
+import { type FileHandle, open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { sleep } from '../core/job.ts';
 
@@ -112,17 +112,20 @@ async function readNames(options: DirectoryOptions): Promise<string[] | undefine
  * A file that was written just now may be half written: reading on would take a truncated policy for a policy. A writer
  * that pauses for longer than this between two writes is seen in between; those who rename into place never are.
  */
-async function settled(mtimeMs: number): Promise<void> {
-  const age = Date.now() - mtimeMs;
-  if (age >= 0 && age < SETTLE_MS) await sleep(SETTLE_MS - age);
+async function settledSize(file: FileHandle): Promise<number> {
+  for (;;) {
+    const { size, mtimeMs } = await file.stat();
+    const age = Date.now() - mtimeMs;
+    if (age < 0 || age >= SETTLE_MS) return size;
+    await sleep(SETTLE_MS - age);
+  }
 }
 
 async function readOne(options: DirectoryOptions, name: string): Promise<Buffer | undefined> {
   try {
     const file = await open(join(options.path, name));
     try {
-      const { size, mtimeMs } = await file.stat();
-      await settled(mtimeMs);
+      const size = await settledSize(file);
       if (size > options.maxBytes) throw new Error(`file has ${size} bytes, more than the ${options.maxBytes} that are read`);
       return await file.readFile();
     } finally {
