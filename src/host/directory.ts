@@ -112,12 +112,19 @@ async function readNames(options: DirectoryOptions): Promise<string[] | undefine
  * A file that was written just now may be half written: reading on would take a truncated policy for a policy. A writer
  * that pauses for longer than this between two writes is seen in between; those who rename into place never are.
  */
-async function settledSize(file: FileHandle): Promise<number> {
+async function readSettled(file: FileHandle, maxBytes: number): Promise<Buffer> {
   for (;;) {
-    const { size, mtimeMs } = await file.stat();
-    const age = Date.now() - mtimeMs;
-    if (age < 0 || age >= SETTLE_MS) return size;
-    await sleep(SETTLE_MS - age);
+    const before = await file.stat();
+    const age = Date.now() - before.mtimeMs;
+    if (age >= 0 && age < SETTLE_MS) {
+      await sleep(SETTLE_MS - age);
+      continue;
+    }
+    if (before.size > maxBytes) throw new Error(`file has ${before.size} bytes, more than the ${maxBytes} that are read`);
+    const content = Buffer.alloc(before.size);
+    const { bytesRead } = await file.read(content, 0, before.size, 0);
+    const after = await file.stat();
+    if (after.mtimeMs === before.mtimeMs && after.size === bytesRead) return content;
   }
 }
 
@@ -125,9 +132,7 @@ async function readOne(options: DirectoryOptions, name: string): Promise<Buffer 
   try {
     const file = await open(join(options.path, name));
     try {
-      const size = await settledSize(file);
-      if (size > options.maxBytes) throw new Error(`file has ${size} bytes, more than the ${options.maxBytes} that are read`);
-      return await file.readFile();
+      return await readSettled(file, options.maxBytes);
     } finally {
       await file.close();
     }
