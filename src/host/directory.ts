@@ -124,7 +124,8 @@ async function readSettled(file: FileHandle, maxBytes: number): Promise<Buffer> 
     const content = Buffer.alloc(before.size);
     const { bytesRead } = await file.read(content, 0, before.size, 0);
     const after = await file.stat();
-    if (after.mtimeMs === before.mtimeMs && after.size === bytesRead) return content;
+    const untouched = after.mtimeMs === before.mtimeMs && after.size === before.size;
+    if (untouched && bytesRead === before.size) return content;
   }
 }
 
