@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { type FSWatcher, watch } from 'node:fs';
-import { type FileHandle, open, readdir } from 'node:fs/promises';
+import { open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { sleep } from '../core/job.ts';
 
@@ -82,13 +82,11 @@ async function readAll(options: DirectoryOptions, hashes: Map<string, string>, c
   const names = await readNames(options);
   if (names === undefined) return;
   for (const name of names) {
-    const content = await readOne(options, name);
+    const read = await readSettled(options, name, hashes.get(name));
     if (closed()) return;
-    if (content === undefined) continue;
-    const hash = createHash('sha256').update(content).digest('base64');
-    if (hashes.get(name) === hash) continue;
-    hashes.set(name, hash);
-    options.onFile(name, content);
+    if (read === undefined || read.hash === hashes.get(name)) continue;
+    hashes.set(name, read.hash);
+    options.onFile(name, read.content);
   }
   for (const name of [...hashes.keys()]) {
     if (names.includes(name)) continue;
@@ -109,31 +107,34 @@ async function readNames(options: DirectoryOptions): Promise<string[] | undefine
 }
 
 /**
- * A file that was written just now may be half written: reading on would take a truncated policy for a policy. A writer
- * that pauses for longer than this between two writes is seen in between; those who rename into place never are.
+ * A file may be half written when it is read, and a truncated policy must not be taken for a policy. So new content counts
+ * only when a second look after a pause finds the same. A writer that pauses for longer than that is seen in between;
+ * one that renames into place never is.
  */
-async function readSettled(file: FileHandle, maxBytes: number): Promise<Buffer> {
+async function readSettled(options: DirectoryOptions, name: string, known: string | undefined): Promise<Read | undefined> {
+  let read = await readOne(options, name);
   for (;;) {
-    const before = await file.stat();
-    const age = Date.now() - before.mtimeMs;
-    if (age >= 0 && age < SETTLE_MS) {
-      await sleep(SETTLE_MS - age);
-      continue;
-    }
-    if (before.size > maxBytes) throw new Error(`file has ${before.size} bytes, more than the ${maxBytes} that are read`);
-    const content = Buffer.alloc(before.size);
-    const { bytesRead } = await file.read(content, 0, before.size, 0);
-    const after = await file.stat();
-    const untouched = after.mtimeMs === before.mtimeMs && after.size === before.size;
-    if (untouched && bytesRead === before.size) return content;
+    if (read === undefined || read.hash === known) return read;
+    await sleep(SETTLE_MS);
+    const again = await readOne(options, name);
+    if (again?.hash === read.hash) return again;
+    read = again;
   }
 }
 
-async function readOne(options: DirectoryOptions, name: string): Promise<Buffer | undefined> {
+interface Read {
+  readonly content: Buffer;
+  readonly hash: string;
+}
+
+async function readOne(options: DirectoryOptions, name: string): Promise<Read | undefined> {
   try {
     const file = await open(join(options.path, name));
     try {
-      return await readSettled(file, options.maxBytes);
+      const { size } = await file.stat();
+      if (size > options.maxBytes) throw new Error(`file has ${size} bytes, more than the ${options.maxBytes} that are read`);
+      const content = await file.readFile();
+      return { content, hash: createHash('sha256').update(content).digest('base64') };
     } finally {
       await file.close();
     }
