@@ -81,9 +81,11 @@ export function watchDirectory(options: DirectoryOptions): WatchedDirectory {
 async function readAll(options: DirectoryOptions, hashes: Map<string, string>, closed: () => boolean): Promise<void> {
   const names = await readNames(options);
   if (names === undefined) return;
-  for (const name of names) {
-    const read = await readSettled(options, name, hashes.get(name));
-    if (closed()) return;
+  // All at once, so that many files do not add up their pauses.
+  const reads = await Promise.all(names.map((name) => readSettled(options, name, hashes.get(name))));
+  if (closed()) return;
+  for (const [index, name] of names.entries()) {
+    const read = reads[index];
     if (read === undefined || read.hash === hashes.get(name)) continue;
     hashes.set(name, read.hash);
     options.onFile(name, read.content);
