@@ -100,7 +100,10 @@ async function readAll(options: DirectoryOptions, hashes: Map<string, string>, c
 async function readNames(options: DirectoryOptions): Promise<string[] | undefined> {
   try {
     const entries = await readdir(options.path, { withFileTypes: true });
-    return entries.filter((entry) => !entry.isDirectory() && options.accept(entry.name)).map((entry) => entry.name).sort();
+    return entries
+      .filter((entry) => !entry.isDirectory() && options.accept(entry.name))
+      .map((entry) => entry.name)
+      .sort();
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
     options.onUnreadable('', error);
@@ -113,7 +116,11 @@ async function readNames(options: DirectoryOptions): Promise<string[] | undefine
  * only when a second look after a pause finds the same. A writer that pauses for longer than that is seen in between;
  * one that renames into place never is.
  */
-async function readSettled(options: DirectoryOptions, name: string, known: string | undefined): Promise<Read | undefined> {
+async function readSettled(
+  options: DirectoryOptions,
+  name: string,
+  known: string | undefined,
+): Promise<Read | undefined> {
   let read = await readOne(options, name);
   for (;;) {
     if (read === undefined || read.hash === known) return read;
@@ -134,7 +141,8 @@ async function readOne(options: DirectoryOptions, name: string): Promise<Read | 
     const file = await open(join(options.path, name));
     try {
       const { size } = await file.stat();
-      if (size > options.maxBytes) throw new Error(`file has ${size} bytes, more than the ${options.maxBytes} that are read`);
+      if (size > options.maxBytes)
+        throw new Error(`file has ${size} bytes, more than the ${options.maxBytes} that are read`);
       const content = await file.readFile();
       return { content, hash: createHash('sha256').update(content).digest('base64') };
     } finally {

@@ -1,0 +1,395 @@
+/*
+ * The native module of mesh-agent: the three things that Node cannot do. The contract of every function is in
+ * src/host/native.ts. A wrong type of argument throws a TypeError; everything that the kernel refuses comes back as
+ * -errno. Nothing here blocks, and nothing is closed by the garbage collector: what was opened is closed by its owner.
+ *
+ * For the main thread only: handles are not released when a worker thread ends.
+ */
+#define _GNU_SOURCE
+#define NAPI_VERSION 8
+
+#include <node_api.h>
+#include <uv.h>
+
+#include <errno.h>
+#include <linux/netlink.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define BPF_MAX_POINTERS 8
+/* Attributes of the largest bpf command are far below this; the kernel checks the rest. */
+#define BPF_MAX_ATTR 4096
+/* A wake-up hands out at most so many datagrams for so long; the rest waits for the next turn of the event loop. */
+#define DATAGRAMS_PER_WAKE 256
+#define WAKE_NANOSECONDS (10ull * 1000 * 1000)
+/* The kernel sends dumps in pieces of at most 32 KiB and events below that; more is for requests that are echoed. */
+#define DATAGRAM_MAX (1 << 20)
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+/* ---- arguments and results ---- */
+
+static napi_value number(napi_env env, int64_t value) {
+  napi_value result = NULL;
+  napi_create_int64(env, value, &result);
+  return result;
+}
+
+static napi_value type_error(napi_env env, const char *message) {
+  napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", message);
+  return NULL;
+}
+
+/* Reads the arguments; false, with an exception pending, when fewer than `required` were given. */
+static bool arguments(napi_env env, napi_callback_info info, size_t *count, napi_value *values, size_t required) {
+  if (napi_get_cb_info(env, info, count, values, NULL, NULL) != napi_ok || *count < required) {
+    type_error(env, "too few arguments");
+    return false;
+  }
+  return true;
+}
+
+static bool get_int(napi_env env, napi_value value, int32_t *result) {
+  if (napi_get_value_int32(env, value, result) == napi_ok) return true;
+  type_error(env, "a number is expected");
+  return false;
+}
+
+static bool get_buffer(napi_env env, napi_value value, uint8_t **data, size_t *length) {
+  bool is_buffer = false;
+  if (napi_is_buffer(env, value, &is_buffer) == napi_ok && is_buffer &&
+      napi_get_buffer_info(env, value, (void **)data, length) == napi_ok) {
+    return true;
+  }
+  type_error(env, "a Buffer is expected");
+  return false;
+}
+
+/* ---- bpf(2) ---- */
+
+static napi_value bpf(napi_env env, napi_callback_info info) {
+  napi_value values[2 + 2 * BPF_MAX_POINTERS + 1];
+  size_t count = COUNT(values);
+  int32_t command;
+  uint8_t *attr;
+  size_t attr_length;
+  if (!arguments(env, info, &count, values, 2)) return NULL;
+  if (count >= COUNT(values) || count % 2 != 0) return type_error(env, "pointers are pairs of an offset and a Buffer");
+  if (!get_int(env, values[0], &command) || !get_buffer(env, values[1], &attr, &attr_length)) return NULL;
+  if (attr_length > BPF_MAX_ATTR) return number(env, -E2BIG);
+
+  for (size_t i = 2; i < count; i += 2) {
+    int32_t offset;
+    uint8_t *target;
+    size_t target_length;
+    if (!get_int(env, values[i], &offset) || !get_buffer(env, values[i + 1], &target, &target_length)) return NULL;
+    if (offset < 0 || (size_t)offset + sizeof(uint64_t) > attr_length) return number(env, -EINVAL);
+    uint64_t address = (uintptr_t)target;
+    memcpy(attr + offset, &address, sizeof address);
+  }
+  long result = syscall(__NR_bpf, command, attr, (unsigned)attr_length);
+  return number(env, result < 0 ? -errno : result);
+}
+
+/* ---- one datagram to a Unix socket ---- */
+
+static napi_value datagram_send(napi_env env, napi_callback_info info) {
+  napi_value values[2];
+  size_t count = COUNT(values);
+  size_t path_length;
+  uint8_t *data;
+  size_t length;
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  if (!arguments(env, info, &count, values, 2)) return NULL;
+  if (napi_get_value_string_utf8(env, values[0], NULL, 0, &path_length) != napi_ok) {
+    return type_error(env, "a path is expected");
+  }
+  if (!get_buffer(env, values[1], &data, &length)) return NULL;
+  if (path_length == 0) return number(env, -EINVAL);
+  if (path_length >= sizeof address.sun_path) return number(env, -ENAMETOOLONG);
+  napi_get_value_string_utf8(env, values[0], address.sun_path, sizeof address.sun_path, &path_length);
+
+  socklen_t address_length = offsetof(struct sockaddr_un, sun_path) + path_length;
+  if (address.sun_path[0] == '@') {
+    address.sun_path[0] = '\0'; /* an abstract name has no end mark: its length counts */
+  } else {
+    address_length++;
+  }
+  int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return number(env, -errno);
+  ssize_t sent = sendto(fd, data, length, MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&address, address_length);
+  int error = errno;
+  close(fd);
+  return number(env, sent < 0 ? -error : 0);
+}
+
+/* ---- netlink sockets on the event loop ---- */
+
+struct netlink {
+  struct netlink *next;
+  napi_env env;
+  napi_ref on_data;
+  uv_poll_t poll;
+  int32_t handle;
+  uint32_t port_id;
+  int fd;
+  bool closing;
+};
+
+static struct netlink *netlink_sockets;
+static int32_t netlink_last_handle;
+static uint8_t datagram[DATAGRAM_MAX];
+
+static struct netlink *find_netlink(int32_t handle) {
+  struct netlink *entry = netlink_sockets;
+  while (entry != NULL && entry->handle != handle) entry = entry->next;
+  return entry;
+}
+
+/* Calls back with a datagram, or with -errno when `data` is NULL. */
+static void deliver(struct netlink *netlink, const uint8_t *data, int64_t length_or_error) {
+  napi_env env = netlink->env;
+  napi_handle_scope scope;
+  napi_value argument, receiver, callback;
+  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
+  napi_status status = data == NULL
+                           ? napi_create_int64(env, length_or_error, &argument)
+                           : napi_create_buffer_copy(env, (size_t)length_or_error, data, NULL, &argument);
+  if (status == napi_ok) status = napi_get_global(env, &receiver);
+  if (status == napi_ok) status = napi_get_reference_value(env, netlink->on_data, &callback);
+  if (status == napi_ok) status = napi_make_callback(env, NULL, receiver, callback, 1, &argument, NULL);
+  if (status == napi_pending_exception) {
+    napi_value exception;
+    /* There is no caller in JavaScript who could catch it: it becomes an uncaughtException. */
+    if (napi_get_and_clear_last_exception(env, &exception) == napi_ok) napi_fatal_exception(env, exception);
+  }
+  napi_close_handle_scope(env, scope);
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events);
+
+static void watch(struct netlink *netlink) {
+  uv_poll_start(&netlink->poll, UV_READABLE, on_readable);
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events) {
+  struct netlink *netlink = poll->data;
+  (void)events;
+  /* A full receive buffer raises POLLERR, upon which libuv stops the watch and reports EBADF: the socket is fine. */
+  if (status < 0) watch(netlink);
+  uint64_t deadline = uv_hrtime() + WAKE_NANOSECONDS;
+  for (int i = 0; i < DATAGRAMS_PER_WAKE && !netlink->closing && uv_hrtime() < deadline; i++) {
+    struct sockaddr_nl sender = {0};
+    struct iovec part = {.iov_base = datagram, .iov_len = sizeof datagram};
+    struct msghdr message = {.msg_name = &sender, .msg_namelen = sizeof sender, .msg_iov = &part, .msg_iovlen = 1};
+    ssize_t length = recvmsg(netlink->fd, &message, MSG_DONTWAIT);
+    if (length < 0 && errno == EINTR) continue;
+    if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+    if (length < 0) {
+      int error = errno;
+      /* Lost events leave the socket usable; after anything else a watch would only spin. */
+      if (error != ENOBUFS) uv_poll_stop(&netlink->poll);
+      deliver(netlink, NULL, -error);
+      if (error != ENOBUFS) return;
+      continue;
+    }
+    /* Only the kernel may speak to us. */
+    if (sender.nl_pid != 0) continue;
+    if (message.msg_flags & MSG_TRUNC) {
+      deliver(netlink, NULL, -EMSGSIZE);
+    } else {
+      deliver(netlink, datagram, length);
+    }
+  }
+}
+
+/* An open and bound socket, or -errno. */
+static int open_socket(int family, uint32_t *port_id) {
+  struct sockaddr_nl address = {.nl_family = AF_NETLINK};
+  socklen_t address_length = sizeof address;
+  int on = 1;
+  int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, family);
+  if (fd < 0) return -errno;
+  if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 ||
+      getsockname(fd, (struct sockaddr *)&address, &address_length) < 0) {
+    int error = errno;
+    close(fd);
+    return -error;
+  }
+  /* Acknowledgements without an echo of the request, but with the kernel's words: both are only a comfort. */
+  setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof on);
+  setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof on);
+  *port_id = address.nl_pid;
+  return fd;
+}
+
+static napi_value netlink_open(napi_env env, napi_callback_info info) {
+  napi_value values[2];
+  size_t count = COUNT(values);
+  int32_t family;
+  napi_valuetype type;
+  uv_loop_t *loop;
+  if (!arguments(env, info, &count, values, 2) || !get_int(env, values[0], &family)) return NULL;
+  if (napi_typeof(env, values[1], &type) != napi_ok || type != napi_function) {
+    return type_error(env, "a function is expected");
+  }
+  struct netlink *netlink = calloc(1, sizeof *netlink);
+  if (netlink == NULL) return number(env, -ENOMEM);
+  netlink->fd = open_socket(family, &netlink->port_id);
+  if (netlink->fd < 0) {
+    int error = netlink->fd;
+    free(netlink);
+    return number(env, error);
+  }
+  netlink->env = env;
+  netlink->poll.data = netlink;
+  if (napi_get_uv_event_loop(env, &loop) != napi_ok || uv_poll_init(loop, &netlink->poll, netlink->fd) != 0) {
+    close(netlink->fd);
+    free(netlink);
+    return number(env, -EIO);
+  }
+  napi_create_reference(env, values[1], 1, &netlink->on_data);
+  watch(netlink);
+  uv_unref((uv_handle_t *)&netlink->poll);
+  netlink->handle = ++netlink_last_handle;
+  netlink->next = netlink_sockets;
+  netlink_sockets = netlink;
+  return number(env, netlink->handle);
+}
+
+/* The socket named by the first argument. NULL with *result set when there is none (-EBADF), or an exception pends. */
+static struct netlink *netlink_argument(napi_env env, napi_value value, napi_value *result) {
+  int32_t handle;
+  *result = NULL;
+  if (!get_int(env, value, &handle)) return NULL;
+  struct netlink *netlink = find_netlink(handle);
+  if (netlink == NULL) *result = number(env, -EBADF);
+  return netlink;
+}
+
+static napi_value netlink_send(napi_env env, napi_callback_info info) {
+  napi_value values[2], result;
+  size_t count = COUNT(values);
+  uint8_t *data;
+  size_t length;
+  struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+  if (!arguments(env, info, &count, values, 2)) return NULL;
+  struct netlink *netlink = netlink_argument(env, values[0], &result);
+  if (netlink == NULL) return result;
+  if (!get_buffer(env, values[1], &data, &length)) return NULL;
+  ssize_t sent = sendto(netlink->fd, data, length, MSG_DONTWAIT, (struct sockaddr *)&kernel, sizeof kernel);
+  return number(env, sent < 0 ? -errno : sent);
+}
+
+static napi_value netlink_join(napi_env env, napi_callback_info info) {
+  napi_value values[2], result;
+  size_t count = COUNT(values);
+  int32_t group;
+  if (!arguments(env, info, &count, values, 2)) return NULL;
+  struct netlink *netlink = netlink_argument(env, values[0], &result);
+  if (netlink == NULL) return result;
+  if (!get_int(env, values[1], &group)) return NULL;
+  int status = setsockopt(netlink->fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group);
+  return number(env, status < 0 ? -errno : 0);
+}
+
+/* Beyond the system's limit if we may, up to it otherwise. */
+static int set_buffer(int fd, int force_option, int option, int32_t bytes) {
+  if (bytes <= 0) return 0;
+  if (setsockopt(fd, SOL_SOCKET, force_option, &bytes, sizeof bytes) == 0) return 0;
+  if (errno == EPERM && setsockopt(fd, SOL_SOCKET, option, &bytes, sizeof bytes) == 0) return 0;
+  return -errno;
+}
+
+static napi_value netlink_buffers(napi_env env, napi_callback_info info) {
+  napi_value values[3], result;
+  size_t count = COUNT(values);
+  int32_t send_bytes, receive_bytes;
+  if (!arguments(env, info, &count, values, 3)) return NULL;
+  struct netlink *netlink = netlink_argument(env, values[0], &result);
+  if (netlink == NULL) return result;
+  if (!get_int(env, values[1], &send_bytes) || !get_int(env, values[2], &receive_bytes)) return NULL;
+  int status = set_buffer(netlink->fd, SO_SNDBUFFORCE, SO_SNDBUF, send_bytes);
+  if (status == 0) status = set_buffer(netlink->fd, SO_RCVBUFFORCE, SO_RCVBUF, receive_bytes);
+  return number(env, status);
+}
+
+static napi_value netlink_port_id(napi_env env, napi_callback_info info) {
+  napi_value values[1], result;
+  size_t count = COUNT(values);
+  if (!arguments(env, info, &count, values, 1)) return NULL;
+  struct netlink *netlink = netlink_argument(env, values[0], &result);
+  return netlink == NULL ? result : number(env, netlink->port_id);
+}
+
+static napi_value netlink_ref(napi_env env, napi_callback_info info) {
+  napi_value values[2], result;
+  size_t count = COUNT(values);
+  bool keep;
+  if (!arguments(env, info, &count, values, 2)) return NULL;
+  struct netlink *netlink = netlink_argument(env, values[0], &result);
+  if (netlink == NULL) return result;
+  if (napi_get_value_bool(env, values[1], &keep) != napi_ok) return type_error(env, "a boolean is expected");
+  if (keep) {
+    uv_ref((uv_handle_t *)&netlink->poll);
+  } else {
+    uv_unref((uv_handle_t *)&netlink->poll);
+  }
+  return number(env, 0);
+}
+
+static void on_closed(uv_handle_t *handle) {
+  struct netlink *netlink = handle->data;
+  napi_delete_reference(netlink->env, netlink->on_data);
+  free(netlink);
+}
+
+static napi_value netlink_close(napi_env env, napi_callback_info info) {
+  napi_value values[1], result;
+  size_t count = COUNT(values);
+  if (!arguments(env, info, &count, values, 1)) return NULL;
+  struct netlink *netlink = netlink_argument(env, values[0], &result);
+  if (netlink == NULL) return result;
+  struct netlink **link = &netlink_sockets;
+  while (*link != netlink) link = &(*link)->next;
+  *link = netlink->next;
+  /* The memory lives until libuv has let go of it: this may run inside the callback of this very socket. */
+  netlink->closing = true;
+  uv_poll_stop(&netlink->poll);
+  close(netlink->fd);
+  uv_close((uv_handle_t *)&netlink->poll, on_closed);
+  return number(env, 0);
+}
+
+static napi_value close_fd(napi_env env, napi_callback_info info) {
+  napi_value values[1];
+  size_t count = COUNT(values);
+  int32_t fd;
+  if (!arguments(env, info, &count, values, 1) || !get_int(env, values[0], &fd)) return NULL;
+  return number(env, close(fd) < 0 ? -errno : 0);
+}
+
+NAPI_MODULE_INIT() {
+#define FUNCTION(name, call) {name, NULL, call, NULL, NULL, NULL, napi_enumerable, NULL}
+  napi_property_descriptor functions[] = {
+      FUNCTION("bpf", bpf),
+      FUNCTION("datagramSend", datagram_send),
+      FUNCTION("netlinkOpen", netlink_open),
+      FUNCTION("netlinkSend", netlink_send),
+      FUNCTION("netlinkJoin", netlink_join),
+      FUNCTION("netlinkBuffers", netlink_buffers),
+      FUNCTION("netlinkPortId", netlink_port_id),
+      FUNCTION("netlinkRef", netlink_ref),
+      FUNCTION("netlinkClose", netlink_close),
+      FUNCTION("closeFd", close_fd),
+  };
+  if (napi_define_properties(env, exports, COUNT(functions), functions) != napi_ok) return NULL;
+  return exports;
+}
