@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { Attributes, AttributeWriter } from '../../src/host/attributes.ts';
+import { Attributes } from '../../src/host/attributes.ts';
 import { NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket } from '../../src/host/netlink.ts';
 import { NetlinkError } from '../../src/host/netlink-error.ts';
 
