@@ -1,0 +1,79 @@
+#!/bin/bash
+# Everything that building and testing needs, on a bare Debian 12: system packages, the pinned Node, the npm packages.
+# Installs only what is missing; safe to repeat. Needs root only when a system package is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PACKAGES=(
+  binutils ca-certificates conntrack etcd-client etcd-server gcc iproute2 iputils-ping libc6-dev make netcat-openbsd
+  nftables openssl procps socat tcpdump util-linux
+)
+
+say() { echo "setup: $*"; }
+
+missing_packages() {
+  local installed package
+  installed=$(dpkg-query -W -f='${db:Status-Abbrev}${Package}\n' "${PACKAGES[@]}" 2>/dev/null | sed -n 's/^ii *//p' || true)
+  for package in "${PACKAGES[@]}"; do
+    grep -qx "$package" <<<"$installed" || echo "$package"
+  done
+  # Any npm will do, wherever it came from.
+  command -v npm >/dev/null || echo npm
+}
+
+install_packages() {
+  if [ "$(id -u)" != 0 ]; then
+    say "these packages are missing, and installing them needs root: $*" >&2
+    exit 1
+  fi
+  say "installing $*"
+  export DEBIAN_FRONTEND=noninteractive
+  # The tests start servers of their own: no package may start one now. A policy that is already there stays.
+  local policy=/usr/sbin/policy-rc.d
+  if [ -e $policy ]; then policy=; else
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod 755 $policy
+    # shellcheck disable=SC2064
+    trap "rm -f $policy" EXIT
+  fi
+  apt-get -qq update
+  apt-get -qq install -y --no-install-recommends "$@" >/dev/null
+  if [ -n "$policy" ]; then
+    rm -f $policy
+    trap - EXIT
+  fi
+  case " $* " in
+    *" etcd-server "*)
+      # Nor at the next boot.
+      if command -v systemctl >/dev/null; then
+        systemctl disable etcd >/dev/null 2>&1 || true
+        [ ! -d /run/systemd/system ] || systemctl stop etcd || true
+      elif command -v update-rc.d >/dev/null; then
+        update-rc.d etcd disable >/dev/null 2>&1 || true
+      fi
+      ;;
+  esac
+}
+
+install_modules() {
+  local wanted stamp=node_modules/.lock-digest
+  wanted=$(sha256sum package-lock.json | cut -d' ' -f1)
+  if [ "$(cat $stamp 2>/dev/null)" = "$wanted" ]; then return; fi
+  say "npm packages"
+  # No package may run a script of its own here; none needs to.
+  npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+  echo "$wanted" >$stamp
+}
+
+if ! command -v dpkg-query >/dev/null; then
+  say "this is not Debian: install the counterparts of: ${PACKAGES[*]} npm" >&2
+  exit 1
+fi
+mapfile -t missing < <(missing_packages)
+if [ ${#missing[@]} -gt 0 ]; then install_packages "${missing[@]}"; fi
+mkdir -p .toolchain
+exec 9>.toolchain/setup.lock
+flock 9
+scripts/toolchain.sh
+install_modules
+say "ready"

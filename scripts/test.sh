@@ -1,0 +1,57 @@
+#!/bin/bash
+# Sets up, builds, checks types and rules, and runs the tests. With arguments (files, folders or patterns) it runs only
+# those tests, without the checks. The last line says how many tests passed and failed; a skipped test counts as failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+export PATH=$PWD/.toolchain/node/bin:$PATH
+
+passed=0
+failed=0
+finish() {
+  echo "$passed passed, $failed failed"
+  [ "$failed" = 0 ] && [ "$passed" -gt 0 ]
+  exit
+}
+say() { echo "test: $*"; }
+check() {
+  say "$1"
+  shift
+  "$@" && return
+  failed=$((failed + 1))
+}
+
+if [ "$(id -u)" != 0 ]; then
+  say "the tests make network namespaces and nftables rules of their own: run this as root" >&2
+  failed=1
+  finish
+fi
+for step in setup build; do
+  if ! "scripts/$step.sh"; then
+    failed=1
+    finish
+  fi
+done
+if [ $# = 0 ]; then
+  check types node_modules/.bin/tsc -p .
+  check rules node_modules/.bin/biome check --error-on-warnings .
+fi
+
+patterns=()
+for argument in "${@:-test}"; do
+  if [ -d "$argument" ]; then patterns+=("${argument%/}/**/*.test.ts"); else patterns+=("$argument"); fi
+done
+report=$(mktemp)
+trap 'rm -f "$report"' EXIT
+say "${patterns[*]}"
+node --test --test-timeout=180000 --test-reporter=spec --test-reporter-destination=stdout \
+  --test-reporter=tap --test-reporter-destination="$report" "${patterns[@]}"
+status=$?
+count() { sed -n "s/^# $1 //p" "$report" | tail -1; }
+passed=$(count pass)
+bad=$(($(count fail) + $(count cancelled) + $(count skipped) + $(count todo)))
+# A run that broke without a single failing test is a failure all the same.
+if [ $status != 0 ] && [ $bad = 0 ]; then bad=1; fi
+passed=${passed:-0}
+failed=$((failed + bad))
+finish
