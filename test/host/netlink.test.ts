@@ -101,3 +101,25 @@ test('a batch is applied whole, and an error in the middle names its message and
   assert.equal(result.status, 0, result.stderr);
   assert.equal(result.stdout, 'table inet one\ntable inet two\n');
 });
+
+test('lost events are told, and the socket lives on', () => {
+  const program = join(import.meta.dirname, 'netlink-events.ts');
+  const result = spawnSync('unshare', ['-n', process.execPath, program], { encoding: 'utf8', timeout: 30_000 });
+  assert.equal(result.stdout, 'lost true, then after\n', result.stderr);
+});
+
+test('an exception in a callback of the native module becomes an uncaughtException', () => {
+  const program = join(import.meta.dirname, 'netlink-throw.ts');
+  const result = spawnSync(process.execPath, [program], { encoding: 'utf8', timeout: 30_000 });
+  assert.equal(result.stdout, 'uncaught from the callback\n', result.stderr);
+});
+
+test('an idle socket does not keep the process alive', () => {
+  const module = join(import.meta.dirname, '../../src/host/netlink.ts');
+  const program = `import { NetlinkSocket } from ${JSON.stringify(module)};
+    const socket = new NetlinkSocket({ family: 0 });
+    await socket.request({ type: 18, body: Buffer.from([0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]) });`;
+  const args = ['--input-type=module', '-e', program];
+  const result = spawnSync(process.execPath, args, { encoding: 'utf8', timeout: 30_000 });
+  assert.equal(result.status, 0, result.stderr);
+});
