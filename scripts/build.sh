@@ -2,7 +2,8 @@
 # dist/native/mesh.node   the native module
 # dist/main.cjs           the program as one file for Node 24
 # dist/mesh-agent         the program as one executable; not with --bundle-only
-# A step whose inputs did not change is skipped. MESH_AGENT_ENTRY names another entry than src/main.ts.
+# A step whose inputs did not change is skipped. From the environment: MESH_AGENT_ENTRY names another entry than
+# src/main.ts, MESH_AGENT_DIST another output folder; MESH_AGENT_COMMIT and SOURCE_DATE_EPOCH stand in for git.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$PWD/.toolchain/node/bin:$PATH
@@ -24,7 +25,8 @@ if [ ! -x .toolchain/node/bin/node ] || [ ! -d node_modules ]; then
   exit 1
 fi
 mkdir -p "$dist/native"
-exec 9>"$dist/.lock"
+# One at a time, whatever the target: they share the seeded Node.
+exec 9>.toolchain/build.lock
 flock 9
 
 say() { echo "build: $*"; }
@@ -47,14 +49,17 @@ build_native() {
 }
 
 facts() {
-  local version commit=unknown epoch=${SOURCE_DATE_EPOCH:-}
+  local version commit=${MESH_AGENT_COMMIT:-} epoch=${SOURCE_DATE_EPOCH:-}
   version=$(node -p 'require("./package.json").version')
   if git rev-parse --git-dir >/dev/null 2>&1; then
-    commit=$(git rev-parse --short=12 HEAD)
-    git diff --quiet HEAD -- src native package.json package-lock.json || commit+=-dirty
+    if [ -z "$commit" ]; then
+      commit=$(git rev-parse --short=12 HEAD)
+      git diff --quiet HEAD -- src native package.json package-lock.json || commit+=-dirty
+    fi
     epoch=${epoch:-$(git log -1 --format=%ct)}
   fi
-  printf '{"version":"%s","commit":"%s","date":"%s"}' "$version" "$commit" "$(date -u -d "@${epoch:-0}" +%Y-%m-%dT%H:%M:%SZ)"
+  printf '{"version":"%s","commit":"%s","date":"%s"}' "$version" "${commit:-unknown}" \
+    "$(date -u -d "@${epoch:-0}" +%Y-%m-%dT%H:%M:%SZ)"
 }
 
 build_bundle() {
