@@ -47,11 +47,14 @@ say "${patterns[*]}"
 node --test --test-timeout=180000 --test-reporter=spec --test-reporter-destination=stdout \
   --test-reporter=tap --test-reporter-destination="$report" "${patterns[@]}"
 status=$?
-count() { sed -n "s/^# $1 //p" "$report" | tail -1; }
+count() {
+  local number
+  number=$(sed -n "s/^# $1 //p" "$report" | tail -1)
+  echo "${number:-0}"
+}
 passed=$(count pass)
 bad=$(($(count fail) + $(count cancelled) + $(count skipped) + $(count todo)))
 # A run that broke without a single failing test is a failure all the same.
 if [ $status != 0 ] && [ $bad = 0 ]; then bad=1; fi
-passed=${passed:-0}
 failed=$((failed + bad))
 finish
