@@ -1,0 +1,135 @@
+import type { Prefix } from '../../core/ip.ts';
+import { PROTOCOL, type DirectionPolicy, type PolicyClass, type PolicyRow } from '../../policy/result.ts';
+import type { Border, DesiredOverlay, DesiredState } from '../desired.ts';
+import { VERDICT } from './elements.ts';
+import { type AddressRange, flatten, toWords } from './ranges.ts';
+import type { Elements } from './tracker.ts';
+
+/** Fields of keys, as the kernel keeps them: host order for marks, network order for the rest, padded to four bytes. */
+export function markKey(value: number): string {
+  return String.fromCharCode(value & 255, (value >>> 8) & 255, (value >>> 16) & 255, value >>> 24);
+}
+
+export function readMark(key: Buffer): number {
+  return key.readUInt32LE(0);
+}
+
+function byteKey(value: number): string {
+  return `${String.fromCharCode(value)}\0\0\0`;
+}
+
+function portKey(port: number, padded = true): string {
+  return String.fromCharCode(port >>> 8, port & 255) + (padded ? '\0\0' : '');
+}
+
+export function addressKey(words: ArrayLike<number>): string {
+  let key = '';
+  for (let i = 0; i < words.length; i++) {
+    const word = words[i] as number;
+    key += String.fromCharCode(word >>> 24, (word >>> 16) & 255, (word >>> 8) & 255, word & 255);
+  }
+  return key;
+}
+
+function deviceKey(name: string): string {
+  return name.slice(0, 15).padEnd(16, '\0');
+}
+
+const NFPROTO = { ipv4: '\x02', ipv6: '\x0a' } as const;
+
+export function rangeElements(ranges: readonly AddressRange[], count: 1 | 4): Elements {
+  const elements: Elements = new Map();
+  for (const { first, last, value } of ranges) {
+    elements.set(addressKey(toWords(first, count)) + addressKey(toWords(last, count)), value);
+  }
+  return elements;
+}
+
+export interface FlatPrefixes {
+  readonly v4: AddressRange[];
+  readonly v6: AddressRange[];
+}
+
+export function flatPrefixes(prefixes: Iterable<{ readonly prefix: Prefix; readonly identity: number }>): FlatPrefixes {
+  const all = [...prefixes];
+  return {
+    v4: flatten(all.filter(({ prefix }) => prefix.family === 4)),
+    v6: flatten(all.filter(({ prefix }) => prefix.family === 6)),
+  };
+}
+
+/** The sets that follow from the border and the overlay. */
+export function borderElements(desired: DesiredState): ReadonlyMap<string, Elements> {
+  const { border, overlay } = desired;
+  const verdict = border.audit ? VERDICT.return : VERDICT.drop;
+  const sets = new Map<string, Elements>([
+    ['world', new Map([[NFPROTO.ipv4, border.dualStack ? 9 : 2], [NFPROTO.ipv6, border.dualStack ? 10 : 2]])],
+    ['miss', new Map([[NFPROTO.ipv4, verdict], [NFPROTO.ipv6, verdict]])],
+    ['external', members(border.devices.filter((name) => name !== overlay?.device).map(deviceKey))],
+    ['overlay', members(overlay === undefined ? [] : [deviceKey(overlay.device)])],
+    ['tunnel', members(tunnelOpen(border, overlay) ? [portKey(border.tunnelPort, false)] : [])],
+    ['failsafe_in', members(border.failsafe.ingress.map(({ protocol, port }) => byteKey(protocol) + portKey(port)))],
+    ['failsafe_out', members(border.failsafe.egress.map(({ protocol, port }) => byteKey(protocol) + portKey(port)))],
+  ]);
+  for (const family of [4, 6] as const) {
+    const nodes = border.nodes.filter((node) => node.family === family).map(({ words }) => addressKey(words));
+    sets.set(`nodes${family}`, members(tunnelOpen(border, overlay) ? nodes : []));
+    const stores = border.stores.filter(({ address }) => address.family === family);
+    sets.set(`stores${family}`, members(stores.map(({ address, port }) => addressKey(address.words) + portKey(port))));
+  }
+  return sets;
+}
+
+function tunnelOpen(border: Border, overlay: DesiredOverlay | undefined): boolean {
+  return overlay !== undefined && border.tunnelPort > 0;
+}
+
+function members(keys: readonly string[]): Elements {
+  return new Map(keys.map((key) => [key, 0]));
+}
+
+/** The name of a map without its direction, and the key without its class. */
+export type RowElements = Map<string, number>;
+
+/** The rows of a class: `map key` (a space between) to verdict code, without class number. */
+export function rowElements(policyClass: PolicyClass, policy: DirectionPolicy, audit: boolean): RowElements {
+  const rows: RowElements = new Map();
+  for (const row of policyClass.rows) {
+    const code = row.verdict === 'allow' || row.audit === true || audit ? VERDICT.return : VERDICT.drop;
+    for (const key of rowKeys(row)) rows.set(key, code);
+  }
+  if (!(policy.enforcing && policy.defaultDeny) && !rows.has('all ')) rows.set('all ', VERDICT.return);
+  return rows;
+}
+
+function rowKeys(row: PolicyRow): string[] {
+  if (row.protocol === PROTOCOL.any) return ['all '];
+  const protocol = byteKey(row.protocol);
+  if (row.first === 0 && row.last >= 65535) return [`proto ${protocol}`];
+  if (row.protocol === PROTOCOL.icmp || row.protocol === PROTOCOL.icmpv6) {
+    const name = row.protocol === PROTOCOL.icmp ? 'icmp4' : 'icmp6';
+    const last = Math.min(row.last, 255);
+    return Array.from({ length: Math.max(0, last - row.first + 1) }, (_, i) => `${name} ${byteKey(row.first + i)}`);
+  }
+  if (row.first === row.last) return [`port ${protocol}${portKey(row.first)}`];
+  return [`range ${protocol}${portKey(row.first)} ${protocol}${portKey(row.last)}`];
+}
+
+/** Puts the class number into a row: the map's name in this direction and its whole key. */
+export function rowAddress(row: string, number: number, side: 'in' | 'out'): readonly [set: string, key: string] {
+  const gap = row.indexOf(' ');
+  const name = row.slice(0, gap);
+  const rest = row.slice(gap + 1);
+  const mark = markKey(number);
+  // A range holds both ends, eight bytes each with a space between.
+  if (name === 'range') return [`range_${side}`, mark + rest.slice(0, 8) + mark + rest.slice(9)];
+  return [`${name}_${side}`, mark + rest];
+}
+
+export const ROW_MAPS = ['port', 'range', 'icmp4', 'icmp6', 'proto', 'all'] as const;
+
+/** The other way around: what the kernel holds, as row without class number. */
+export function rowOfKernel(name: (typeof ROW_MAPS)[number], key: Buffer, keyEnd: Buffer | undefined): string {
+  const rest = key.toString('latin1', 4);
+  return name === 'range' ? `range ${rest} ${(keyEnd ?? key).toString('latin1', 4)}` : `${name} ${rest}`;
+}

@@ -1,0 +1,73 @@
+import type { Prefix } from '../../core/ip.ts';
+
+/** An inclusive range of addresses as big-endian bytes, first then last, and its identity. */
+export interface AddressRange {
+  readonly first: bigint;
+  readonly last: bigint;
+  readonly value: number;
+}
+
+function toBigint(words: readonly number[]): bigint {
+  return words.reduce((all, word) => (all << 32n) | BigInt(word >>> 0), 0n);
+}
+
+/** The words of an address, most significant first. */
+export function toWords(value: bigint, count: 1 | 4): number[] {
+  return Array.from({ length: count }, (_, i) => Number((value >> BigInt(32 * (count - 1 - i))) & 0xffffffffn));
+}
+
+/**
+ * Nested prefixes of one family as disjoint ranges in which the longest prefix has won: interval maps refuse overlaps.
+ * Neighbours of one identity become one range. Of equal prefixes the last one counts.
+ */
+export function flatten(prefixes: Iterable<{ readonly prefix: Prefix; readonly identity: number }>): AddressRange[] {
+  const unique = new Map<string, AddressRange>();
+  for (const { prefix, identity } of prefixes) {
+    const first = toBigint(prefix.words);
+    const last = first + (1n << BigInt(prefix.words.length * 32 - prefix.bits)) - 1n;
+    unique.set(`${first}-${last}`, { first, last, value: identity });
+  }
+  const sorted = [...unique.values()].sort((a, b) => compare(a.first, b.first) || compare(b.last, a.last));
+  const result: AddressRange[] = [];
+  const open: AddressRange[] = [];
+  let next = 0n;
+  const emit = (last: bigint, value: number): void => {
+    if (last < next) return;
+    const previous = result.at(-1);
+    if (previous !== undefined && previous.value === value && previous.last + 1n === next) result[result.length - 1] = { ...previous, last };
+    else result.push({ first: next, last, value });
+    next = last + 1n;
+  };
+  const closeBefore = (start: bigint): void => {
+    for (let top = open.at(-1); top !== undefined && top.last < start; top = open.at(-1)) {
+      emit(top.last, top.value);
+      open.pop();
+    }
+  };
+  for (const range of sorted) {
+    closeBefore(range.first);
+    const outer = open.at(-1);
+    if (outer !== undefined && range.first > 0n) emit(range.first - 1n, outer.value);
+    next = range.first;
+    open.push(range);
+  }
+  for (let top = open.pop(); top !== undefined; top = open.pop()) emit(top.last, top.value);
+  return result;
+}
+
+/** The fewest prefixes that make up a range: `[first word..., bits]`. */
+export function rangePrefixes(range: AddressRange, family: 4 | 6): Prefix[] {
+  const width = family === 4 ? 32 : 128;
+  const result: Prefix[] = [];
+  for (let at = range.first; at <= range.last; ) {
+    let size = 0;
+    while (size < width && (at >> BigInt(size)) % 2n === 0n && at + (1n << BigInt(size + 1)) - 1n <= range.last) size++;
+    result.push({ family, words: toWords(at, family === 4 ? 1 : 4), bits: width - size });
+    at += 1n << BigInt(size);
+  }
+  return result;
+}
+
+function compare(a: bigint, b: bigint): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
