@@ -52,7 +52,9 @@ export class StoreAddresses {
         if (host !== undefined && addresses.length > 0) this.#resolved.set(host, addresses);
       }),
     );
-    const fingerprint = this.list().map(({ address, port }) => `${formatAddress(address)} ${port}`).join();
+    const fingerprint = this.list()
+      .map(({ address, port }) => `${formatAddress(address)} ${port}`)
+      .join();
     if (fingerprint === this.#fingerprint) return;
     this.#fingerprint = fingerprint;
     this.#onChange();
@@ -70,7 +72,10 @@ function splitEndpoint(endpoint: string): { host: string; port: number } | undef
   const text = endpoint.includes('://') ? endpoint : `http://${endpoint}`;
   if (!URL.canParse(text)) return undefined;
   const url = new URL(text);
-  return { host: url.hostname.replace(/^\[|\]$/g, ''), port: url.port === '' ? portOf(url.protocol) : Number(url.port) };
+  return {
+    host: url.hostname.replace(/^\[|\]$/g, ''),
+    port: url.port === '' ? portOf(url.protocol) : Number(url.port),
+  };
 }
 
 // URL drops a port that is the default of its scheme.

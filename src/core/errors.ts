@@ -17,16 +17,109 @@ export const ERROR_CODES = {
   // configuration
   'CFG-FILE': entry('configuration file cannot be read', 'create the file or name another one with --config'),
   'CFG-SYNTAX': entry('configuration is not valid YAML', 'correct the line that is named'),
-  'CFG-KEY': entry('unknown configuration key', 'remove the key or correct its spelling; `mesh-agent config show` lists the known ones'),
+  'CFG-KEY': entry(
+    'unknown configuration key',
+    'remove the key or correct its spelling; `mesh-agent config show` lists the known ones',
+  ),
   'CFG-VALUE': entry('configuration value is not acceptable', 'correct the value at the place that is named'),
   // host
-  'HST-NATIVE': entry('native module cannot be loaded', 'make one of $RUNTIME_DIRECTORY, /dev/shm, /var/tmp or /tmp writable and mounted without noexec'),
+  'HST-NATIVE': entry(
+    'native module cannot be loaded',
+    'make one of $RUNTIME_DIRECTORY, /dev/shm, /var/tmp or /tmp writable and mounted without noexec',
+  ),
   'HST-COMMAND': entry('a system command failed', 'read the command output that is attached', true),
   'HST-PERMISSION': entry('the agent lacks a permission', 'run the agent as root, or grant CAP_NET_ADMIN'),
   'HST-NETLINK': entry('a netlink request failed', 'read the kernel error that is attached', true),
+  // kvstore
+  'KVS-FILE': entry(
+    'a file of the kvstore configuration cannot be read',
+    'create the file or correct its path; renew the certificate with your cluster operator',
+  ),
+  'KVS-CONFIG': entry(
+    'the etcd configuration file is not valid',
+    'correct the key that is named; the format is that of an etcd client configuration',
+    false,
+  ),
+  'KVS-DNS': entry(
+    'the name of a store endpoint cannot be resolved',
+    'check the name and the name server, or add the name to /etc/hosts',
+    true,
+  ),
+  'KVS-REFUSED': entry(
+    'nothing listens at the store endpoint',
+    'check that the clustermesh-apiserver or hub runs and that the address and port are right',
+    true,
+  ),
+  'KVS-TIMEOUT': entry('the store does not answer in time', 'check the network path and the load of the store', true),
+  'KVS-TLS-UNTRUSTED': entry(
+    'the certificate of the store is not signed by the configured CA',
+    'configure the CA of that cluster (`kvstore.ca`)',
+    true,
+  ),
+  'KVS-TLS-EXPIRED': entry(
+    'a certificate is expired or not yet valid',
+    'renew the certificate, and check the clock of this machine',
+    true,
+  ),
+  'KVS-TLS-NAME': entry(
+    'the certificate of the store is for another name',
+    'use an endpoint name that the certificate carries, such as <cluster>.mesh.cilium.io',
+    true,
+  ),
+  'KVS-TLS-CLIENT': entry(
+    'the store refused our client certificate',
+    'use a certificate that the CA of that cluster signed and that is not expired',
+    true,
+  ),
+  'KVS-NOT-TLS': entry(
+    'the store endpoint does not speak TLS',
+    'use http:// for a store without TLS, or turn TLS on there',
+    true,
+  ),
+  'KVS-AUTH': entry(
+    'the store refuses access',
+    'check that the user of our certificate exists in the store and has the right role',
+    true,
+  ),
+  'KVS-NO-QUORUM': entry('the store has no quorum', 'bring back the lost etcd members', true),
+  'KVS-HEARTBEAT': entry(
+    'the heartbeat of the store stopped',
+    'check the clustermesh-apiserver or operator that writes cilium/.heartbeat',
+    true,
+  ),
+  'KVS-LOST': entry(
+    'the connection to the store was lost',
+    'wait: it is tried again; check the network if it stays',
+    true,
+  ),
+  // nftables data path
+  'DPN-MISSING': entry('the program nft is not installed', 'install the package nftables'),
+  'DPN-PERMISSION': entry(
+    'the kernel refuses changes to its packet filter',
+    'run the agent as root, or grant CAP_NET_ADMIN',
+  ),
+  'DPN-OLD': entry('the installed nft does not know a feature that is needed', 'install nftables 1.0.2 or newer'),
+  'DPN-RULES': entry(
+    'the kernel or nft refused the rules',
+    'read the message that is attached; a kernel module such as nf_tables or nf_conntrack may be missing',
+    true,
+  ),
+  'DPN-FULL': entry('a map of the packet filter is full', 'reduce the number of addresses or policies', true),
+  'DPN-APPLY': entry(
+    'a change could not be written to the packet filter',
+    'wait: it is tried again; read the kernel error that is attached if it stays',
+    true,
+  ),
   // local API
-  'API-UNREACHABLE': entry('the agent does not answer on its socket', 'start it with `systemctl start mesh-agent`, or name its socket with --socket', true),
-  'API-REQUEST': entry('the request is not understood by the agent', 'use a command line of the same version as the agent'),
+  'API-UNREACHABLE': entry(
+    'the agent does not answer on its socket',
+    'start it with `systemctl start mesh-agent`, or name its socket with --socket',
+    true,
+  ),
+  'API-REQUEST': entry(
+    'the request is not understood by the agent',
+    'use a command line of the same version as the agent',
+  ),
 } satisfies Record<string, ErrorEntry>;
 
 export type ErrorCode = keyof typeof ERROR_CODES;
@@ -43,7 +136,9 @@ export class MeshError extends Error {
   readonly place: string | undefined;
 
   constructor(code: ErrorCode, detail: string, options: MeshErrorOptions = {}) {
-    super(detail === '' ? ERROR_CODES[code].summary : `${ERROR_CODES[code].summary}: ${detail}`, { cause: options.cause });
+    super(detail === '' ? ERROR_CODES[code].summary : `${ERROR_CODES[code].summary}: ${detail}`, {
+      cause: options.cause,
+    });
     this.name = 'MeshError';
     this.code = code;
     this.place = options.place;

@@ -70,7 +70,12 @@ export function encodeLabels(labels: LabelSet): string {
 
 /** Reads the kvstore form. Empty items are dropped, as Cilium does. */
 export function decodeLabels(text: string): LabelSet {
-  return labelSet(text.split(';').filter((item) => item !== '').map(parseLabel));
+  return labelSet(
+    text
+      .split(';')
+      .filter((item) => item !== '')
+      .map(parseLabel),
+  );
 }
 
 export function findLabel(labels: LabelSet, key: string): Label | undefined {

@@ -37,7 +37,12 @@ export interface ApplyReport {
 export interface DatapathStatus {
   readonly applied: boolean;
   readonly appliedAt: number | undefined;
-  readonly entries: { readonly addresses: number; readonly prefixes: number; readonly policyRows: number; readonly classes: number };
+  readonly entries: {
+    readonly addresses: number;
+    readonly prefixes: number;
+    readonly policyRows: number;
+    readonly classes: number;
+  };
   readonly error: { readonly code: string; readonly message: string; readonly since: number } | undefined;
   /** How often a foreign change was found and healed. */
   readonly healed: number;

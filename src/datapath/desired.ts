@@ -1,5 +1,5 @@
-import type { Address, Prefix, Words } from '../core/ip.ts';
 import type { NumericIdentity } from '../core/identity.ts';
+import type { Address, Prefix, Words } from '../core/ip.ts';
 import type { WordTable } from '../core/word-table.ts';
 import type { DirectionChanges, DirectionPolicy } from '../policy/result.ts';
 

@@ -1,5 +1,5 @@
-import type { Prefix } from '../core/ip.ts';
 import type { NumericIdentity } from '../core/identity.ts';
+import type { Prefix } from '../core/ip.ts';
 
 /**
  * What the policy model resolves to, per direction: identities fall into classes, a class is a list of rows. This is the

@@ -6,9 +6,19 @@ import { formatAddress } from '../../src/core/ip.ts';
 test('endpoints become sorted addresses and ports, and a name that stops resolving keeps what it had', async () => {
   let changes = 0;
   const stores = new StoreAddresses(() => changes++);
-  await stores.set(['https://10.0.0.2:2379', 'http://[fd00::1]:2380', 'https://10.0.0.2:2379', 'https://10.0.0.1', 'http://localhost:9999', 'not a url']);
+  await stores.set([
+    'https://10.0.0.2:2379',
+    'http://[fd00::1]:2380',
+    'https://10.0.0.2:2379',
+    'https://10.0.0.1',
+    'http://localhost:9999',
+    'not a url',
+  ]);
   const texts = stores.list().map(({ address, port }) => `${formatAddress(address)} ${port}`);
-  assert.deepEqual(texts.filter((text) => !text.endsWith('9999')), ['10.0.0.1 443', '10.0.0.2 2379', 'fd00::1 2380']);
+  assert.deepEqual(
+    texts.filter((text) => !text.endsWith('9999')),
+    ['10.0.0.1 443', '10.0.0.2 2379', 'fd00::1 2380'],
+  );
   assert.ok(texts.some((text) => text.endsWith('9999')));
   assert.equal(changes, 1);
   await stores.refresh();

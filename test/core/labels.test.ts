@@ -20,7 +20,10 @@ test('labels are read as Cilium reads them', () => {
 
 test('the kvstore form is sorted bytewise by key alone, with a final semicolon and `=` for empty values', () => {
   const text = 'unspec:Zone=1;k8s:app=vm;k8s:empty=;k8s:io.cilium.k8s.policy.cluster=vmfleet;';
-  assert.equal(encodeLabels(decodeLabels(`k8s:io.cilium.k8s.policy.cluster=vmfleet;;k8s:empty;k8s:app=vm;Zone=1`)), text);
+  assert.equal(
+    encodeLabels(decodeLabels(`k8s:io.cilium.k8s.policy.cluster=vmfleet;;k8s:empty;k8s:app=vm;Zone=1`)),
+    text,
+  );
 });
 
 test('of two labels with one key the last wins', () => {
@@ -28,5 +31,8 @@ test('of two labels with one key the last wins', () => {
 });
 
 test('keys beyond ASCII are sorted by bytes, not by UTF-16 units', () => {
-  assert.deepEqual(labelTexts(labelSet([parseLabel('k8s:\u{1f600}=1'), parseLabel('k8s:\uffee=2')])), ['k8s:\uffee=2', 'k8s:\u{1f600}=1']);
+  assert.deepEqual(labelTexts(labelSet([parseLabel('k8s:\u{1f600}=1'), parseLabel('k8s:\uffee=2')])), [
+    'k8s:\uffee=2',
+    'k8s:\u{1f600}=1',
+  ]);
 });

@@ -5,7 +5,9 @@ import { WordTable } from '../../src/core/word-table.ts';
 
 const content = (table: WordTable): [string, number][] => {
   const rows: [string, number][] = [];
-  table.forEach((slot) => rows.push([table.keyAt(slot).join('.'), table.get(slot, 1)]));
+  table.forEach((slot) => {
+    rows.push([table.keyAt(slot).join('.'), table.get(slot, 1)]);
+  });
   return rows.sort((a, b) => (a[0] < b[0] ? -1 : 1));
 };
 
@@ -26,7 +28,10 @@ for (const keyWords of [1, 4] as const) {
           }
         }
         assert.equal(table.size, map.size);
-        assert.deepEqual(content(table), [...map].sort((a, b) => (a[0] < b[0] ? -1 : 1)));
+        assert.deepEqual(
+          content(table),
+          [...map].sort((a, b) => (a[0] < b[0] ? -1 : 1)),
+        );
         for (const [text, value] of map) assert.equal(table.lookup(text.split('.').map(Number), 1), value);
       }),
     );

@@ -1,6 +1,6 @@
 import type { DirectionChanges, DirectionPolicy, PolicyClass } from '../../policy/result.ts';
-import { type ElementBatch, SHAPES, type SetShape } from './elements.ts';
-import { markKey, rowAddress, type RowElements, rowElements } from './keys.ts';
+import { type ElementBatch, type SetShape, SHAPES } from './elements.ts';
+import { markKey, type RowElements, rowAddress, rowElements } from './keys.ts';
 import { CLASS_BIT, UNKNOWN_CLASS } from './ruleset.ts';
 import { SetTracker } from './tracker.ts';
 
@@ -35,14 +35,18 @@ export class ClassTracker {
 
   /** Told while the kernel is read. */
   holdRow(number: number, row: string, code: number): void {
-    let rows = this.rows.get(number);
-    if (rows === undefined) this.rows.set(number, (rows = new Map()));
+    const rows = this.rows.get(number) ?? new Map<string, number>();
+    this.rows.set(number, rows);
     rows.set(row, code);
     this.#next = Math.max(this.#next, number + 1);
   }
 
   /** Writes the way to `policy`. What goes out of use is left to the function returned: rows go after all that leads to them. */
-  become(policy: DirectionPolicy, options: { changes?: DirectionChanges | undefined; audit: boolean }, batch: ElementBatch): () => void {
+  become(
+    policy: DirectionPolicy,
+    options: { changes?: DirectionChanges | undefined; audit: boolean },
+    batch: ElementBatch,
+  ): () => void {
     const everything = options.changes === undefined || policy.unknownClass.id !== this.#unknown;
     const classes = new Map<number, PolicyClass>([...policy.classes()].map((each) => [each.id, each]));
     classes.set(policy.unknownClass.id, policy.unknownClass);
@@ -66,13 +70,14 @@ export class ClassTracker {
       return;
     }
     const wanted = new Map<string, number>();
-    for (const [id, of] of policy.identities()) if (of.id !== this.#unknown) wanted.set(markKey(id), this.#number(of.id));
+    for (const [id, of] of policy.identities())
+      if (of.id !== this.#unknown) wanted.set(markKey(id), this.#number(of.id));
     this.identities.become(wanted, batch);
   }
 
   #number(id: number): number {
-    let number = this.#numbers.get(id);
-    if (number === undefined) this.#numbers.set(id, (number = this.#next++));
+    const number = this.#numbers.get(id) ?? this.#next++;
+    this.#numbers.set(id, number);
     return number;
   }
 
@@ -126,5 +131,8 @@ export class ClassTracker {
 }
 
 function contentOf(rows: RowElements): string {
-  return [...rows].map(([row, code]) => `${row}=${code}`).sort().join('\n');
+  return [...rows]
+    .map(([row, code]) => `${row}=${code}`)
+    .sort()
+    .join('\n');
 }

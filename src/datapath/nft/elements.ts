@@ -4,7 +4,15 @@ import { TABLE } from './ruleset.ts';
 
 /** Element messages of nfnetlink (linux/netfilter/nf_tables.h). */
 export const SUBSYSTEM = 10 << 8;
-export const NFT = { getChain: 4, newSetElem: 12, getSetElem: 13, delSetElem: 14, newGen: 15, getGen: 16, getObject: 19 } as const;
+export const NFT = {
+  getChain: 4,
+  newSetElem: 12,
+  getSetElem: 13,
+  delSetElem: 14,
+  newGen: 15,
+  getGen: 16,
+  getObject: 19,
+} as const;
 export const INET = 1;
 
 /** How a map of ours is keyed: plain, `interval` (first and last, one field), `ranges` (concatenation with a range). */
@@ -53,7 +61,8 @@ export class ElementBatch {
   readonly #writer = new AttributeWriter(1 << 16);
   #open: { set: string; remove: boolean; message: number; list: number } | undefined;
   #seq = 0;
-  count = 0;
+  added = 0;
+  removed = 0;
 
   constructor(socket: NetlinkSocket) {
     this.#socket = socket;
@@ -73,7 +82,8 @@ export class ElementBatch {
     if (!remove) this.#value(shape, value);
     writer.end(at);
     if (shape.kind === 'interval') this.#intervalEnd(key.subarray(half));
-    this.count++;
+    if (remove) this.removed++;
+    else this.added++;
   }
 
   #value(shape: SetShape, value: number): void {
@@ -104,7 +114,8 @@ export class ElementBatch {
   #list(set: string, remove: boolean): AttributeWriter {
     const writer = this.#writer;
     const open = this.#open;
-    if (open !== undefined && open.set === set && open.remove === remove && writer.lengthSince(open.list) < MAX_LIST) return writer;
+    if (open !== undefined && open.set === set && open.remove === remove && writer.lengthSince(open.list) < MAX_LIST)
+      return writer;
     this.#closeList(false);
     if (writer.length === 0) this.#control(0x10, 1);
     this.#seq = this.#socket.takeSeq();
@@ -165,7 +176,11 @@ export interface KernelElement {
 }
 
 /** Streams the elements of one set. */
-export async function dumpElements(socket: NetlinkSocket, set: string, visit: (element: KernelElement) => void): Promise<void> {
+export async function dumpElements(
+  socket: NetlinkSocket,
+  set: string,
+  visit: (element: KernelElement) => void,
+): Promise<void> {
   const writer = new AttributeWriter();
   writer.raw(Uint8Array.of(INET, 0, 0, 0));
   writer.string(1, TABLE);
@@ -174,7 +189,9 @@ export async function dumpElements(socket: NetlinkSocket, set: string, visit: (e
     const body = message.body;
     forEachAttribute(body, { offset: 4, end: body.length }, (type, start, length) => {
       if (type !== 3) return;
-      forEachAttribute(body, { offset: start, end: start + length }, (_, at, size) => visit(readElement(body, at, size)));
+      forEachAttribute(body, { offset: start, end: start + length }, (_, at, size) =>
+        visit(readElement(body, at, size)),
+      );
     });
   });
 }

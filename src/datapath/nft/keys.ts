@@ -1,5 +1,5 @@
 import type { Prefix } from '../../core/ip.ts';
-import { PROTOCOL, type DirectionPolicy, type PolicyClass, type PolicyRow } from '../../policy/result.ts';
+import { type DirectionPolicy, type PolicyClass, type PolicyRow, PROTOCOL } from '../../policy/result.ts';
 import type { Border, DesiredOverlay, DesiredState } from '../desired.ts';
 import { VERDICT } from './elements.ts';
 import { type AddressRange, flatten, toWords } from './ranges.ts';
@@ -63,8 +63,20 @@ export function borderElements(desired: DesiredState): ReadonlyMap<string, Eleme
   const { border, overlay } = desired;
   const verdict = border.audit ? VERDICT.return : VERDICT.drop;
   const sets = new Map<string, Elements>([
-    ['world', new Map([[NFPROTO.ipv4, border.dualStack ? 9 : 2], [NFPROTO.ipv6, border.dualStack ? 10 : 2]])],
-    ['miss', new Map([[NFPROTO.ipv4, verdict], [NFPROTO.ipv6, verdict]])],
+    [
+      'world',
+      new Map([
+        [NFPROTO.ipv4, border.dualStack ? 9 : 2],
+        [NFPROTO.ipv6, border.dualStack ? 10 : 2],
+      ]),
+    ],
+    [
+      'miss',
+      new Map([
+        [NFPROTO.ipv4, verdict],
+        [NFPROTO.ipv6, verdict],
+      ]),
+    ],
     ['external', members(border.devices.filter((name) => name !== overlay?.device).map(deviceKey))],
     ['overlay', members(overlay === undefined ? [] : [deviceKey(overlay.device)])],
     ['tunnel', members(tunnelOpen(border, overlay) ? [portKey(border.tunnelPort, false)] : [])],

@@ -34,7 +34,8 @@ export function flatten(prefixes: Iterable<{ readonly prefix: Prefix; readonly i
   const emit = (last: bigint, value: number): void => {
     if (last < next) return;
     const previous = result.at(-1);
-    if (previous !== undefined && previous.value === value && previous.last + 1n === next) result[result.length - 1] = { ...previous, last };
+    if (previous !== undefined && previous.value === value && previous.last + 1n === next)
+      result[result.length - 1] = { ...previous, last };
     else result.push({ first: next, last, value });
     next = last + 1n;
   };

@@ -194,7 +194,9 @@ export function hooksText(): string {
 /** Replaces the rules of another version in one transaction; maps and what they hold stay. */
 export function replacementText(present: readonly string[]): string {
   const gone = present.map((chain) => `flush chain inet ${TABLE} ${chain}\n`);
-  const stale = present.filter((chain) => chain.startsWith('stamp_')).map((chain) => `delete chain inet ${TABLE} ${chain}\n`);
+  const stale = present
+    .filter((chain) => chain.startsWith('stamp_'))
+    .map((chain) => `delete chain inet ${TABLE} ${chain}\n`);
   return [...gone, ...stale, skeletonText(), hooksText()].join('');
 }
 

@@ -1,5 +1,5 @@
-import { AttributeWriter, Attributes, NESTED } from '../../host/attributes.ts';
-import { NLM_F_ACK, type NetlinkSocket } from '../../host/netlink.ts';
+import { Attributes, AttributeWriter, NESTED } from '../../host/attributes.ts';
+import { type NetlinkSocket, NLM_F_ACK } from '../../host/netlink.ts';
 import { NetlinkError } from '../../host/netlink-error.ts';
 
 /**
@@ -71,7 +71,10 @@ function port(tuple: Attributes, source: boolean): { protocol: number; port: num
   return { protocol, port: proto?.u16be(source ? 2 : 3) ?? 0 };
 }
 
-async function setLabel(socket: NetlinkSocket, change: { orig: Buffer; family: number; cut: boolean }): Promise<boolean> {
+async function setLabel(
+  socket: NetlinkSocket,
+  change: { orig: Buffer; family: number; cut: boolean },
+): Promise<boolean> {
   const writer = new AttributeWriter(256);
   writer.raw(Uint8Array.of(change.family, 0, 0, 0));
   writer.data(CTA.orig | NESTED, change.orig);

@@ -1,0 +1,67 @@
+import { formatAddress, parseAddress } from '../../core/ip.ts';
+import { BadValue, bool, entries, type Fields, fieldsOf, parseObject, stringMap, text, uint } from './json.ts';
+
+export interface ServicePort {
+  readonly name: string;
+  readonly protocol: string;
+  readonly port: number;
+}
+
+/** Ports by canonical address. */
+export type PortsByAddress = ReadonlyMap<string, readonly ServicePort[]>;
+
+/** A ClusterService of `services/v1/<cluster>/<namespace>/<name>` (specification 2.5). */
+export interface ClusterService {
+  readonly cluster: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly clusterId: number;
+  readonly frontends: PortsByAddress;
+  readonly backends: PortsByAddress;
+  readonly labels: ReadonlyMap<string, string>;
+  readonly selector: ReadonlyMap<string, string>;
+  readonly includeExternal: boolean;
+  readonly shared: boolean;
+}
+
+/** `key` is `<namespace>/<name>`. @throws BadValue */
+export function decodeService(
+  key: string,
+  value: Buffer,
+  expected: { readonly cluster: string; readonly clusterId: number },
+): ClusterService {
+  const fields = parseObject(value);
+  const [cluster, namespace, name] = [text(fields, 'cluster'), text(fields, 'namespace'), text(fields, 'name')];
+  const clusterId = uint(fields, 'clusterID', 511);
+  if (cluster !== expected.cluster) throw new BadValue(`cluster ${JSON.stringify(cluster)} is not ${expected.cluster}`);
+  if (namespace === '' || name === '' || `${namespace}/${name}` !== key)
+    throw new BadValue(`${namespace}/${name} is not the key`);
+  if (clusterId === 0 || (expected.clusterId !== 0 && clusterId !== expected.clusterId))
+    throw new BadValue(`clusterID ${clusterId} is not ${expected.clusterId}`);
+  return {
+    cluster,
+    namespace,
+    name,
+    clusterId,
+    frontends: ports(fields, 'frontends'),
+    backends: ports(fields, 'backends'),
+    labels: stringMap(fields, 'labels'),
+    selector: stringMap(fields, 'selector'),
+    includeExternal: bool(fields, 'includeExternal'),
+    shared: bool(fields, 'shared'),
+  };
+}
+
+function ports(fields: Fields, name: string): PortsByAddress {
+  return new Map(
+    entries(fields, name).map(([ip, value]) => {
+      const address = parseAddress(ip);
+      if (address === undefined) throw new BadValue(`${name} has ${JSON.stringify(ip)}, which is no address`);
+      const named = Object.entries(value === null ? {} : (value as object)).map(([portName, port]) => {
+        const portFields = fieldsOf(port, `${name}.${ip}.${portName}`);
+        return { name: portName, protocol: text(portFields, 'Protocol'), port: uint(portFields, 'Port', 65535) };
+      });
+      return [formatAddress(address), named];
+    }),
+  );
+}

@@ -1,0 +1,225 @@
+import { WireReader, WireWriter } from './wire.ts';
+
+/** The messages of etcd's v3 API that we use (etcd 3.4, api/etcdserverpb/rpc.proto and api/mvccpb/kv.proto). */
+export interface ResponseHeader {
+  /** Hexadecimal, as etcd prints it. */
+  readonly clusterId: string;
+  readonly revision: number;
+}
+
+export interface WireKeyValue {
+  readonly key: string;
+  readonly value: Buffer;
+  readonly modRevision: number;
+  readonly lease: bigint;
+}
+
+export interface RangeRequest {
+  readonly key: string;
+  readonly rangeEnd?: Buffer;
+  readonly limit?: number;
+  readonly revision?: number;
+  readonly serializable?: boolean;
+}
+
+export interface RangeResponse {
+  readonly header: ResponseHeader;
+  readonly kvs: readonly WireKeyValue[];
+  readonly more: boolean;
+}
+
+export interface WatchEvent {
+  readonly deleted: boolean;
+  readonly kv: WireKeyValue;
+}
+
+export interface WatchResponse {
+  readonly header: ResponseHeader;
+  readonly watchId: number;
+  readonly created: boolean;
+  readonly canceled: boolean;
+  readonly compactRevision: number;
+  readonly cancelReason: string;
+  /** More events of the same revision follow in another message. */
+  readonly fragment: boolean;
+  readonly events: readonly WatchEvent[];
+}
+
+export interface LeaseResponse {
+  readonly header: ResponseHeader;
+  readonly id: bigint;
+  /** Seconds; zero when the lease does not exist any more. */
+  readonly ttl: number;
+}
+
+/** The first key behind a prefix: its last byte plus one. */
+export function prefixEnd(prefix: string): Buffer {
+  const end = Buffer.from(prefix);
+  for (let i = end.length - 1; i >= 0; i--) {
+    if ((end[i] as number) < 255) {
+      end[i] = (end[i] as number) + 1;
+      return end.subarray(0, i + 1);
+    }
+  }
+  return Buffer.from([0]);
+}
+
+export function encodeRange(request: RangeRequest): Buffer {
+  const writer = new WireWriter().bytes(1, request.key);
+  if (request.rangeEnd !== undefined) writer.bytes(2, request.rangeEnd).uint(5, 1);
+  return writer
+    .uint(3, request.limit ?? 0)
+    .uint(4, request.revision ?? 0)
+    .bool(7, request.serializable === true)
+    .finish();
+}
+
+export function decodeRange(data: Buffer): RangeResponse {
+  const reader = new WireReader(data);
+  let header: ResponseHeader | undefined;
+  const kvs: WireKeyValue[] = [];
+  let more = false;
+  while (reader.next()) {
+    if (reader.field === 1) header = decodeHeader(reader.message());
+    else if (reader.field === 2) kvs.push(decodeKeyValue(reader.message()));
+    else if (reader.field === 3) more = reader.bool();
+    else reader.skip();
+  }
+  return { header: required(header), kvs, more };
+}
+
+export function encodePut(key: string, value: Buffer, lease: bigint): Buffer {
+  return new WireWriter().bytes(1, key).bytes(2, value).uint(3, lease).finish();
+}
+
+export function encodeDelete(key: string): Buffer {
+  return new WireWriter().bytes(1, key).finish();
+}
+
+/** The header, and the count in field 2 (`deleted`), of the short answers. */
+export function decodeShort(data: Buffer): { header: ResponseHeader; count: number } {
+  const reader = new WireReader(data);
+  let header: ResponseHeader | undefined;
+  let count = 0;
+  while (reader.next()) {
+    if (reader.field === 1) header = decodeHeader(reader.message());
+    else if (reader.field === 2) count = reader.number();
+    else reader.skip();
+  }
+  return { header: required(header), count };
+}
+
+export function encodeWatchCreate(id: number, prefix: string, startRevision: number): Buffer {
+  const create = new WireWriter()
+    .bytes(1, prefix)
+    .bytes(2, prefixEnd(prefix))
+    .uint(3, startRevision)
+    .uint(7, id)
+    .bool(8, true);
+  return new WireWriter().message(1, create).finish();
+}
+
+export function encodeWatchCancel(id: number): Buffer {
+  return new WireWriter().message(2, new WireWriter().uint(1, id)).finish();
+}
+
+export function decodeWatch(data: Buffer): WatchResponse {
+  const reader = new WireReader(data);
+  let header: ResponseHeader | undefined;
+  const events: WatchEvent[] = [];
+  const result = { watchId: 0, created: false, canceled: false, compactRevision: 0, cancelReason: '', fragment: false };
+  while (reader.next()) {
+    if (reader.field === 1) header = decodeHeader(reader.message());
+    else if (reader.field === 2) result.watchId = reader.number();
+    else if (reader.field === 3) result.created = reader.bool();
+    else if (reader.field === 4) result.canceled = reader.bool();
+    else if (reader.field === 5) result.compactRevision = reader.number();
+    else if (reader.field === 6) result.cancelReason = reader.string();
+    else if (reader.field === 7) result.fragment = reader.bool();
+    else if (reader.field === 11) events.push(decodeEvent(reader.message()));
+    else reader.skip();
+  }
+  return { header: required(header), events, ...result };
+}
+
+export function encodeLeaseGrant(ttlSeconds: number): Buffer {
+  return new WireWriter().uint(1, ttlSeconds).finish();
+}
+
+/** LeaseKeepAlive and LeaseRevoke requests: the id alone. */
+export function encodeLeaseId(id: bigint): Buffer {
+  return new WireWriter().uint(1, id).finish();
+}
+
+export function decodeLease(data: Buffer): LeaseResponse {
+  const reader = new WireReader(data);
+  let header: ResponseHeader | undefined;
+  let id = 0n;
+  let ttl = 0;
+  while (reader.next()) {
+    if (reader.field === 1) header = decodeHeader(reader.message());
+    else if (reader.field === 2) id = reader.bigint();
+    else if (reader.field === 3) ttl = Number(BigInt.asIntN(64, reader.bigint()));
+    else reader.skip();
+  }
+  return { header: required(header), id, ttl };
+}
+
+export function encodeAuthenticate(name: string, password: string): Buffer {
+  return new WireWriter().bytes(1, name).bytes(2, password).finish();
+}
+
+export function decodeAuthenticate(data: Buffer): string {
+  const reader = new WireReader(data);
+  let token = '';
+  while (reader.next()) {
+    if (reader.field === 2) token = reader.string();
+    else reader.skip();
+  }
+  return token;
+}
+
+function decodeHeader(reader: WireReader): ResponseHeader {
+  let clusterId = 0n;
+  let revision = 0;
+  while (reader.next()) {
+    if (reader.field === 1) clusterId = reader.bigint();
+    else if (reader.field === 3) revision = reader.number();
+    else reader.skip();
+  }
+  return { clusterId: clusterId.toString(16), revision };
+}
+
+function decodeKeyValue(reader: WireReader): WireKeyValue {
+  let key = '';
+  let value: Buffer = EMPTY;
+  let modRevision = 0;
+  let lease = 0n;
+  while (reader.next()) {
+    if (reader.field === 1) key = reader.string();
+    else if (reader.field === 3) modRevision = reader.number();
+    else if (reader.field === 5) value = reader.bytes();
+    else if (reader.field === 6) lease = reader.bigint();
+    else reader.skip();
+  }
+  return { key, value, modRevision, lease };
+}
+
+function decodeEvent(reader: WireReader): WatchEvent {
+  let deleted = false;
+  let kv: WireKeyValue = { key: '', value: EMPTY, modRevision: 0, lease: 0n };
+  while (reader.next()) {
+    if (reader.field === 1) deleted = reader.number() === 1;
+    else if (reader.field === 2) kv = decodeKeyValue(reader.message());
+    else reader.skip();
+  }
+  return { deleted, kv };
+}
+
+const EMPTY = Buffer.alloc(0);
+
+// Cilium treats an answer without a header as an error too: nothing tells then which data set answered.
+function required(header: ResponseHeader | undefined): ResponseHeader {
+  if (header === undefined) throw new RangeError('response without a header');
+  return header;
+}
