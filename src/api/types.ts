@@ -1,0 +1,298 @@
+/**
+ * The records that the agent shows. The local API, the command line, metrics and the debug bundle render these same
+ * records. Names are stable: fields are added, never renamed or given another meaning. Times are milliseconds since the
+ * epoch; `undefined` is left out of the JSON.
+ */
+import type { ErrorCode } from '../core/errors.ts';
+
+export const API_VERSION = 'mesh-agent/v1';
+
+/** Something that an operator should know, with what to do about it. */
+export interface HealthRecord {
+  readonly code: ErrorCode;
+  /** `error`: something promised is not kept. `warning`: it is kept, but look at it. */
+  readonly severity: 'error' | 'warning';
+  /** The part of the agent: `kvstore`, `cluster/b`, `policy/x.yaml`, `datapath`, `overlay`, `config`. */
+  readonly subject: string;
+  readonly text: string;
+  /** File and line, key of the store, endpoint, device. */
+  readonly place?: string;
+  readonly remedy: string;
+  readonly since: number;
+}
+
+/** A store that we are connected to, or try to be. */
+export interface StoreRecord {
+  readonly state: 'connecting' | 'connected' | 'failed' | 'closed';
+  readonly since: number;
+  readonly endpoints: readonly string[];
+  readonly endpoint?: string;
+  readonly clusterId?: string;
+  readonly hasQuorum: boolean;
+  readonly lastHeartbeat?: number;
+  readonly reconnections: number;
+  readonly failures: number;
+  readonly lastFailure?: { readonly at: number; readonly code: string; readonly message: string };
+  readonly leases: number;
+  /** One line, in the words of `cilium-dbg status`. */
+  readonly summary: string;
+}
+
+/** A cluster whose facts we follow. `joined` is the one that this machine is a workload of. */
+export interface ClusterRecord {
+  readonly name: string;
+  readonly id?: number;
+  readonly kind: 'joined' | 'remote' | 'cached';
+  readonly ready: boolean;
+  readonly connected: boolean;
+  /** Why it is not ready: what it waits for, or what is wrong. */
+  readonly reason?: string;
+  readonly config: {
+    readonly required: boolean;
+    readonly retrieved: boolean;
+    readonly clusterId?: number;
+    readonly kvstoremesh: boolean;
+    readonly syncCanaries: boolean;
+  };
+  readonly synced: { readonly nodes: boolean; readonly endpoints: boolean; readonly identities: boolean; readonly services: boolean };
+  readonly numNodes: number;
+  readonly numEndpoints: number;
+  readonly numIdentities: number;
+  readonly numServices: number;
+  /** Values that were refused at the door and are not in force. */
+  readonly numQuarantined: number;
+  readonly store: StoreRecord;
+  /** When its facts were last known to be present: now while connected, else the time of the loss. */
+  readonly freshAt?: number;
+}
+
+/** A value of a store that was refused. */
+export interface QuarantineRecord {
+  readonly cluster: string;
+  readonly key: string;
+  readonly reason: string;
+  readonly since: number;
+}
+
+export interface DeviceRecord {
+  readonly name: string;
+  readonly index: number;
+  /** `external` is judged, `internal` is inside the machine, `overlay` is ours, `loopback` is never judged. */
+  readonly role: 'external' | 'internal' | 'overlay' | 'loopback';
+  readonly kind: string;
+  readonly up: boolean;
+  readonly mtu: number;
+  readonly addresses: readonly string[];
+  /** Why it has this role. */
+  readonly reason: string;
+}
+
+/** A flow that passes whatever the policy says. */
+export interface AllowanceRecord {
+  readonly direction: 'ingress' | 'egress' | 'both';
+  readonly what: string;
+  readonly why: string;
+}
+
+export interface RegistrationRecord {
+  /** `off`: no join configured. `announced`: phase one is written. `answered`: phase two is being written. */
+  readonly state: 'off' | 'connecting' | 'announced' | 'answered' | 'registered' | 'refused';
+  readonly since: number;
+  /** For whom or what it waits, in words; absent when registered. */
+  readonly waitingFor?: string;
+  readonly key: string;
+  readonly registrations: number;
+}
+
+export interface StatusRecord {
+  readonly apiVersion: typeof API_VERSION;
+  readonly kind: 'Status';
+  /** `ok`, `degraded` (exit code 4) or `not-joined` (exit code 5). */
+  readonly state: 'ok' | 'degraded' | 'not-joined';
+  readonly agent: { readonly version: string; readonly commit: string; readonly pid: number; readonly startedAt: number };
+  readonly machine: {
+    readonly name: string;
+    readonly cluster?: { readonly name: string; readonly id: number };
+    readonly identity?: number;
+    readonly labels: readonly string[];
+    readonly ipv4?: string;
+    readonly ipv6?: string;
+    readonly ranges: readonly string[];
+  };
+  readonly registration: RegistrationRecord;
+  /** The store that the machine joined; also the first of `clusters`. */
+  readonly kvstore: StoreRecord;
+  readonly clusters: readonly ClusterRecord[];
+  readonly counts: {
+    readonly nodes: number;
+    readonly endpoints: number;
+    readonly identities: number;
+    readonly services: number;
+    readonly globalServices: number;
+    readonly ipcache: number;
+    readonly quarantined: number;
+  };
+  readonly policy: {
+    readonly revision: number;
+    readonly mode: 'default' | 'always' | 'never';
+    readonly audit: boolean;
+    /** `Enabled`, `Disabled`, with ` (Audit)`. */
+    readonly ingress: string;
+    readonly egress: string;
+    readonly policies: number;
+    readonly selecting: number;
+    readonly invalid: number;
+    /** Entries that are narrowed or held back because the host cannot enforce them. */
+    readonly heldBack: number;
+  };
+  readonly datapath: {
+    readonly name: 'nftables' | 'bpf' | 'none';
+    readonly applied: boolean;
+    readonly appliedAt?: number;
+    readonly lagMs: number;
+    readonly entries: { readonly addresses: number; readonly prefixes: number; readonly policyRows: number; readonly classes: number };
+    readonly error?: { readonly code: string; readonly message: string; readonly since: number };
+    readonly healed: number;
+    readonly denied: { readonly ingress: CounterRecord; readonly egress: CounterRecord };
+  };
+  readonly routing: {
+    readonly mode: 'tunnel' | 'native';
+    readonly device?: string;
+    readonly mtu?: number;
+    readonly routes: number;
+    readonly error?: { readonly code: string; readonly message: string; readonly since: number };
+  };
+  readonly devices: readonly DeviceRecord[];
+  readonly allowances: readonly AllowanceRecord[];
+  readonly quarantine: readonly QuarantineRecord[];
+  readonly health: readonly HealthRecord[];
+}
+
+export interface CounterRecord {
+  readonly packets: number;
+  readonly bytes: number;
+}
+
+/** The machine itself (`local`), or an address that a cluster announced. */
+export interface EndpointRecord {
+  readonly local: boolean;
+  readonly id: number;
+  readonly name: string;
+  readonly cluster: string;
+  readonly identity: number;
+  readonly labels: readonly string[];
+  readonly ipv4?: string;
+  readonly ipv6?: string;
+  readonly policyIngress: string;
+  readonly policyEgress: string;
+  readonly status: 'ready' | 'waiting-for-identity' | 'not-ready';
+}
+
+export interface IdentityRecord {
+  readonly id: number;
+  readonly cluster: string;
+  readonly labels: readonly string[];
+  /** Addresses and prefixes in the ipcache that have it. */
+  readonly addresses: number;
+}
+
+export interface NodeRecord {
+  readonly name: string;
+  readonly cluster: string;
+  readonly ipv4?: string;
+  readonly ipv4Range?: string;
+  readonly ipv6?: string;
+  readonly ipv6Range?: string;
+  readonly source: string;
+}
+
+export interface ServiceRecord {
+  readonly cluster: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly shared: boolean;
+  readonly global: boolean;
+  readonly frontends: readonly string[];
+  readonly backends: readonly string[];
+}
+
+export interface IpcacheRecord {
+  /** Always with its length: `10.0.0.1/32`. */
+  readonly prefix: string;
+  readonly identity: number;
+  readonly labels: readonly string[];
+  /** `0.0.0.0` for none. */
+  readonly tunnelEndpoint: string;
+  /** `local`, `kvstore`, `clustermesh`, `node`, `policy`, `reserved`. */
+  readonly source: string;
+  readonly cluster?: string;
+  /** Weaker or later claims on the same address. */
+  readonly others?: readonly { readonly cluster: string; readonly source: string; readonly identity: number }[];
+}
+
+export interface PolicyRecord {
+  /** `CiliumNetworkPolicy/<namespace>/<name>` and so on. */
+  readonly name: string;
+  readonly kind: string;
+  /** `directory:web.yaml`, `kvstore:web`. */
+  readonly source: string;
+  readonly state: 'in-force' | 'not-selecting' | 'invalid' | 'last-good' | 'shadowed';
+  readonly rules: number;
+  readonly selecting: boolean;
+  readonly directions: readonly string[];
+  /** Errors with place; entries that are held back. */
+  readonly messages: readonly string[];
+  readonly since: number;
+}
+
+export interface PolicyDetail extends PolicyRecord {
+  /** The rules after parsing, in the form of `cilium-dbg policy get`. */
+  readonly rulesJson: unknown;
+}
+
+export interface KernelAddressRecord {
+  readonly prefix: string;
+  readonly identity: number;
+  readonly labels: readonly string[];
+  readonly tunnelEndpoint: string;
+}
+
+export interface KernelPolicyRecord {
+  readonly direction: 'ingress' | 'egress';
+  readonly verdict: 'allow' | 'deny';
+  /** Absent for the class of everyone else. */
+  readonly identities?: readonly number[];
+  readonly classNumber: number;
+  readonly protocol: string;
+  readonly ports: string;
+  readonly packets: number;
+  readonly bytes: number;
+}
+
+/**
+ * What the agent offers to the local API: present facts, looked up at the moment of the call. Lists may be a million
+ * long, so they are iterated, never collected.
+ */
+export interface AgentApi {
+  status(): StatusRecord;
+  endpoints(filter: EndpointFilter): Iterable<EndpointRecord>;
+  identities(): Iterable<IdentityRecord>;
+  identity(id: number): IdentityRecord | undefined;
+  nodes(): Iterable<NodeRecord>;
+  services(): Iterable<ServiceRecord>;
+  ipcache(): Iterable<IpcacheRecord>;
+  /** Longest match; undefined when the text is no address. */
+  ipcacheGet(address: string): IpcacheRecord | undefined;
+  policies(): Iterable<PolicyRecord>;
+  policy(name: string): PolicyDetail | undefined;
+  kernelIpcache(): Promise<Iterable<KernelAddressRecord>>;
+  kernelPolicy(): Promise<Iterable<KernelPolicyRecord>>;
+}
+
+export interface EndpointFilter {
+  /** Also those of clusters, not only the machine itself. */
+  readonly all: boolean;
+  /** `source:key=value,key` and so on, all must match; implies `all`. */
+  readonly selector?: string;
+  readonly cluster?: string;
+}
