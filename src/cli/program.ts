@@ -1,0 +1,52 @@
+import { Command, CommanderError } from 'commander';
+import { build } from '../host/build.ts';
+import { addSharedOptions, helpSettings, runNamed } from './command.ts';
+import { EXIT, type ExitCode } from './exit-code.ts';
+import { reportError } from './report-error.ts';
+import type { Terminal } from './terminal.ts';
+import { versionCommand } from './version.ts';
+
+/** Runs one command line (without the program's name) to its end; the exit code. */
+export async function runCommandLine(args: readonly string[], terminal: Terminal): Promise<ExitCode> {
+  const program = commandTree();
+  let named: Command | undefined;
+  program.hook('preAction', (_program, action) => {
+    named = action;
+  });
+  every(program, (each) => {
+    each.exitOverride();
+    each.configureHelp(helpSettings);
+    each.configureOutput({
+      writeOut: (text) => terminal.out.write(text),
+      writeErr: (text) => terminal.error.write(text),
+      getOutHelpWidth: () => Math.min(terminal.columns ?? 100, 120),
+      getErrHelpWidth: () => Math.min(terminal.columns ?? 100, 120),
+      getOutHasColors: () => false,
+      getErrHasColors: () => false,
+    });
+  });
+  try {
+    await program.parseAsync(args, { from: 'user' });
+    return named === undefined ? EXIT.usage : await runNamed(program, named, terminal);
+  } catch (error) {
+    // Help that was asked for is an answer, help that was not is a usage error.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+    return reportError(error, terminal);
+  }
+}
+
+/** Every command, in the order in which `--help` lists them. */
+export function commandTree(): Command {
+  const program = new Command('mesh-agent')
+    .description('Joins this machine to a Cilium ClusterMesh and enforces its policies on the host.')
+    .version(build.version, '--version', 'the version alone')
+    .helpCommand(false);
+  addSharedOptions(program);
+  program.addCommand(versionCommand());
+  return program;
+}
+
+function every(command: Command, visit: (command: Command) => void): void {
+  visit(command);
+  for (const each of command.commands) every(each, visit);
+}
