@@ -54,7 +54,12 @@ export interface ClusterRecord {
     readonly kvstoremesh: boolean;
     readonly syncCanaries: boolean;
   };
-  readonly synced: { readonly nodes: boolean; readonly endpoints: boolean; readonly identities: boolean; readonly services: boolean };
+  readonly synced: {
+    readonly nodes: boolean;
+    readonly endpoints: boolean;
+    readonly identities: boolean;
+    readonly services: boolean;
+  };
   readonly numNodes: number;
   readonly numEndpoints: number;
   readonly numIdentities: number;
@@ -109,7 +114,12 @@ export interface StatusRecord {
   readonly kind: 'Status';
   /** `ok`, `degraded` (exit code 4) or `not-joined` (exit code 5). */
   readonly state: 'ok' | 'degraded' | 'not-joined';
-  readonly agent: { readonly version: string; readonly commit: string; readonly pid: number; readonly startedAt: number };
+  readonly agent: {
+    readonly version: string;
+    readonly commit: string;
+    readonly pid: number;
+    readonly startedAt: number;
+  };
   readonly machine: {
     readonly name: string;
     readonly cluster?: { readonly name: string; readonly id: number };
@@ -150,7 +160,12 @@ export interface StatusRecord {
     readonly applied: boolean;
     readonly appliedAt?: number;
     readonly lagMs: number;
-    readonly entries: { readonly addresses: number; readonly prefixes: number; readonly policyRows: number; readonly classes: number };
+    readonly entries: {
+      readonly addresses: number;
+      readonly prefixes: number;
+      readonly policyRows: number;
+      readonly classes: number;
+    };
     readonly error?: { readonly code: string; readonly message: string; readonly since: number };
     readonly healed: number;
     readonly denied: { readonly ingress: CounterRecord; readonly egress: CounterRecord };

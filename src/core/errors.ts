@@ -22,6 +22,19 @@ export const ERROR_CODES = {
     'remove the key or correct its spelling; `mesh-agent config show` lists the known ones',
   ),
   'CFG-VALUE': entry('configuration value is not acceptable', 'correct the value at the place that is named'),
+  'CFG-CONFLICT': entry('configuration keys do not fit together', 'keep one of the keys that are named'),
+  'CFG-VARIABLE': entry(
+    'unknown environment variable',
+    'unset it or correct its spelling; `mesh-agent config show -o wide` lists the known ones',
+  ),
+  'CFG-CERTIFICATE': entry(
+    'a certificate or private key is not usable',
+    'renew it, and check that the configuration names the right files',
+  ),
+  'CFG-EXPOSED': entry(
+    'the configuration gives away more than it should',
+    'restrict it to this machine, or protect it, unless you want it so',
+  ),
   // host
   'HST-NATIVE': entry(
     'native module cannot be loaded',
@@ -92,6 +105,41 @@ export const ERROR_CODES = {
     'wait: it is tried again; check the network if it stays',
     true,
   ),
+  // mesh
+  'MSH-CLUSTER-ID': entry(
+    'a cluster cannot be followed because of its id or name',
+    'give every cluster of the mesh an id and a name of its own; the cluster that holds the id is not affected',
+  ),
+  'MSH-CONFIG': entry(
+    'the configuration that a cluster published is not valid',
+    'check cluster-config/<name> in that store',
+  ),
+  'MSH-CLUSTER-FILE': entry(
+    'the file of a remote cluster is not valid',
+    'correct the file in the clustermesh directory; its name is the name of the cluster',
+  ),
+  'MSH-STORE': entry(
+    'the store of a cluster is out of reach',
+    'its last known facts stay in force; check the store',
+    true,
+  ),
+  'MSH-QUARANTINE': entry(
+    'values of a store were refused',
+    'correct what wrote them: `mesh-agent status --verbose` names key and reason; all other values are in force',
+  ),
+  'MSH-CONTESTED': entry(
+    'several clusters announce the same address',
+    'give the clusters disjoint address ranges; `mesh-agent ipcache get` shows who claims an address and who has it',
+  ),
+  'MSH-REGISTRATION': entry(
+    'the registration of this machine is not answered',
+    'create the external workload under the name of this machine in the cluster (`cilium clustermesh vm create NAME`)',
+    true,
+  ),
+  'MSH-REFUSED': entry(
+    'the answer to our registration is not acceptable',
+    'compare `cluster` in the configuration with the cluster that the store belongs to',
+  ),
   // nftables data path
   'DPN-MISSING': entry('the program nft is not installed', 'install the package nftables'),
   'DPN-PERMISSION': entry(
@@ -116,6 +164,17 @@ export const ERROR_CODES = {
     'start it with `systemctl start mesh-agent`, or name its socket with --socket',
     true,
   ),
+  'API-BUSY': entry(
+    'another agent answers on this socket',
+    'stop the other agent, or give this one its own --socket and --state-dir',
+  ),
+  'API-SOCKET': entry(
+    'the socket of the agent cannot be made',
+    'check the folder of the socket and its rights, or name another one with --socket',
+  ),
+  'API-NOT-FOUND': entry('the agent knows no such object', 'check the name against the list command'),
+  'API-LIMIT': entry('the agent serves no more clients at once', 'end other clients, then try again', true),
+  'API-FAILED': entry('the agent could not answer', 'read the log of the agent (`journalctl -u mesh-agent`)', true),
   'API-REQUEST': entry(
     'the request is not understood by the agent',
     'use a command line of the same version as the agent',

@@ -99,6 +99,17 @@ export class WordTable {
     for (let slot = 0; slot < this.#slots; slot++) if (this.#used[slot] === 1) visit(slot);
   }
 
+  /** A copy of all keys, one behind the other, in no promised order: to iterate while the table changes. */
+  keys(): Uint32Array {
+    const keys = new Uint32Array(this.#count * this.keyWords);
+    let at = 0;
+    this.forEach((slot) => {
+      keys.set(this.keyAt(slot), at);
+      at += this.keyWords;
+    });
+    return keys;
+  }
+
   clear(): void {
     this.#slots = MIN_SLOTS;
     this.#count = 0;

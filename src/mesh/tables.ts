@@ -1,0 +1,48 @@
+import type { NumericIdentity } from '../core/identity.ts';
+import type { LabelSet } from '../core/labels.ts';
+import type { Node } from '../kvstore/codec/node.ts';
+import type { ClusterService } from '../kvstore/codec/service.ts';
+import { FactTable } from './fact-table.ts';
+import { Ipcache } from './ipcache.ts';
+import { NodeAddresses } from './node-addresses.ts';
+import { Origins } from './origin.ts';
+import { Quarantine, type Quarantined } from './quarantine.ts';
+
+export interface IdentityFact {
+  readonly cluster: string;
+  readonly labels: LabelSet;
+}
+
+/** All present facts of all clusters: the only place where they are kept. */
+export class Tables {
+  readonly origins = new Origins();
+  readonly ipcache = new Ipcache(this.origins);
+  readonly identities = new FactTable<NumericIdentity, IdentityFact>(sameIdentity);
+  /** By `<cluster>/<name>`. */
+  readonly nodes = new FactTable<string, Node>();
+  /** By `<cluster>/<namespace>/<name>`. */
+  readonly services = new FactTable<string, ClusterService>();
+  readonly nodeAddresses = new NodeAddresses(this.ipcache, this.origins);
+  readonly quarantine: Quarantine;
+
+  #generation = 0;
+
+  /** A number for one listing: facts of earlier ones that were not listed again are swept. */
+  nextGeneration(): number {
+    this.#generation = (this.#generation + 1) & 0xffff;
+    return this.#generation;
+  }
+
+  constructor(onRefused: (entry: Quarantined) => void) {
+    this.quarantine = new Quarantine(onRefused);
+  }
+}
+
+// Labels are interned: equal ones are one object.
+function sameIdentity(a: IdentityFact, b: IdentityFact): boolean {
+  return (
+    a.cluster === b.cluster &&
+    a.labels.length === b.labels.length &&
+    a.labels.every((label, index) => label === b.labels[index])
+  );
+}
