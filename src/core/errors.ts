@@ -3,7 +3,7 @@
  * trying again can help. Every face (log, status, command line, metrics) renders these same records.
  *
  * Code prefixes name the room: CFG configuration, KVS kvstore, MSH mesh, POL policy, DPN nftables data path,
- * OVL overlay, API local socket, HST host, AGT agent.
+ * OVL overlay, API local socket, OBS metrics, HST host, AGT agent.
  */
 export interface ErrorEntry {
   readonly summary: string;
@@ -157,6 +157,11 @@ export const ERROR_CODES = {
     'a change could not be written to the packet filter',
     'wait: it is tried again; read the kernel error that is attached if it stays',
     true,
+  ),
+  // metrics
+  'OBS-LISTEN': entry(
+    'the address of the metrics cannot be used',
+    'choose another one in `metrics.listen`, or turn metrics off with ""',
   ),
   // local API
   'API-UNREACHABLE': entry(

@@ -1,0 +1,167 @@
+import { MeshError } from '../core/errors.ts';
+import type { Config, KvstoreConfig } from './config.ts';
+import { KEYS, type KeyName, type ValueOf } from './keys.ts';
+import type { Settings } from './settings.ts';
+import { isLoopback, quote, splitListen, Unacceptable } from './values.ts';
+
+interface Findings {
+  readonly problems: MeshError[];
+  readonly warnings: MeshError[];
+}
+
+/** Puts the settings together and checks what concerns several keys; undefined when no configuration comes of it. */
+export function assemble(settings: Settings, findings: Findings): Config | undefined {
+  // Every value was checked by the kind of its own key.
+  const get = <K extends KeyName>(name: K): ValueOf<K> => settings.get(name)?.value as ValueOf<K>;
+  const checks = new Checks(settings, findings);
+  checks.name();
+  checks.cluster();
+  checks.kvstore();
+  checks.warnExposed();
+  if (findings.problems.length > 0) return undefined;
+  const [clusterName, clusterId] = [get('cluster.name'), get('cluster.id')];
+  const socketGroup = get('socketGroup');
+  const [ipv4, ipv6] = [get('address.ipv4'), get('address.ipv6')];
+  return {
+    name: get('name'),
+    ...(clusterName !== undefined && { cluster: { name: clusterName, id: clusterId } }),
+    maxConnectedClusters: get('maxConnectedClusters'),
+    kvstore: kvstoreOf(get),
+    address: { ...(ipv4 !== undefined && { ipv4 }), ...(ipv6 !== undefined && { ipv6 }) },
+    datapath: get('datapath'),
+    devices: get('devices'),
+    routing: get('routing'),
+    tunnel: { protocol: get('tunnel.protocol'), port: get('tunnel.port') },
+    enforcement: get('enforcement'),
+    audit: get('audit'),
+    failsafe: { ingress: get('failsafe.ingress'), egress: get('failsafe.egress') },
+    policies: get('policies'),
+    clustermesh: get('clustermesh'),
+    metrics: { listen: get('metrics.listen') },
+    log: { level: get('log.level'), format: get('log.format') },
+    stateDir: get('stateDir'),
+    socket: get('socket'),
+    ...(socketGroup !== undefined && { socketGroup }),
+    policyDefaultLocalCluster: get('policyDefaultLocalCluster'),
+    allowLocalhost: get('allowLocalhost'),
+    namedPorts: get('namedPorts'),
+  };
+}
+
+function kvstoreOf(get: <K extends KeyName>(name: K) => ValueOf<K>): KvstoreConfig {
+  const optional = {
+    ca: get('kvstore.ca'),
+    cert: get('kvstore.cert'),
+    key: get('kvstore.key'),
+    username: get('kvstore.username'),
+    password: get('kvstore.password'),
+    config: get('kvstore.config'),
+  };
+  const given = Object.entries(optional).filter(([, value]) => value !== undefined);
+  return { endpoints: get('kvstore.endpoints'), ...Object.fromEntries(given) };
+}
+
+class Checks {
+  readonly #settings: Settings;
+  readonly #findings: Findings;
+
+  constructor(settings: Settings, findings: Findings) {
+    this.#settings = settings;
+    this.#findings = findings;
+  }
+
+  /** The host name is a default like any other, but may be unfit. */
+  name(): void {
+    const name = this.#settings.get('name')?.value;
+    try {
+      KEYS.name.kind.read(name);
+    } catch (error) {
+      if (!(error instanceof Unacceptable)) throw error;
+      const detail = `name: the host name ${quote(name)} cannot be the name of this machine in the mesh; set \`name\``;
+      this.#problem('CFG-VALUE', detail, ['name']);
+    }
+  }
+
+  cluster(): void {
+    const [name, id] = [this.#value('cluster.name'), this.#value('cluster.id')];
+    if (name === undefined && id === undefined) return;
+    if (name === undefined) this.#problem('CFG-VALUE', 'cluster.id needs cluster.name as well', ['cluster.id']);
+    if (id === undefined) this.#problem('CFG-VALUE', 'cluster.name needs cluster.id as well', ['cluster.name']);
+    const max = this.#value('maxConnectedClusters') ?? 255;
+    if (typeof id === 'number' && id > Number(max)) {
+      const detail = `cluster.id: ${id} is more than the ${max} of maxConnectedClusters`;
+      this.#problem('CFG-VALUE', detail, ['cluster.id']);
+    }
+  }
+
+  kvstore(): void {
+    if (this.#given('kvstore.config')) {
+      for (const name of BESIDE_CONFIG) {
+        if (this.#given(name)) this.#problem('CFG-CONFLICT', `kvstore.config and ${name}`, ['kvstore.config', name]);
+      }
+      return;
+    }
+    this.#bothOrNone('kvstore.cert', 'kvstore.key');
+    this.#bothOrNone('kvstore.username', 'kvstore.password');
+    const first = (['kvstore.ca', 'kvstore.cert', 'kvstore.key', 'kvstore.username'] as const).find((name) =>
+      this.#given(name),
+    );
+    if (first !== undefined && !this.#given('kvstore.endpoints')) {
+      this.#problem('CFG-VALUE', `${first} needs kvstore.endpoints as well`, [first]);
+    }
+  }
+
+  warnExposed(): void {
+    const listen = splitListen(String(this.#value('metrics.listen') ?? ''));
+    if (listen !== undefined && !isLoopback(listen.host)) {
+      this.#warn(
+        `metrics.listen: ${listen.host} can be reached from the network, without authentication`,
+        'metrics.listen',
+      );
+    }
+    const endpoints = (this.#value('kvstore.endpoints') ?? []) as readonly string[];
+    const open = endpoints.find((each) => each.startsWith('http:') && !isLoopback(new URL(each).hostname));
+    if (open !== undefined) this.#warn(`kvstore.endpoints: ${open} is spoken to without TLS`, 'kvstore.endpoints');
+  }
+
+  #bothOrNone(one: KeyName, other: KeyName): void {
+    for (const [here, missing] of [
+      [one, other],
+      [other, one],
+    ] as const) {
+      if (this.#given(here) && !this.#given(missing)) {
+        this.#problem('CFG-VALUE', `${here} needs ${missing} as well`, [here]);
+      }
+    }
+  }
+
+  #value(name: KeyName): unknown {
+    return this.#settings.get(name)?.value;
+  }
+
+  #given(name: KeyName): boolean {
+    const value = this.#value(name);
+    return value !== undefined && !(Array.isArray(value) && value.length === 0);
+  }
+
+  #problem(code: 'CFG-VALUE' | 'CFG-CONFLICT', detail: string, names: readonly KeyName[]): void {
+    this.#findings.problems.push(new MeshError(code, detail, { place: this.#places(names) }));
+  }
+
+  #warn(detail: string, name: KeyName): void {
+    this.#findings.warnings.push(new MeshError('CFG-EXPOSED', detail, { place: this.#places([name]) }));
+  }
+
+  #places(names: readonly KeyName[]): string {
+    return names.map((name) => this.#settings.get(name)?.origin.place ?? name).join(' and ');
+  }
+}
+
+const BESIDE_CONFIG = [
+  'kvstore.endpoints',
+  'kvstore.ca',
+  'kvstore.cert',
+  'kvstore.key',
+  'kvstore.username',
+  'kvstore.password',
+] as const satisfies readonly KeyName[];

@@ -1,0 +1,101 @@
+import {
+  address,
+  boolean,
+  choice,
+  endpoint,
+  integer,
+  list,
+  listenAddress,
+  maxClusters,
+  namedPorts,
+  optional,
+  path,
+  text,
+  transportPort,
+  type ValueKind,
+  wordOr,
+} from './values.ts';
+
+/** One key of the configuration. The file, the environment, the flags and `config show` all follow this table. */
+export interface Key<T> {
+  readonly kind: ValueKind<T>;
+  readonly help: string;
+  /** Never shown. */
+  readonly secret?: true;
+}
+
+const key = <T>(kind: ValueKind<T>, help: string): Key<T> => ({ kind, help });
+
+/** RFC 1123 subdomain, as Kubernetes names objects. */
+const NAME = /^(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
+/** Kvstore specification 3.3. */
+const CLUSTER_NAME = /^(?=.{1,32}$)([a-z0-9][-a-z0-9]*)?[a-z0-9]$/;
+const DEVICE = /^(?!\.{1,2}$)[^/\s:\p{Cc}]{1,15}$/u;
+
+const name = text('text of lower-case letters, digits, "-" and "." (a DNS name)', (value) => NAME.test(value));
+const clusterName = text(
+  'text of 1 to 32 lower-case letters, digits and "-" that is not "default"',
+  (value) => CLUSTER_NAME.test(value) && value !== 'default',
+);
+const anyText = text('text', (value) => value !== '' && !/\p{Cc}/u.test(value));
+const device = text('text: the name of a network device', (value) => DEVICE.test(value));
+
+export const KEYS = {
+  name: key(name, 'name of this machine in the mesh'),
+  'cluster.name': key(clusterName, 'cluster that this machine joins; learnt when not given'),
+  'cluster.id': key(integer('a cluster id (1 to 255, or to 511)', 1, 511), 'id of that cluster'),
+  maxConnectedClusters: key(maxClusters, 'how many clusters the mesh may have; the same in every cluster'),
+  'kvstore.endpoints': key(list(endpoint, 'URLs'), 'URLs of the store to join'),
+  'kvstore.ca': key(optional(path), 'certificate authority of the store'),
+  'kvstore.cert': key(optional(path), 'client certificate'),
+  'kvstore.key': key(optional(path), 'private key of the client certificate'),
+  'kvstore.username': key(optional(anyText), 'user of the store, when it does not go by certificates'),
+  'kvstore.password': { ...key(optional(anyText), 'password of that user'), secret: true },
+  'kvstore.config': key(optional(path), 'a Cilium etcd configuration file, instead of the keys above'),
+  'address.ipv4': key(optional(address(4)), 'IPv4 address of this machine in the mesh'),
+  'address.ipv6': key(optional(address(6)), 'IPv6 address of this machine in the mesh'),
+  datapath: key(choice('auto', 'nftables', 'bpf', 'none'), 'what enforces'),
+  devices: key(wordOr('auto', list(device, 'device names')), 'external devices, whose traffic is judged'),
+  routing: key(choice('tunnel', 'native'), 'how packets reach other nodes'),
+  'tunnel.protocol': key(choice('vxlan'), 'encapsulation'),
+  'tunnel.port': key(integer('a port number', 1, 65535), 'UDP port of the tunnel; the same on every node'),
+  enforcement: key(choice('default', 'always', 'never'), 'when policies are enforced'),
+  audit: key(boolean, 'report denials, do not apply them'),
+  'failsafe.ingress': key(list(transportPort, 'ports such as tcp/22'), 'inbound ports that always pass'),
+  'failsafe.egress': key(list(transportPort, 'ports such as tcp/22'), 'outbound ports that always pass'),
+  policies: key(path, 'folder of local policies'),
+  clustermesh: key(path, 'folder with one etcd configuration file per remote cluster'),
+  'metrics.listen': key(listenAddress, 'address of /metrics, /healthz and /readyz; empty for none'),
+  'log.level': key(choice('trace', 'debug', 'info', 'warn', 'error'), 'what is logged'),
+  'log.format': key(choice('auto', 'json', 'pretty'), 'form of the log'),
+  stateDir: key(path, 'folder of the state'),
+  socket: key(path, "the agent's socket"),
+  socketGroup: key(optional(anyText), 'group that may use the socket, besides root'),
+  policyDefaultLocalCluster: key(boolean, 'peer selectors without a cluster mean the own cluster'),
+  allowLocalhost: key(choice('auto', 'always', 'policy'), 'whether the host always reaches its endpoints'),
+  namedPorts: key(namedPorts, 'named ports of this machine'),
+} satisfies Record<string, Key<unknown>>;
+
+export type KeyName = keyof typeof KEYS;
+export type ValueOf<K extends KeyName> = ReturnType<(typeof KEYS)[K]['kind']['read']>;
+
+export const KEY_NAMES = Object.keys(KEYS) as readonly KeyName[];
+
+export function isKey(name: string): name is KeyName {
+  return Object.hasOwn(KEYS, name);
+}
+
+export function isSecret(name: KeyName): boolean {
+  const found: Key<unknown> = KEYS[name];
+  return found.secret === true;
+}
+
+/** `kvstore.endpoints` to `kvstore-endpoints`, `stateDir` to `state-dir`. */
+export function flagOf(name: KeyName): string {
+  return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`).replaceAll('.', '-');
+}
+
+/** `kvstore.endpoints` to `MESH_AGENT_KVSTORE_ENDPOINTS`. */
+export function variableOf(name: KeyName): string {
+  return `MESH_AGENT_${flagOf(name).replaceAll('-', '_').toUpperCase()}`;
+}
