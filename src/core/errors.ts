@@ -163,6 +163,37 @@ export const ERROR_CODES = {
     'the address of the metrics cannot be used',
     'choose another one in `metrics.listen`, or turn metrics off with ""',
   ),
+  'DPN-NONE': entry('no policy is enforced', 'remove `datapath: none` from the configuration'),
+  // overlay
+  'OVL-DEVICE': entry(
+    'the overlay device cannot be used',
+    'remove or rename the device of that name; the agent makes its own and never changes one that is not its own',
+  ),
+  'OVL-PORT': entry(
+    'another device of this machine uses the port of the overlay',
+    'remove that device, or set `tunnel.port` here and in every cluster to another port',
+    true,
+  ),
+  'OVL-SOURCE': entry(
+    'the own address of the overlay is not on this machine',
+    'add the address to a device, or configure another one under `address`',
+    true,
+  ),
+  'OVL-KERNEL': entry(
+    'the kernel cannot carry the overlay',
+    'load the module vxlan (`modprobe vxlan`) and lwtunnel support, or set `routing: native`',
+    true,
+  ),
+  'OVL-ROUTE': entry(
+    'routes of the overlay are refused',
+    'read the kernel error that is attached; remove a foreign route that stands in the way',
+    true,
+  ),
+  'OVL-APPLY': entry(
+    'the overlay could not be brought to its desired state',
+    'wait: it is tried again; read the kernel error that is attached if it stays',
+    true,
+  ),
   // local API
   'API-UNREACHABLE': entry(
     'the agent does not answer on its socket',

@@ -1,4 +1,5 @@
 import type { DesiredChanges, DesiredState } from './desired.ts';
+import type { OverlayStatus } from './overlay/status.ts';
 
 /**
  * A data path: brings the kernel to the desired state and says what the kernel really holds. One implementation per
@@ -47,6 +48,8 @@ export interface DatapathStatus {
   /** How often a foreign change was found and healed. */
   readonly healed: number;
   readonly denied: { readonly ingress: Counter; readonly egress: Counter };
+  /** Device and routes; the policy data paths have none, `KernelDatapath` adds it. */
+  readonly overlay?: OverlayStatus;
 }
 
 export interface Counter {
