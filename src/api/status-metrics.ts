@@ -1,0 +1,161 @@
+import { Counter, Gauge, type Registry } from 'prom-client';
+import type { Metrics } from '../observe/metrics.ts';
+import type { ClusterRecord, StatusRecord } from './types.ts';
+
+/**
+ * Renders the status record as metrics at each scrape, under Cilium's names where they fit (its dashboards work), under
+ * ours else. Nothing is shown while there is no record yet.
+ */
+export function exportStatus(metrics: Metrics, status: () => StatusRecord | undefined): void {
+  const families = [counts, clusters, policy, datapath, health].map((open) => open(metrics.registry));
+  metrics.onScrape(() => {
+    const record = status();
+    if (record === undefined) return;
+    for (const render of families) render(record);
+  });
+}
+
+type Render = (record: StatusRecord) => void;
+
+function gauges<L extends string>(registry: Registry, labelNames: readonly L[]) {
+  return (name: string, help: string): Gauge<L> =>
+    new Gauge<L>({ name, help, labelNames: [...labelNames], registers: [registry] });
+}
+
+function counts(registry: Registry): Render {
+  const plain = gauges(registry, []);
+  const identity = gauges(registry, ['type'])('cilium_identity', 'identities by type');
+  const addresses = gauges(registry, ['family'])('cilium_ip_addresses', 'addresses of this machine in the mesh');
+  const endpoint = plain('cilium_endpoint', 'endpoints on this machine');
+  const endpointState = gauges(registry, ['state'])('cilium_endpoint_state', 'endpoints on this machine by state');
+  const global = plain('cilium_clustermesh_global_services', 'global services');
+  const mine = gauges(registry, ['kind'])('mesh_agent_facts', 'facts in force, from all clusters');
+  const quarantined = plain('mesh_agent_quarantined_values', 'values of stores that were refused');
+  return ({ counts, machine, registration }) => {
+    identity.set({ type: 'cluster_local' }, counts.identities);
+    addresses.set({ family: 'ipv4' }, machine.ipv4 === undefined ? 0 : 1);
+    addresses.set({ family: 'ipv6' }, machine.ipv6 === undefined ? 0 : 1);
+    const ready = machine.identity !== undefined;
+    endpoint.set(1);
+    endpointState.reset();
+    endpointState.set({ state: ready || registration.state === 'off' ? 'ready' : 'waiting-for-identity' }, 1);
+    global.set(counts.globalServices);
+    for (const kind of ['nodes', 'endpoints', 'identities', 'services', 'ipcache'] as const) {
+      mine.set({ kind }, counts[kind]);
+    }
+    quarantined.set(counts.quarantined);
+  };
+}
+
+const CLUSTER_LABELS = ['source_cluster', 'source_node_name', 'target_cluster'] as const;
+
+function clusters(registry: Registry): Render {
+  const remotes = gauges(registry, ['source_cluster', 'source_node_name'] as const)(
+    'cilium_clustermesh_remote_clusters',
+    'remote clusters',
+  );
+  const gauge = gauges(registry, CLUSTER_LABELS);
+  const prefix = 'cilium_clustermesh_remote_cluster';
+  const families: readonly (readonly [Gauge<(typeof CLUSTER_LABELS)[number]>, (cluster: ClusterRecord) => number])[] = [
+    [gauge(`${prefix}_readiness_status`, 'whether all its facts are present'), (each) => Number(each.ready)],
+    [gauge(`${prefix}_failures`, 'failures of the connection'), (each) => each.store.failures],
+    [
+      gauge(`${prefix}_last_failure_ts`, 'time of the last failure'),
+      (each) => (each.store.lastFailure?.at ?? 0) / 1000,
+    ],
+    [gauge(`${prefix}_nodes`, 'nodes'), (each) => each.numNodes],
+    [gauge(`${prefix}_endpoints`, 'endpoints'), (each) => each.numEndpoints],
+    [gauge(`${prefix}_services`, 'services'), (each) => each.numServices],
+    [gauge('mesh_agent_cluster_connected', 'whether the store answers'), (each) => Number(each.connected)],
+    [
+      gauge('mesh_agent_cluster_fresh_seconds', 'when its facts were last known to be present'),
+      (each) => (each.freshAt ?? 0) / 1000,
+    ],
+    [gauge('mesh_agent_cluster_quarantined_values', 'its values that were refused'), (each) => each.numQuarantined],
+  ];
+  return ({ clusters, machine }) => {
+    const source = { source_cluster: machine.cluster?.name ?? '', source_node_name: machine.name };
+    remotes.reset();
+    remotes.set(source, clusters.filter((each) => each.kind !== 'joined').length);
+    for (const [family, value] of families) {
+      // A cluster that is gone must not stay in the list.
+      family.reset();
+      for (const each of clusters) family.set({ ...source, target_cluster: each.name }, value(each));
+    }
+  };
+}
+
+function policy(registry: Registry): Render {
+  const plain = gauges(registry, []);
+  const number = plain('cilium_policy', 'policies that select this machine');
+  const revision = plain('cilium_policy_max_revision', 'revision of the policies');
+  const invalid = plain('mesh_agent_policies_invalid', 'policies that are not understood and not in force');
+  const heldBack = plain('mesh_agent_policy_entries_held_back', 'policy entries that this machine cannot enforce');
+  const enforcement = gauges(registry, ['enforcement'])(
+    'cilium_policy_endpoint_enforcement_status',
+    'endpoints by enforcement',
+  );
+  return ({ policy }) => {
+    number.set(policy.selecting);
+    revision.set(policy.revision);
+    invalid.set(policy.invalid);
+    heldBack.set(policy.heldBack);
+    const [ingress, egress] = [policy.ingress.startsWith('Enabled'), policy.egress.startsWith('Enabled')];
+    const direction = ingress && egress ? 'both' : ingress ? 'ingress' : egress ? 'egress' : 'none';
+    enforcement.reset();
+    enforcement.set({ enforcement: policy.audit && direction !== 'none' ? `audit-${direction}` : direction }, 1);
+  };
+}
+
+function datapath(registry: Registry): Render {
+  const entries = gauges(registry, ['kind'])('mesh_agent_kernel_entries', 'entries in the kernel');
+  const plain = gauges(registry, []);
+  const applied = plain('mesh_agent_datapath_applied', 'whether the kernel has what is desired');
+  const lag = plain('mesh_agent_datapath_lag_seconds', 'age of the oldest change that is not in the kernel');
+  const routes = plain('mesh_agent_routes', 'routes of ours');
+  const rising = risingCounters(registry);
+  const drops = rising('cilium_drop_count_total', 'packets that were denied', ['reason', 'direction']);
+  const bytes = rising('cilium_drop_bytes_total', 'bytes that were denied', ['reason', 'direction']);
+  const healed = rising('mesh_agent_datapath_healed_total', 'foreign changes that were undone', []);
+  return ({ datapath, routing }) => {
+    for (const [kind, value] of Object.entries(datapath.entries)) entries.set({ kind }, value);
+    applied.set(Number(datapath.applied));
+    lag.set(datapath.lagMs / 1000);
+    routes.set(routing.routes);
+    healed({}, datapath.healed);
+    for (const direction of ['ingress', 'egress'] as const) {
+      const labels = { reason: 'Policy denied', direction: direction.toUpperCase() };
+      drops(labels, datapath.denied[direction].packets);
+      bytes(labels, datapath.denied[direction].bytes);
+    }
+  };
+}
+
+/**
+ * Counters that follow a number which is kept elsewhere. The kernel's start again at 0 when the table is made anew; what
+ * they had reached until then stays counted.
+ */
+function risingCounters(registry: Registry) {
+  return (name: string, help: string, labelNames: string[]) => {
+    const counter = new Counter({ name, help, labelNames, registers: [registry] });
+    const last = new Map<string, number>();
+    return (labels: Record<string, string>, value: number): void => {
+      const key = Object.values(labels).join();
+      const before = last.get(key) ?? 0;
+      counter.inc(labels, value >= before ? value - before : value);
+      last.set(key, value);
+    };
+  };
+}
+
+function health(registry: Registry): Render {
+  const problems = gauges(registry, ['code', 'severity'])('mesh_agent_health_problems', 'what is wrong, by code');
+  const state = gauges(registry, ['state'])('mesh_agent_state', 'ok, degraded or not-joined');
+  const started = gauges(registry, [])('mesh_agent_start_time_seconds', 'when the agent started');
+  return (record) => {
+    problems.reset();
+    for (const each of record.health) problems.inc({ code: each.code, severity: each.severity });
+    for (const each of ['ok', 'degraded', 'not-joined']) state.set({ state: each }, Number(record.state === each));
+    started.set(record.agent.startedAt / 1000);
+  };
+}

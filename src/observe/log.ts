@@ -1,0 +1,165 @@
+import { isatty } from 'node:tty';
+import { type Logger, pino, stdTimeFunctions } from 'pino';
+import { errorFacts } from './error-facts.ts';
+import { type LineSink, openLineSink } from './line-sink.ts';
+import { prettyLine } from './pretty-line.ts';
+import { printableJson } from './printable.ts';
+
+/** What goes with a message. `error` may be anything that was thrown; MeshError keeps code, place and remedy. */
+export type LogFacts = Readonly<Record<string, unknown>>;
+
+export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error';
+
+/** Says something to whoever runs the machine. Never throws, never waits. */
+export interface Log {
+  trace(message: string, facts?: LogFacts): void;
+  debug(message: string, facts?: LogFacts): void;
+  info(message: string, facts?: LogFacts): void;
+  warn(message: string, facts?: LogFacts): void;
+  error(message: string, facts?: LogFacts): void;
+  /** The log of a part of the program; facts go with every line. */
+  child(room: string, facts?: LogFacts): Log;
+}
+
+export interface RootLog extends Log {
+  level: LogLevel;
+  /** Lines that were given up because nobody read them. */
+  readonly dropped: number;
+  /** Writes out what waits, at once; for the moment before a crash. */
+  flush(): void;
+  /** Waits until everything is written, at most a second. */
+  close(): Promise<void>;
+}
+
+export interface LogOptions {
+  readonly level: LogLevel;
+  /** `auto`: for people on a terminal, else one JSON object a line, as journald and collectors want it. */
+  readonly format: 'auto' | 'json' | 'pretty';
+  /** Standard error by default. */
+  readonly fd?: number;
+  readonly terminal?: boolean;
+  readonly env?: NodeJS.ProcessEnv;
+  /** Told of every line of level warn or error, for counters. */
+  onProblem?(level: 'warn' | 'error', room: string): void;
+}
+
+const ROOT_ROOM = 'agent';
+
+/** Secrets that facts might carry, at the depths at which our records do. */
+const SECRETS = ['password', 'token', 'privateKey', 'secret'].flatMap((name) => [name, `*.${name}`, `*.*.${name}`]);
+
+export function openLog(options: LogOptions): RootLog {
+  const env = options.env ?? process.env;
+  const fd = options.fd ?? 2;
+  const terminal = options.terminal ?? isatty(fd);
+  const pretty = options.format === 'pretty' || (options.format === 'auto' && terminal);
+  const color = pretty && terminal && (env.NO_COLOR ?? '') === '' && env.TERM !== 'dumb';
+  const sink = openLineSink(fd, pretty ? (line) => prettyLine(line, color) : jsonLine);
+  // The level is ours, since pino's children keep the one that they were made with.
+  const base = pino(
+    {
+      level: 'trace',
+      base: null,
+      timestamp: stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }) },
+      redact: { paths: SECRETS, censor: '[redacted]' },
+      serializers: { error: errorFacts },
+    },
+    sink,
+  );
+  const shared = { base, sink, level: options.level, onProblem: options.onProblem ?? (() => undefined) };
+  return new RoomLog(shared, ROOT_ROOM, {});
+}
+
+function jsonLine(line: string): string {
+  return `${printableJson(line.trimEnd())}\n`;
+}
+
+/** A log that says nothing. */
+export const silentLog: Log = {
+  trace: () => undefined,
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+  child: () => silentLog,
+};
+
+const LEVELS: Readonly<Record<LogLevel, number>> = { trace: 10, debug: 20, info: 30, warn: 40, error: 50 };
+
+interface Shared {
+  readonly base: Logger;
+  readonly sink: LineSink;
+  readonly onProblem: (level: 'warn' | 'error', room: string) => void;
+  level: LogLevel;
+}
+
+class RoomLog implements RootLog {
+  readonly #shared: Shared;
+  readonly #room: string;
+  readonly #facts: LogFacts;
+  readonly #logger: Logger;
+
+  constructor(shared: Shared, room: string, facts: LogFacts) {
+    this.#shared = shared;
+    this.#room = room;
+    this.#facts = facts;
+    this.#logger = shared.base.child({ room, ...facts });
+  }
+
+  get level(): LogLevel {
+    return this.#shared.level;
+  }
+
+  set level(level: LogLevel) {
+    this.#shared.level = level;
+  }
+
+  get dropped(): number {
+    return this.#shared.sink.dropped;
+  }
+
+  flush(): void {
+    this.#shared.sink.flush();
+  }
+
+  close(): Promise<void> {
+    return this.#shared.sink.close();
+  }
+
+  trace(message: string, facts?: LogFacts): void {
+    this.#write('trace', message, facts);
+  }
+
+  debug(message: string, facts?: LogFacts): void {
+    this.#write('debug', message, facts);
+  }
+
+  info(message: string, facts?: LogFacts): void {
+    this.#write('info', message, facts);
+  }
+
+  warn(message: string, facts?: LogFacts): void {
+    this.#shared.onProblem('warn', this.#room);
+    this.#write('warn', message, facts);
+  }
+
+  error(message: string, facts?: LogFacts): void {
+    this.#shared.onProblem('error', this.#room);
+    this.#write('error', message, facts);
+  }
+
+  child(room: string, facts: LogFacts = {}): Log {
+    return new RoomLog(this.#shared, room, { ...this.#facts, ...facts });
+  }
+
+  #write(level: LogLevel, message: string, facts: LogFacts = {}): void {
+    if (LEVELS[level] < LEVELS[this.#shared.level]) return;
+    try {
+      this.#logger[level](facts, message);
+    } catch {
+      // Facts that cannot be written (a getter that throws) must not stop what is being told about.
+      this.#logger[level](message);
+    }
+  }
+}
