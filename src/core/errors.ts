@@ -89,6 +89,16 @@ export const ERROR_CODES = {
     'use http:// for a store without TLS, or turn TLS on there',
     true,
   ),
+  'KVS-NOT-PLAIN': entry(
+    'the store endpoint speaks TLS only',
+    'use https:// for this endpoint and configure its CA and our certificate',
+    true,
+  ),
+  'KVS-NOT-ETCD': entry(
+    'the store endpoint does not speak the etcd protocol',
+    'check the address and the port: it must be the client port of an etcd (2379)',
+    true,
+  ),
   'KVS-AUTH': entry(
     'the store refuses access',
     'check that the user of our certificate exists in the store and has the right role',
@@ -194,6 +204,25 @@ export const ERROR_CODES = {
     'wait: it is tried again; read the kernel error that is attached if it stays',
     true,
   ),
+  // agent
+  'AGT-DEVICES': entry(
+    'no external device was found',
+    'name the devices that lead out of this machine in `devices`; `mesh-agent status --verbose` lists all with their role',
+  ),
+  'AGT-ADDRESS': entry(
+    'this machine has no address to register with',
+    'give the machine an address and a default route, or set `address.ipv4` or `address.ipv6`',
+  ),
+  'AGT-KVSTORE': entry('no store to join is configured', 'set `kvstore.endpoints` or `kvstore.config`, or run `mesh-agent join`'),
+  'AGT-WAITING': entry('the agent still waits for its first complete view', 'read what it waits for; until then the rules of the last run stay in force', true),
+  'AGT-DATAPATH': entry('the chosen data path is not available', 'set `datapath: nftables`, or `auto`'),
+  'AGT-UNENFORCED': entry('nothing is enforced', 'set `datapath: auto` to enforce policy on this machine'),
+  'AGT-ROUTE': entry(
+    'a range or address of a cluster is not routed over the overlay',
+    'correct what that cluster announces: it would take traffic that does not belong to it',
+  ),
+  'AGT-POLICY': entry('policies need attention', '`mesh-agent policy list` shows which and why; `mesh-agent policy validate FILE` checks a correction'),
+  'AGT-FAILED': entry('the agent cannot run', 'read the message that is attached'),
   // local API
   'API-UNREACHABLE': entry(
     'the agent does not answer on its socket',

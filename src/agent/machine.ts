@@ -1,0 +1,110 @@
+import type { Config } from '../config/config.ts';
+import { messageOf } from '../core/errors.ts';
+import { type Address, formatAddress, parseAddress } from '../core/ip.ts';
+import { classifyDevices, type DeviceRole, externalDevices } from '../datapath/devices.ts';
+import { ownAddress } from '../datapath/own-address.ts';
+import { LinkWatch } from '../host/link-watch.ts';
+import type { LinkState } from '../host/links.ts';
+import type { Health } from './health.ts';
+
+export const OVERLAY_DEVICE = 'mesh_vxlan';
+
+export interface MachineOptions {
+  readonly config: Pick<Config, 'address' | 'devices'>;
+  readonly health: Health;
+  /** Devices, roles or own addresses are others now. */
+  readonly onChange: () => void;
+}
+
+/** This machine as the network sees it: its addresses, its devices and their roles, followed live. */
+export class Machine {
+  readonly #options: MachineOptions;
+  #watch: LinkWatch | undefined;
+  #state: LinkState = { links: [], addresses: [], defaultRoutes: [] };
+  #devices: readonly DeviceRole[] = [];
+  #ipv4: Address | undefined;
+  #ipv6: Address | undefined;
+  #told = '';
+
+  constructor(options: MachineOptions) {
+    this.#options = options;
+  }
+
+  get ipv4(): Address | undefined {
+    return this.#ipv4;
+  }
+
+  get ipv6(): Address | undefined {
+    return this.#ipv6;
+  }
+
+  get devices(): readonly DeviceRole[] {
+    return this.#devices;
+  }
+
+  get external(): readonly string[] {
+    return externalDevices(this.#devices);
+  }
+
+  /** Both families carry an address: the world is 9 and 10 then, else 2. */
+  get dualStack(): boolean {
+    return this.#ipv4 !== undefined && this.#ipv6 !== undefined;
+  }
+
+  /** Every address of the machine, on whatever device. */
+  get addresses(): readonly Address[] {
+    return this.#state.addresses.map(({ address }) => address);
+  }
+
+  get gateways(): readonly Address[] {
+    return this.#state.defaultRoutes.map(({ gateway }) => gateway).filter((gateway) => gateway !== undefined);
+  }
+
+  /** MTU of the device that carries our address; 1500 while there is none. */
+  get underlayMtu(): number {
+    const own = [this.#ipv4, this.#ipv6].filter((address) => address !== undefined).map(formatAddress);
+    const carrier = this.#state.addresses.find(({ address }) => own.includes(formatAddress(address)));
+    return this.#state.links.find(({ index }) => index === carrier?.link)?.mtu ?? 1500;
+  }
+
+  /** Throws NetlinkError. */
+  async open(): Promise<void> {
+    this.#watch = new LinkWatch({
+      onChange: (state) => this.#take(state),
+      onError: (error) =>
+        this.#options.health.set('devices', { code: 'HST-NETLINK', text: messageOf(error), severity: 'warning' }),
+    });
+    this.#take(await this.#watch.read());
+  }
+
+  close(): void {
+    this.#watch?.close();
+  }
+
+  #take(state: LinkState): void {
+    const { config, health } = this.#options;
+    this.#state = state;
+    health.clear('devices', 'HST-NETLINK');
+    this.#ipv4 = this.#own(4);
+    this.#ipv6 = this.#own(6);
+    const nodeAddresses = [this.#ipv4, this.#ipv6].filter((address) => address !== undefined);
+    this.#devices = classifyDevices(state, { devices: config.devices, overlayDevice: OVERLAY_DEVICE, nodeAddresses });
+    health.check(
+      'devices',
+      'AGT-DEVICES',
+      this.external.length > 0
+        ? undefined
+        : { text: 'no device leads out of this machine: nothing is judged', severity: 'warning' },
+    );
+    const told = JSON.stringify([this.#devices, this.#ipv4, this.#ipv6, this.underlayMtu]);
+    if (told === this.#told) return;
+    this.#told = told;
+    this.#options.onChange();
+  }
+
+  #own(family: 4 | 6): Address | undefined {
+    const text = family === 4 ? this.#options.config.address.ipv4 : this.#options.config.address.ipv6;
+    const configured = text === undefined || text === '' ? undefined : parseAddress(text);
+    return ownAddress(this.#state, { family, configured, overlayDevice: OVERLAY_DEVICE }).address;
+  }
+}

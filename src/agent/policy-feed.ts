@@ -1,0 +1,96 @@
+import { messageOf } from '../core/errors.ts';
+import { type WatchedDirectory, watchDirectory } from '../host/directory.ts';
+import { POLICIES_PREFIX } from '../kvstore/paths.ts';
+import type { PrefixWatch, Store } from '../kvstore/store.ts';
+import type { PolicyRepository } from '../policy/repository.ts';
+import type { Health } from './health.ts';
+
+export interface PolicyFeedOptions {
+  readonly directory: string;
+  readonly repository: PolicyRepository;
+  readonly health: Health;
+  /** A document came, changed or went. */
+  readonly onChange: () => void;
+}
+
+const MAX_BYTES = 1 << 20;
+
+/** Brings policy documents from the directory and from the joined store into the repository. */
+export class PolicyFeed {
+  readonly #options: PolicyFeedOptions;
+  readonly #directory: WatchedDirectory;
+  #store: PrefixWatch | undefined;
+  #scanned = false;
+
+  constructor(options: PolicyFeedOptions) {
+    const { repository, health, directory } = options;
+    this.#options = options;
+    this.#directory = watchDirectory({
+      path: directory,
+      accept: (name) => /\.(ya?ml|json)$/.test(name) && !name.startsWith('.'),
+      maxBytes: MAX_BYTES,
+      onFile: (name, content) => {
+        health.clear(`policy/${name}`, 'CFG-FILE');
+        repository.put('directory', name, content.toString('utf8'));
+        options.onChange();
+      },
+      onGone: (name) => {
+        health.clear(`policy/${name}`, 'CFG-FILE');
+        repository.remove('directory', name);
+        options.onChange();
+      },
+      onUnreadable: (name, error) => {
+        const place = name === '' ? directory : `${directory}/${name}`;
+        health.set(`policy/${name}`, { code: 'CFG-FILE', text: messageOf(error), place });
+      },
+    });
+    void this.#directory.first.then(() => {
+      this.#scanned = true;
+      options.onChange();
+    });
+  }
+
+  /** What is still to be read, in words. */
+  get waitingFor(): string | undefined {
+    if (!this.#scanned) return `reading the policies in ${this.#options.directory}`;
+    const store = this.#store;
+    // An ordinary cluster may not let us read there, and has no policies for us.
+    if (store === undefined || store.synced || /permission denied/.test(store.lastError ?? '')) return undefined;
+    return 'listing the policies in the store';
+  }
+
+  follow(store: Store): void {
+    const { repository, onChange } = this.#options;
+    const present = new Set<string>();
+    let listed = new Set<string>();
+    this.#store ??= store.watchPrefix(POLICIES_PREFIX, {
+      listing: () => {
+        listed = new Set();
+      },
+      put: (name, value) => {
+        listed.add(name);
+        present.add(name);
+        repository.put('kvstore', name, value.toString('utf8'));
+        onChange();
+      },
+      remove: (name) => {
+        present.delete(name);
+        repository.remove('kvstore', name);
+        onChange();
+      },
+      listed: () => {
+        for (const name of [...present]) {
+          if (listed.has(name)) continue;
+          present.delete(name);
+          repository.remove('kvstore', name);
+        }
+        onChange();
+      },
+    });
+  }
+
+  close(): void {
+    this.#directory.close();
+    this.#store?.close();
+  }
+}
