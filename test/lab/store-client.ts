@@ -25,7 +25,7 @@ const PATIENCE_MS = 20_000;
 export class StoreClient {
   readonly #etcd: EtcdOptions;
   #transport: Promise<Transport> | undefined;
-  #closed = false;
+  readonly #end = new AbortController();
 
   constructor(etcd: EtcdOptions) {
     this.#etcd = etcd;
@@ -93,7 +93,8 @@ export class StoreClient {
       try {
         return await (await this.#connect()).request(method, message, decode);
       } catch (error) {
-        if (this.#closed || Date.now() > deadline || /permission denied|not found/.test(String(error))) throw error;
+        if (this.#end.signal.aborted || Date.now() > deadline || /permission denied|not found/.test(String(error)))
+          throw error;
         await this.#disconnect();
         await delay(100);
       }
@@ -101,12 +102,12 @@ export class StoreClient {
   }
 
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#end.abort();
     await this.#disconnect();
   }
 
   #connect(): Promise<Transport> {
-    this.#transport ??= Transport.connect(this.#etcd.endpoints[0] ?? '', this.#etcd, DEFAULT_TIMING);
+    this.#transport ??= Transport.connect(this.#etcd.endpoints[0] ?? '', this.#etcd, DEFAULT_TIMING, this.#end.signal);
     return this.#transport;
   }
 

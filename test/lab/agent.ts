@@ -1,0 +1,192 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { HealthRecord, StatusRecord } from '../../src/api/types.ts';
+import { endProcess, until } from './namespace.ts';
+import type { Place } from './place.ts';
+
+/** The program under test: the sources, or what `MESH_AGENT` names (`dist/mesh-agent`). */
+const PROGRAM: readonly [string, ...string[]] =
+  process.env.MESH_AGENT === undefined
+    ? [process.execPath, '--no-warnings', join(import.meta.dirname, '../../src/main.ts')]
+    : [process.env.MESH_AGENT];
+
+export interface AgentOptions {
+  readonly place: Place;
+  /** Holds configuration, state, socket and policies. */
+  readonly folder: string;
+  /** Besides the folders, in the form of the configuration file. */
+  readonly config: Readonly<Record<string, unknown>>;
+}
+
+export interface CommandResult {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** A real agent on a machine of the lab, over as many runs as a test needs, and its command line. */
+export class Agent {
+  readonly place: Place;
+  readonly configFile: string;
+  readonly stateDir: string;
+  readonly socket: string;
+  readonly policies: string;
+  readonly clustermesh: string;
+  #child: ChildProcess | undefined;
+  #log = '';
+
+  constructor({ place, folder, config }: AgentOptions) {
+    this.place = place;
+    this.configFile = join(folder, 'config.yaml');
+    this.stateDir = join(folder, 'state');
+    this.socket = join(folder, 'agent.sock');
+    this.policies = join(folder, 'policies.d');
+    this.clustermesh = join(this.stateDir, 'clustermesh');
+    mkdirSync(this.policies, { recursive: true });
+    mkdirSync(this.clustermesh, { recursive: true, mode: 0o700 });
+    // JSON is YAML.
+    writeFileSync(this.configFile, `${JSON.stringify({ policies: this.policies, ...config }, null, 2)}\n`);
+  }
+
+  /** The end of what the agent logged, over all runs. */
+  get log(): string {
+    return this.#log;
+  }
+
+  get pid(): number {
+    return this.#child?.pid ?? 0;
+  }
+
+  get running(): boolean {
+    return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
+  /** Starts the daemon; does not wait for anything. */
+  start(): void {
+    const [command, ...args] = PROGRAM;
+    const run = [command, ...args, 'run', ...this.#where(), '--config', this.configFile];
+    // An agent outlives nobody: a killed test takes it along.
+    const prefix = [`--net=/run/netns/${this.place.namespace.name}`, 'setpriv', '--pdeathsig', 'KILL'];
+    const child = spawn('nsenter', [...prefix, ...run], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const keep = (data: Buffer): void => {
+      this.#log = (this.#log + data.toString()).slice(-200_000);
+    };
+    child.stdout.on('data', keep);
+    child.stderr.on('data', keep);
+    child.on('error', (error) => keep(Buffer.from(error.message)));
+    this.#child = child;
+  }
+
+  async stop(): Promise<void> {
+    if (this.#child !== undefined) await endProcess(this.#child);
+  }
+
+  async kill(): Promise<void> {
+    const child = this.#child;
+    if (child === undefined || !this.running) return;
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    child.kill('SIGKILL');
+    await ended;
+  }
+
+  /** One command line against this agent. */
+  run(...args: string[]): Promise<CommandResult> {
+    const [command, ...program] = PROGRAM;
+    return new Promise((resolve) => {
+      execFile(
+        command,
+        [...program, ...args, ...this.#where(), '--config', this.configFile],
+        { maxBuffer: 1 << 28, timeout: 60_000 },
+        (error, stdout, stderr) => resolve({ code: exitCode(error), stdout, stderr }),
+      );
+    });
+  }
+
+  /** The answer of a command in JSON. */
+  async json<Answer>(...args: string[]): Promise<Answer> {
+    const { code, stdout, stderr } = await this.run(...args, '-o', 'json');
+    try {
+      return JSON.parse(stdout) as Answer;
+    } catch {
+      throw new Error(`mesh-agent ${args.join(' ')}: exit ${code}\n${stdout}${stderr}\n${this.#tail()}`);
+    }
+  }
+
+  status(): Promise<StatusRecord> {
+    return this.json('status');
+  }
+
+  /** Waits until the status is as described; fails with the last one. */
+  async untilStatus(
+    what: string,
+    condition: (status: StatusRecord) => boolean,
+    timeoutMs = 20_000,
+  ): Promise<StatusRecord> {
+    let last: StatusRecord | undefined;
+    try {
+      await until(
+        what,
+        async () => {
+          if (!this.running) throw new Error(`the agent ended while waiting for: ${what}`);
+          const { stdout } = await this.run('status', '-o', 'json');
+          if (!stdout.startsWith('{')) return false;
+          last = JSON.parse(stdout) as StatusRecord;
+          return condition(last);
+        },
+        timeoutMs,
+      );
+    } catch (error) {
+      throw new Error(`${String(error)}\nstatus: ${JSON.stringify(last, null, 1)}\n${this.#tail()}`);
+    }
+    return last as StatusRecord;
+  }
+
+  /** Waits until the health has a record of this code. */
+  async untilHealth(code: string, subject?: string): Promise<HealthRecord> {
+    const matches = (record: HealthRecord): boolean =>
+      record.code === code && (subject === undefined || record.subject === subject);
+    const status = await this.untilStatus(`health says ${code}`, ({ health }) => health.some(matches));
+    return status.health.find(matches) as HealthRecord;
+  }
+
+  /** Joined, in sync, and what the policies say is in the kernel. */
+  untilReady(timeoutMs = 30_000): Promise<StatusRecord> {
+    const ready = ({ registration, datapath, clusters }: StatusRecord): boolean =>
+      registration.state === 'registered' && datapath.applied && clusters.every((cluster) => cluster.ready);
+    return this.untilStatus('the agent is joined and enforces', ready, timeoutMs);
+  }
+
+  /** Puts a policy file in place, whole at once. */
+  policy(file: string, text: string): void {
+    writeFileSync(join(this.policies, `.${file}.new`), text);
+    renameSync(join(this.policies, `.${file}.new`), join(this.policies, file));
+  }
+
+  removePolicy(file: string): void {
+    rmSync(join(this.policies, file));
+  }
+
+  /** Puts the etcd configuration of a remote cluster in place. */
+  cluster(name: string, etcdConfig: string): void {
+    writeFileSync(join(this.stateDir, `.${name}.new`), etcdConfig);
+    renameSync(join(this.stateDir, `.${name}.new`), join(this.clustermesh, name));
+  }
+
+  removeCluster(name: string): void {
+    rmSync(join(this.clustermesh, name));
+  }
+
+  #where(): string[] {
+    return ['--state-dir', this.stateDir, '--socket', this.socket];
+  }
+
+  #tail(): string {
+    return `log:\n${this.#log.slice(-6000)}`;
+  }
+}
+
+function exitCode(error: Error | null): number {
+  const code = error === null ? 0 : (error as { code?: unknown }).code;
+  return typeof code === 'number' ? code : -1;
+}
