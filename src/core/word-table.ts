@@ -103,10 +103,11 @@ export class WordTable {
   keys(): Uint32Array {
     const keys = new Uint32Array(this.#count * this.keyWords);
     let at = 0;
-    this.forEach((slot) => {
-      keys.set(this.keyAt(slot), at);
-      at += this.keyWords;
-    });
+    for (let slot = 0; slot < this.#slots; slot++) {
+      if (this.#used[slot] !== 1) continue;
+      const base = slot * this.#stride;
+      for (let i = 0; i < this.keyWords; i++) keys[at++] = this.#rows[base + i] as number;
+    }
     return keys;
   }
 

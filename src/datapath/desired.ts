@@ -17,8 +17,8 @@ export interface DesiredState {
 
 /** Single addresses to identity (column 0, never 0), and the prefixes, which may nest: longest wins. */
 export interface DesiredAddresses {
-  readonly hosts4: Pick<WordTable, 'lookup' | 'forEach' | 'keyAt' | 'get' | 'size'>;
-  readonly hosts6: Pick<WordTable, 'lookup' | 'forEach' | 'keyAt' | 'get' | 'size'>;
+  readonly hosts4: Pick<WordTable, 'lookup' | 'forEach' | 'keyAt' | 'get' | 'size' | 'keys'>;
+  readonly hosts6: Pick<WordTable, 'lookup' | 'forEach' | 'keyAt' | 'get' | 'size' | 'keys'>;
   prefixes(): Iterable<{ readonly prefix: Prefix; readonly identity: NumericIdentity }>;
 }
 
