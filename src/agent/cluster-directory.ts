@@ -72,7 +72,10 @@ export class ClusterDirectory {
 
   #onFile(name: string, text: string): void {
     const { mesh, health, path } = this.#options;
-    if (!text.includes('endpoints:')) return this.#onGone(name);
+    if (!text.includes('endpoints:')) {
+      this.#onGone(name);
+      return;
+    }
     if (name === mesh.joined?.name) return;
     let etcd: EtcdOptions;
     try {

@@ -20,6 +20,8 @@ export class PolicyFeed {
   readonly #options: PolicyFeedOptions;
   readonly #directory: WatchedDirectory;
   #store: PrefixWatch | undefined;
+  /** Names of documents that came from the store. */
+  readonly #present = new Set<string>();
   #scanned = false;
 
   constructor(options: PolicyFeedOptions) {
@@ -59,9 +61,10 @@ export class PolicyFeed {
     return 'listing the policies in the store';
   }
 
+  /** Follows the policies of the store; nothing when it does already. */
   follow(store: Store): void {
     const { repository, onChange } = this.#options;
-    const present = new Set<string>();
+    const present = this.#present;
     let listed = new Set<string>();
     this.#store ??= store.watchPrefix(POLICIES_PREFIX, {
       listing: () => {
@@ -87,6 +90,12 @@ export class PolicyFeed {
         onChange();
       },
     });
+  }
+
+  /** The store lost its data: its policies stay in force until `follow`, when it is known to be complete again. */
+  dataLost(): void {
+    this.#store?.close();
+    this.#store = undefined;
   }
 
   close(): void {

@@ -37,11 +37,6 @@ export class AddressTable {
     this.#changed = changed;
   }
 
-  /** Addresses that more than one origin claims. */
-  get contested(): number {
-    return this.#weaker.size;
-  }
-
   countOf(origin: Origin): number {
     return this.#counts.get(origin.index) ?? 0;
   }

@@ -69,10 +69,6 @@ export class Ipcache {
     return this.hosts4.table.size + this.hosts6.table.size + this.#prefixes.size;
   }
 
-  get contested(): number {
-    return this.hosts4.contested + this.hosts6.contested;
-  }
-
   claim(origin: Origin, generation: number, entry: AddressClaim): void {
     const host = this.#host(entry.tunnelEndpoint);
     const claim = { identity: identity(entry.identity), host, origin: origin.index, generation };
@@ -171,6 +167,16 @@ export class Ipcache {
       for (const words of hosts.contestedKeys())
         yield this.#entry({ family, words, bits: addressBits(family) }, hosts.claims(words));
     }
+  }
+
+  /** Addresses that several clusters claim; at most `limit` of them. */
+  conflicts(limit: number): IpcacheEntry[] {
+    const found: IpcacheEntry[] = [];
+    for (const entry of this.contestedEntries()) {
+      if (found.length >= limit) break;
+      if (entry.others.some(({ origin }) => origin.cluster !== entry.origin.cluster)) found.push(entry);
+    }
+    return found;
   }
 
   *#hostEntries(hosts: AddressTable, family: 4 | 6): Iterable<IpcacheEntry> {

@@ -1,0 +1,338 @@
+import { readFileSync } from 'node:fs';
+import type { Config } from '../config/config.ts';
+import { Backoff } from '../core/backoff.ts';
+import { MeshError, messageOf } from '../core/errors.ts';
+import { JobGroup, sleep } from '../core/job.ts';
+import type { Datapath } from '../datapath/datapath.ts';
+import type { DesiredChanges } from '../datapath/desired.ts';
+import type { StoreEvent } from '../kvstore/session.ts';
+import type { Store } from '../kvstore/store.ts';
+import { Mesh } from '../mesh/mesh.ts';
+import { Registration } from '../mesh/registration.ts';
+import { Tables } from '../mesh/tables.ts';
+import type { Log } from '../observe/log.ts';
+import type { Metrics } from '../observe/metrics.ts';
+import { PolicyModel } from '../policy/model.ts';
+import { PolicyRepository } from '../policy/repository.ts';
+import type { PolicySettings } from '../policy/settings.ts';
+import { ClusterDirectory } from './cluster-directory.ts';
+import { DesiredFromFacts } from './desired-state.ts';
+import { Health } from './health.ts';
+import { openJoinedStore } from './joined-store.ts';
+import { Machine } from './machine.ts';
+import { ModelFeed } from './model-feed.ts';
+import { chooseDatapath } from './open-datapath.ts';
+import { claimOwnAddresses, registeredAddresses } from './own-addresses.ts';
+import { PolicyFeed } from './policy-feed.ts';
+import { Readiness } from './readiness.ts';
+import { Reconciler } from './reconciler.ts';
+import { StoreAddresses } from './store-addresses.ts';
+import { watchTroubles } from './troubles.ts';
+
+export interface AgentOptions {
+  readonly config: Config;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  /** The state that people see may have changed. */
+  readonly onChange: () => void;
+}
+
+/** How long small events gather before the slow conditions (joining, readiness, troubles) are looked at, milliseconds. */
+const TICK_MS = 20;
+/** They are looked at from time to time even when nothing happens: some depend on the time. */
+const IDLE_TICK_MS = 5_000;
+
+/**
+ * The daemon of one machine: every room wired to the next, in the direction that the facts go. It owns no fact itself.
+ *
+ *   store ─▶ registration ─▶ mesh ─▶ tables ─▶ model feed ─▶ reconciler ─▶ data path
+ */
+export class Agent {
+  readonly config: Config;
+  readonly startedAt = Date.now();
+  readonly health: Health;
+  readonly machine: Machine;
+  readonly tables: Tables;
+  readonly model: PolicyModel;
+  readonly repository: PolicyRepository;
+  readonly mesh: Mesh;
+  readonly desired: DesiredFromFacts;
+  readonly datapath: Datapath;
+  readonly reconciler: Reconciler;
+  readonly readiness: Readiness;
+  readonly storeAddresses: StoreAddresses;
+  readonly #options: AgentOptions;
+  readonly #log: Log;
+  readonly #jobs: JobGroup;
+  readonly #feed: ModelFeed;
+  readonly #policies: PolicyFeed;
+  readonly #clusters: ClusterDirectory;
+  #clustersRead = false;
+  #store: Store | undefined;
+  #registration: Registration | undefined;
+  #registeredText = '';
+  #datapathOpen = false;
+  #report = { added: 0, removed: 0, tookMs: 0, cut: 0 };
+  #tick: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  /** Throws AGT-DATAPATH. */
+  constructor(options: AgentOptions) {
+    const { config, log } = options;
+    this.#options = options;
+    this.config = config;
+    this.#log = log;
+    this.health = new Health((record, over) => {
+      const facts = { code: record.code, subject: record.subject, place: record.place, remedy: record.remedy };
+      if (over) log.info(`over: ${record.text}`, { code: record.code, subject: record.subject });
+      else if (record.severity === 'error') log.error(record.text, facts);
+      else log.warn(record.text, facts);
+      options.onChange();
+    });
+    this.#jobs = new JobGroup((name, error) => log.error(`job ${name} failed`, { error }));
+    this.tables = new Tables((entry) => log.warn('a value of the store was refused', { ...entry }));
+    this.machine = new Machine({ config, health: this.health, onChange: () => this.#machineChanged() });
+    this.storeAddresses = new StoreAddresses(() => this.#feed.touch());
+    this.model = new PolicyModel(this.#policySettings());
+    this.repository = new PolicyRepository({ model: this.model, now: Date.now });
+    this.mesh = new Mesh({ tables: this.tables, onChange: () => this.#soon() });
+    this.desired = new DesiredFromFacts({
+      config,
+      tables: this.tables,
+      machine: this.machine,
+      resolved: () => this.model.resolved,
+      registered: () => this.#registration?.registered,
+      stores: () => this.storeAddresses.list(),
+    });
+    this.datapath = chooseDatapath(config, log.child('datapath'));
+    this.reconciler = new Reconciler({
+      collect: () => this.#feed.collect(),
+      apply: (changes) => this.#apply(changes),
+      onApplied: (_tookMs, delayMs) => this.#applied(delayMs),
+      onFailed: (error, attempt) => log.warn('a change set was not applied', { error, attempt }),
+    });
+    this.#feed = new ModelFeed({
+      tables: this.tables,
+      model: this.model,
+      desired: this.desired,
+      wake: () => this.reconciler.wake(),
+    });
+    this.#policies = new PolicyFeed({
+      directory: config.policies,
+      repository: this.repository,
+      health: this.health,
+      onChange: () => {
+        this.reconciler.wake();
+        this.#soon();
+      },
+    });
+    this.#clusters = new ClusterDirectory({
+      path: config.clustermesh,
+      mesh: this.mesh,
+      health: this.health,
+      events: (cluster, store, event) => this.#storeEvent(cluster, store, event),
+      onChange: () => this.#endpointsChanged(),
+    });
+    this.readiness = new Readiness({
+      registration: () => this.#registration,
+      mesh: this.mesh,
+      policies: this.#policies,
+      clustersRead: () => this.#clustersRead,
+    });
+  }
+
+  get store(): Store | undefined {
+    return this.#store;
+  }
+
+  get registration(): Registration | undefined {
+    return this.#registration;
+  }
+
+  /** Since when facts of the joined cluster are followed and enforced. */
+  get enforcing(): boolean {
+    return this.reconciler.opened && this.datapath.status.applied;
+  }
+
+  /** Throws only when this machine's devices cannot be read. */
+  async start(): Promise<void> {
+    await this.machine.open();
+    this.#jobs.start('data path', (signal) => this.#openDatapath(signal));
+    this.#jobs.start('reconcile', (signal) => this.reconciler.run(signal));
+    this.#jobs.start('clusters', (signal) => this.mesh.run(signal));
+    this.#jobs.start('store addresses', (signal) => this.storeAddresses.run(signal));
+    this.#jobs.start('conditions', (signal) => this.#idle(signal));
+    void this.#clusters.first.then(() => {
+      this.#clustersRead = true;
+      this.#soon();
+    });
+    this.#join();
+    this.#endpointsChanged();
+    this.#soon();
+  }
+
+  /** Ends everything; the kernel keeps its rules and the store our registration. */
+  async stop(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#tick);
+    this.machine.close();
+    this.#policies.close();
+    this.mesh.close();
+    await this.#registration?.close({ leave: false });
+    await this.#jobs.stop();
+    await Promise.all([this.#clusters.close(), this.#store?.close()]);
+    await this.datapath.close();
+  }
+
+  #join(): void {
+    this.#store = openJoinedStore(this.config.kvstore, (store, event) => this.#storeEvent('', store, event));
+    if (this.#store === undefined) {
+      this.health.set('kvstore', { code: 'AGT-KVSTORE', text: 'this machine joins nothing: no store is configured' });
+      return;
+    }
+    this.#store.onStatus(() => this.#soon());
+    const registration = new Registration({
+      store: this.#store,
+      name: this.config.name,
+      expected: this.config.cluster,
+      bootId: bootId(),
+      addresses: (registered) => registeredAddresses(this.machine, registered),
+      onChange: () => this.#soon(),
+    });
+    this.#registration = registration;
+    this.#jobs.start('registration', (signal) => registration.run(signal));
+  }
+
+  async #openDatapath(signal: AbortSignal): Promise<void> {
+    const backoff = new Backoff({ minMs: 500, maxMs: 30_000 });
+    this.datapath.onDrift((what) => {
+      this.#log.warn('a foreign hand changed what is ours: restoring', { what });
+      this.reconciler.add({ everything: true });
+    });
+    while (!signal.aborted) {
+      try {
+        await this.datapath.open();
+        this.#datapathOpen = true;
+        this.health.clear('datapath');
+        this.#soon();
+        return;
+      } catch (error) {
+        const code = error instanceof MeshError ? error.code : 'DPN-RULES';
+        this.health.set('datapath', { code, text: messageOf(error) });
+        await sleep(backoff.next(), signal);
+      }
+    }
+  }
+
+  async #apply(changes: DesiredChanges): Promise<void> {
+    this.#report = await this.datapath.apply(this.desired, changes);
+  }
+
+  #applied(delayMs: number): void {
+    this.#options.metrics.applied({ ...this.#report, delayMs });
+    const { added, removed, tookMs, cut } = this.#report;
+    if (added + removed + cut > 0)
+      this.#log.debug('kernel changed', { added, removed, cut, tookMs: Math.round(tookMs) });
+    this.#soon();
+  }
+
+  #storeEvent(cluster: string, store: Store, event: StoreEvent): void {
+    const log = this.#log.child('kvstore', cluster === '' ? {} : { cluster });
+    if (event.kind === 'data-lost') {
+      // Synchronously, before anything of the new data set is listed.
+      this.mesh.dataLost(store);
+      if (cluster === '') {
+        this.#policies.dataLost();
+        this.#registration?.dataLost();
+      }
+    }
+    const facts = event.error === undefined ? {} : { error: event.error };
+    if (event.kind === 'connected') log.info(event.message);
+    else if (event.kind === 'failed') log.debug(event.message, facts);
+    else log.warn(event.message, facts);
+    this.#endpointsChanged();
+    this.#soon();
+  }
+
+  #machineChanged(): void {
+    this.model.configure(this.#policySettings());
+    this.#registration?.addressesChanged();
+    this.#registeredText = '';
+    this.#feed.touch();
+    this.#soon();
+  }
+
+  #endpointsChanged(): void {
+    const own = this.#store?.status.endpoints ?? this.config.kvstore.endpoints;
+    void this.storeAddresses.set([...own, ...this.#clusters.endpoints]);
+  }
+
+  /** Schedules one look at the slow conditions. */
+  #soon(): void {
+    if (!this.#closed) this.#tick ??= setTimeout(() => this.#look(), TICK_MS);
+  }
+
+  async #idle(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await sleep(IDLE_TICK_MS, signal);
+      this.#soon();
+    }
+  }
+
+  #look(): void {
+    this.#tick = undefined;
+    if (this.#closed) return;
+    this.#followRegistration();
+    if (!this.reconciler.opened && this.#datapathOpen && this.readiness.missing().length === 0) this.#open();
+    watchTroubles(this);
+    this.#options.onChange();
+  }
+
+  #followRegistration(): void {
+    const registered = this.#registration?.registered;
+    const store = this.#store;
+    if (registered === undefined || store === undefined) return;
+    const text = JSON.stringify(registered);
+    if (text !== this.#registeredText) {
+      this.#registeredText = text;
+      this.mesh.join(store, registered.cluster);
+      this.#clusters.joined(registered.cluster.name);
+      this.model.configure(this.#policySettings());
+      this.model.setSubject(registered.labels, this.config.namedPorts);
+      claimOwnAddresses(this.tables, this.machine, registered);
+      this.#feed.touch();
+    }
+    // After a loss of data the store's policies are believed again when the cluster's canaries are back.
+    if (!this.reconciler.opened || this.mesh.joined?.synced === true) this.#policies.follow(store);
+  }
+
+  #open(): void {
+    this.#log.info('everything was seen once: enforcing from now on', {
+      addresses: this.tables.ipcache.size,
+      identities: this.tables.identities.size,
+      tookMs: Date.now() - this.startedAt,
+    });
+    this.#feed.followAddresses();
+    this.reconciler.open();
+  }
+
+  #policySettings(): PolicySettings {
+    const { enforcement, allowLocalhost, policyDefaultLocalCluster, cluster } = this.config;
+    return {
+      clusterName: this.#registration?.registered?.cluster.name ?? cluster?.name ?? '',
+      dualStack: this.machine.dualStack,
+      enforcement,
+      // A machine has no pods on a host beside it: Cilium outside of Kubernetes means the policy as well.
+      allowLocalhost: allowLocalhost === 'always' ? 'always' : 'policy',
+      defaultLocalCluster: policyDefaultLocalCluster,
+    };
+  }
+}
+
+function bootId(): string {
+  try {
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  } catch {
+    return '';
+  }
+}

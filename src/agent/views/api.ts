@@ -1,0 +1,32 @@
+import type { AgentApi } from '../../api/types.ts';
+import type { Agent } from '../agent.ts';
+import {
+  endpointViews,
+  identityView,
+  identityViews,
+  ipcacheGet,
+  ipcacheViews,
+  kernelAddressViews,
+  kernelPolicyViews,
+  nodeViews,
+  serviceViews,
+} from './list-views.ts';
+import { statusView } from './status-view.ts';
+
+/** What the local API serves: present facts of the agent, as records. */
+export function agentApi(agent: Agent): AgentApi {
+  return {
+    status: () => statusView(agent),
+    endpoints: (filter) => endpointViews(agent, filter),
+    identities: () => identityViews(agent),
+    identity: (id) => identityView(agent, id),
+    nodes: () => nodeViews(agent),
+    services: () => serviceViews(agent),
+    ipcache: () => ipcacheViews(agent),
+    ipcacheGet: (address) => ipcacheGet(agent, address),
+    policies: () => agent.repository.list(),
+    policy: (name) => agent.repository.get(name),
+    kernelIpcache: () => kernelAddressViews(agent),
+    kernelPolicy: () => kernelPolicyViews(agent),
+  };
+}

@@ -1,0 +1,256 @@
+import type {
+  EndpointFilter,
+  EndpointRecord,
+  IdentityRecord,
+  IpcacheRecord,
+  KernelAddressRecord,
+  KernelPolicyRecord,
+  NodeRecord,
+  ServiceRecord,
+} from '../../api/types.ts';
+import { identity, type NumericIdentity, RESERVED_LABELS } from '../../core/identity.ts';
+import { formatAddress, formatPrefix, parseAddress } from '../../core/ip.ts';
+import { labelTexts, parseLabel } from '../../core/labels.ts';
+import type { KernelPolicyRow } from '../../datapath/datapath.ts';
+import { nodeIp } from '../../kvstore/codec/node.ts';
+import type { PortsByAddress } from '../../kvstore/codec/service.ts';
+import type { IpcacheEntry } from '../../mesh/ipcache.ts';
+import type { Agent } from '../agent.ts';
+import { enforcementWords } from './status-view.ts';
+
+/** Labels of any number that is known: of clusters, reserved, or of a prefix that a policy names. */
+export function labelsOf(agent: Agent, id: NumericIdentity): readonly string[] {
+  const labels = agent.tables.identities.get(id)?.labels ?? agent.model.labelsOf(id);
+  return labels === undefined ? (RESERVED_LABELS.get(id) ?? []) : labelTexts(labels);
+}
+
+export function* endpointViews(agent: Agent, filter: EndpointFilter): Iterable<EndpointRecord> {
+  const own = ownEndpoint(agent);
+  const wanted = selector(filter.selector);
+  const matches = (record: EndpointRecord): boolean =>
+    (filter.cluster === undefined || record.cluster === filter.cluster) && wanted(record.labels);
+  if (matches(own)) yield own;
+  if (!filter.all && filter.selector === undefined && filter.cluster === undefined) return;
+  for (const entry of agent.tables.ipcache.entries()) {
+    if (entry.origin.source === 'local' || entry.origin.source === 'policy') continue;
+    const record = remoteEndpoint(agent, entry);
+    if (matches(record)) yield record;
+  }
+}
+
+function ownEndpoint(agent: Agent): EndpointRecord {
+  const { config, machine, model } = agent;
+  const registered = agent.registration?.registered;
+  const { ingress, egress } = model.resolved;
+  return {
+    local: true,
+    id: 1,
+    name: config.name,
+    cluster: registered?.cluster.name ?? '',
+    identity: registered?.identity ?? 5,
+    labels: registered === undefined ? ['reserved:init'] : labelTexts(registered.labels),
+    ...(machine.ipv4 !== undefined && { ipv4: formatAddress(machine.ipv4) }),
+    ...(machine.ipv6 !== undefined && { ipv6: formatAddress(machine.ipv6) }),
+    policyIngress: enforcementWords(ingress, config.audit),
+    policyEgress: enforcementWords(egress, config.audit),
+    status: registered === undefined ? 'waiting-for-identity' : agent.enforcing ? 'ready' : 'not-ready',
+  };
+}
+
+function remoteEndpoint(agent: Agent, entry: IpcacheEntry): EndpointRecord {
+  const text =
+    entry.prefix.bits === (entry.prefix.family === 4 ? 32 : 128)
+      ? formatAddress(entry.prefix)
+      : formatPrefix(entry.prefix);
+  return {
+    local: false,
+    id: 0,
+    name: '',
+    cluster: entry.origin.cluster,
+    identity: entry.identity,
+    labels: labelsOf(agent, entry.identity),
+    ...(entry.prefix.family === 4 ? { ipv4: text } : { ipv6: text }),
+    policyIngress: '',
+    policyEgress: '',
+    status: 'ready',
+  };
+}
+
+/** `source:key=value,key2`: all must match; a label without a source matches every source, one without `=` any value. */
+function selector(text: string | undefined): (labels: readonly string[]) => boolean {
+  if (text === undefined || text.trim() === '') return () => true;
+  const terms = text.split(',').map((term) => {
+    const label = parseLabel(term.trim());
+    return { ...label, anySource: label.source === 'unspec' || label.source === 'any', anyValue: !term.includes('=') };
+  });
+  return (labels) => {
+    const parsed = labels.map(parseLabel);
+    return terms.every((term) =>
+      parsed.some(
+        (label) =>
+          label.key === term.key &&
+          (term.anySource || label.source === term.source) &&
+          (term.anyValue || label.value === term.value),
+      ),
+    );
+  };
+}
+
+export function* identityViews(agent: Agent): Iterable<IdentityRecord> {
+  const counts = addressCounts(agent);
+  for (const [id, labels] of RESERVED_LABELS) yield { id, cluster: '', labels, addresses: counts.get(id) ?? 0 };
+  const known = [...agent.tables.identities.entries()].sort(([a], [b]) => a - b);
+  for (const [id, { cluster, labels }] of known)
+    yield { id, cluster, labels: labelTexts(labels), addresses: counts.get(id) ?? 0 };
+  for (const { identity: id } of agent.model.resolved.prefixes.values()) {
+    yield { id, cluster: '', labels: labelsOf(agent, id), addresses: counts.get(id) ?? 0 };
+  }
+}
+
+export function identityView(agent: Agent, id: number): IdentityRecord | undefined {
+  const number = identity(id);
+  const labels = labelsOf(agent, number);
+  if (labels.length === 0) return undefined;
+  return {
+    id,
+    cluster: agent.tables.identities.get(number)?.cluster ?? '',
+    labels,
+    addresses: addressCounts(agent).get(id) ?? 0,
+  };
+}
+
+function addressCounts(agent: Agent): Map<number, number> {
+  const counts = new Map<number, number>();
+  const add = (id: number): void => void counts.set(id, (counts.get(id) ?? 0) + 1);
+  for (const { table } of [agent.tables.ipcache.hosts4, agent.tables.ipcache.hosts6])
+    table.forEach((slot) => add(table.get(slot, 0)));
+  for (const { identity: id } of agent.tables.ipcache.prefixes()) add(id);
+  return counts;
+}
+
+export function* nodeViews(agent: Agent): Iterable<NodeRecord> {
+  const nodes = [...agent.tables.nodes.entries()].sort(([a], [b]) => (a < b ? -1 : 1));
+  const joined = agent.mesh.joined?.name;
+  for (const [, node] of nodes) {
+    const [ipv4, ipv6] = [nodeIp(node, 4), nodeIp(node, 6)];
+    const [range4, range6] = [node.ranges4[0], node.ranges6[0]];
+    yield {
+      name: node.name,
+      cluster: node.cluster,
+      ...(ipv4 !== undefined && { ipv4: formatAddress(ipv4) }),
+      ...(range4 !== undefined && { ipv4Range: formatPrefix(range4) }),
+      ...(ipv6 !== undefined && { ipv6: formatAddress(ipv6) }),
+      ...(range6 !== undefined && { ipv6Range: formatPrefix(range6) }),
+      source: agent.desired.isSelf(node) ? 'local' : node.cluster === joined ? 'kvstore' : 'clustermesh',
+    };
+  }
+}
+
+export function* serviceViews(agent: Agent): Iterable<ServiceRecord> {
+  const services = [...agent.tables.services.entries()].sort(([a], [b]) => (a < b ? -1 : 1));
+  for (const [, service] of services) {
+    yield {
+      cluster: service.cluster,
+      namespace: service.namespace,
+      name: service.name,
+      shared: service.shared,
+      global: service.includeExternal,
+      frontends: portTexts(service.frontends),
+      backends: portTexts(service.backends),
+    };
+  }
+}
+
+function portTexts(ports: PortsByAddress): string[] {
+  return [...ports].flatMap(([address, list]) => {
+    const host = address.includes(':') ? `[${address}]` : address;
+    return list.map(({ port, protocol }) => `${host}:${port}/${protocol}`);
+  });
+}
+
+export function ipcacheView(agent: Agent, entry: IpcacheEntry): IpcacheRecord {
+  const { origin, others } = entry;
+  return {
+    prefix: formatPrefix(entry.prefix),
+    identity: entry.identity,
+    labels: labelsOf(agent, entry.identity),
+    tunnelEndpoint: entry.tunnelEndpoint === undefined ? '0.0.0.0' : formatAddress(entry.tunnelEndpoint),
+    source: origin.source,
+    ...(origin.cluster !== '' && { cluster: origin.cluster }),
+    ...(others.length > 0 && {
+      others: others.map((other) => ({
+        cluster: other.origin.cluster,
+        source: other.origin.source,
+        identity: other.identity,
+      })),
+    }),
+  };
+}
+
+export function* ipcacheViews(agent: Agent): Iterable<IpcacheRecord> {
+  for (const entry of agent.tables.ipcache.entries()) yield ipcacheView(agent, entry);
+  yield* worldViews(agent);
+}
+
+/** What an address that nobody claims is. */
+function* worldViews(agent: Agent): Iterable<IpcacheRecord> {
+  const dual = agent.machine.dualStack;
+  for (const [prefix, id] of [
+    ['0.0.0.0/0', dual ? 9 : 2],
+    ['::/0', dual ? 10 : 2],
+  ] as const) {
+    yield {
+      prefix,
+      identity: id,
+      labels: RESERVED_LABELS.get(identity(id)) ?? [],
+      tunnelEndpoint: '0.0.0.0',
+      source: 'reserved',
+    };
+  }
+}
+
+export function ipcacheGet(agent: Agent, text: string): IpcacheRecord | undefined {
+  const address = parseAddress(text);
+  if (address === undefined) return undefined;
+  const entry = agent.tables.ipcache.lookup(address);
+  if (entry !== undefined) return ipcacheView(agent, entry);
+  return [...worldViews(agent)].find(({ prefix }) => prefix.includes(':') === (address.family === 6));
+}
+
+export async function kernelAddressViews(agent: Agent): Promise<Iterable<KernelAddressRecord>> {
+  const addresses = await agent.datapath.dumpAddresses();
+  return mapped(addresses, (each) => ({ ...each, labels: labelsOf(agent, identity(each.identity)) }));
+}
+
+const PROTOCOLS: Readonly<Record<number, string>> = {
+  0: 'ANY',
+  1: 'ICMP',
+  6: 'TCP',
+  17: 'UDP',
+  58: 'ICMPv6',
+  132: 'SCTP',
+};
+
+export async function kernelPolicyViews(agent: Agent): Promise<Iterable<KernelPolicyRecord>> {
+  const rows = await agent.datapath.dumpPolicy();
+  return mapped(rows, (row) => ({
+    direction: row.direction,
+    verdict: row.verdict,
+    ...(row.identities.length > 0 && { identities: row.identities }),
+    classNumber: row.classNumber,
+    protocol: PROTOCOLS[row.protocol] ?? String(row.protocol),
+    ports: portsText(row),
+    packets: row.packets,
+    bytes: row.bytes,
+  }));
+}
+
+function* mapped<T, R>(items: Iterable<T>, map: (item: T) => R): Iterable<R> {
+  for (const item of items) yield map(item);
+}
+
+/** `*` for all, `80`, `80-95`; the type for ICMP. */
+function portsText({ protocol, first, last }: KernelPolicyRow): string {
+  if (protocol === 0 || (first === 0 && last >= 65535)) return '*';
+  return first === last ? String(first) : `${first}-${last}`;
+}
