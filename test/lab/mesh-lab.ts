@@ -161,7 +161,7 @@ export class MeshLab {
   readonly machine: Place & DualAddress;
   readonly folder: string;
   readonly clusters = new Map<string, LabCluster>();
-  agent: Agent;
+  readonly agent: Agent;
 
   private constructor(options: MeshLabOptions) {
     this.folder = mkdtempSync(join(tmpdir(), 'mesh-lab-'));
@@ -174,17 +174,26 @@ export class MeshLab {
   static async start(clusters: readonly ClusterOptions[], options: MeshLabOptions = {}): Promise<MeshLab> {
     const lab = new MeshLab(options);
     try {
-      for (const cluster of clusters) lab.clusters.set(cluster.name, await LabCluster.start(lab.topology, cluster));
+      for (const cluster of clusters) await lab.add(cluster);
       const [home] = lab.clusters.values();
-      if (home !== undefined) {
-        if (options.workload !== null) await home.workloads.apply(options.workload ?? WORKLOAD);
-        writeFileSync(lab.etcdFile, home.etcdConfig('externalworkload'));
-      }
+      if (options.workload !== null) await home?.workloads.apply(options.workload ?? WORKLOAD);
       return lab;
     } catch (error) {
       await lab.close();
       throw error;
     }
+  }
+
+  async add(options: ClusterOptions): Promise<LabCluster> {
+    const cluster = await LabCluster.start(this.topology, options);
+    if (this.clusters.size === 0) writeFileSync(this.etcdFile, cluster.etcdConfig('externalworkload'));
+    this.clusters.set(cluster.name, cluster);
+    return cluster;
+  }
+
+  /** Tells the agent of a remote cluster: one file in its directory. */
+  connect(name: string): void {
+    this.agent.cluster(name, this.cluster(name).etcdConfig('remote'));
   }
 
   get etcdFile(): string {

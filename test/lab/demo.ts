@@ -1,0 +1,374 @@
+/**
+ * The demonstration: two clusters and a machine on this host, in network namespaces of their own, with real stores, real
+ * packets and the real agent. `scripts/demo.sh` runs it. Exit code 1 when a single flow goes another way than the policy says.
+ */
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { release } from 'node:os';
+import { parseArgs } from 'node:util';
+import type { StatusRecord } from '../../src/api/types.ts';
+import { Screen, type TableRow } from './demo-screen.ts';
+import { MeshLab, WORKLOAD } from './mesh-lab.ts';
+import { host, until } from './namespace.ts';
+import type { Place, ProbeProtocol } from './place.ts';
+import { type Question, reach } from './reach.ts';
+import type { DualAddress } from './topology.ts';
+
+const ENDS = { tcp: 80, udp: 53, icmp: 0 } as const;
+const COLUMNS: readonly { readonly protocol: ProbeProtocol; readonly family: 4 | 6; readonly title: string }[] = [
+  { protocol: 'tcp', family: 4, title: 'tcp/80' },
+  { protocol: 'tcp', family: 6, title: 'v6' },
+  { protocol: 'udp', family: 4, title: 'udp/53' },
+  { protocol: 'udp', family: 6, title: 'v6' },
+  { protocol: 'icmp', family: 4, title: 'ping' },
+  { protocol: 'icmp', family: 6, title: 'v6' },
+];
+
+/** Section 3.2 of the text that describes the mesh, word for word. */
+const CROSS_CLUSTER = `apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata:
+  name: allow-cross-cluster
+  namespace: production
+spec:
+  endpointSelector:
+    matchLabels:
+      app: backend
+  ingress:
+  - fromEndpoints:
+    - matchLabels:
+        app: frontend
+        io.cilium.k8s.policy.cluster: cluster-a
+`;
+
+const NARROWED = `apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata:
+  name: allow-cross-cluster
+  namespace: production
+spec:
+  endpointSelector:
+    matchLabels:
+      app: backend
+  ingress:
+  - fromEndpoints:
+    - matchLabels:
+        app: frontend
+        io.cilium.k8s.policy.cluster: cluster-a
+    toPorts:
+    - ports:
+      - {port: "80", protocol: TCP}
+  - fromEndpoints:
+    - matchLabels:
+        app: frontend
+        io.cilium.k8s.policy.cluster: cluster-b
+    toPorts:
+    - ports:
+      - {port: "53", protocol: UDP}
+  egress:
+  - toEndpoints:
+    - matchLabels:
+        app: frontend
+        io.cilium.k8s.policy.cluster: cluster-b
+`;
+
+type Reach = 'all' | 'none' | ProbeProtocol;
+/** What each pair may do, by `<from> > <to>`. */
+type Expected = Readonly<Record<string, Reach>>;
+
+const everyone = (reach: Reach, others: Expected = {}): Expected => ({
+  'cluster-a/frontend > my-vm': reach,
+  'cluster-a/batch > my-vm': reach,
+  'cluster-b/frontend > my-vm': reach,
+  'world > my-vm': reach,
+  'my-vm > cluster-a/frontend': 'all',
+  'my-vm > cluster-a/batch': 'all',
+  'my-vm > cluster-b/frontend': 'all',
+  'my-vm > world': 'all',
+  ...others,
+});
+
+const WORDS: Readonly<Record<Reach, string>> = {
+  all: 'everything',
+  none: 'nothing',
+  tcp: 'only tcp/80',
+  udp: 'only udp/53',
+  icmp: 'only ping',
+};
+
+class Demo {
+  readonly screen = new Screen(process.stdout);
+  #lab: MeshLab | undefined;
+  #wrong = 0;
+
+  get wrong(): number {
+    return this.#wrong;
+  }
+
+  async run(): Promise<void> {
+    const { screen } = this;
+    screen.title('mesh-agent: a machine joins two Cilium clusters', versions());
+    screen.chapter(
+      1,
+      'Two clusters and a machine',
+      'Each host is a network namespace; each store is an etcd with TLS.',
+    );
+    await this.#build();
+    screen.chapter(2, 'Joining', 'The machine registers; the administrator of cluster-a says who it is.');
+    await this.#join();
+    screen.chapter(3, 'Without a policy', 'Everything passes. Between pods and machine it travels in VXLAN.');
+    await this.#table(everyone('all'));
+    screen.chapter(4, 'Policy across clusters', 'Only app=frontend of cluster-a may reach the machine.');
+    await this.#enforce();
+    screen.chapter(5, 'A policy changes while connections run', 'What is no longer allowed is cut.');
+    await this.#change();
+    screen.chapter(6, 'Labels change in the cluster', 'Policy follows the identity, not the address.');
+    await this.#relabel();
+    screen.chapter(7, 'The agent dies', 'The rules stay in the kernel, and a new agent takes over what is there.');
+    await this.#kill();
+  }
+
+  async close(): Promise<void> {
+    const lab = this.#lab;
+    this.#lab = undefined;
+    await lab?.close();
+  }
+
+  /** What to try by hand while everything still runs. */
+  explore(): void {
+    const { agent, machine } = this.#running;
+    const program = process.env.MESH_AGENT ?? 'mesh-agent';
+    const at = `--socket ${agent.socket}`;
+    const inside = (place: Place): string => `ip netns exec ${place.namespace.name}`;
+    this.screen.chapter(8, 'Over to you', 'Everything still runs; Ctrl-C ends it and cleans up.');
+    this.screen.commands([
+      [`${program} status ${at}`, 'what the agent knows, and how old it is'],
+      [`${program} identity list ${at}`, 'identities of both clusters'],
+      [`${program} bpf ipcache list ${at}`, 'addresses as the kernel holds them'],
+      [`${program} bpf policy list ${at}`, 'the policy as the kernel holds it, with counters'],
+      [`${inside(machine)} nft list table inet mesh_agent`, 'the rules themselves'],
+      [
+        `\${EDITOR:-vi} ${agent.policies}/cross-cluster.yaml`,
+        'change the policy: it is in force when the file is saved',
+      ],
+      [`${inside(this.#pod('cluster-a/frontend'))} nc -v ${machine.ipv4} 80`, 'try it from the frontend'],
+      [
+        `${inside(machine)} tcpdump -ni eth0 udp port 8472`,
+        'the overlay on the wire; the VNI is the sender’s identity',
+      ],
+    ]);
+  }
+
+  get #running(): MeshLab {
+    if (this.#lab === undefined) throw new Error('the demo has not begun');
+    return this.#lab;
+  }
+
+  async #build(): Promise<void> {
+    const { screen } = this;
+    this.#lab = await screen.step('a network: router, machine my-vm, a host of the outside world', () =>
+      MeshLab.start([], { workload: null }),
+    );
+    const lab = this.#lab;
+    for (const [name, id, pods] of [
+      ['cluster-a', 1, { frontend: { app: 'frontend' }, batch: { app: 'batch' } }],
+      ['cluster-b', 2, { frontend: { app: 'frontend' } }],
+    ] as const) {
+      const cluster = await screen.step(`${name}: an etcd with client certificates, a node, its pods`, () =>
+        lab.add({ name, id, pods }),
+      );
+      for (const [pod, place] of cluster.pods)
+        screen.note(`  pod ${pod.padEnd(9)} app=${pod.padEnd(9)} ${place.ipv4}  ${place.ipv6}`);
+    }
+    await screen.step('echo servers everywhere, tcp/80 and udp/53', () => Promise.all(this.#places().map(serve)));
+  }
+
+  async #join(): Promise<void> {
+    const { screen } = this;
+    const lab = this.#running;
+    const { agent } = lab;
+    agent.start();
+    await screen.step('mesh-agent run', () =>
+      until('the agent answers', async () => (await agent.run('status', '-o', 'json')).stdout.startsWith('{'), 20_000),
+    );
+    const waiting = await agent.untilStatus('it waits', ({ registration }) => registration.state === 'announced');
+    screen.note(`  ${waiting.registration.waitingFor ?? waiting.registration.state}`);
+    await screen.step('the administrator creates the workload my-vm with app=backend, env=production', () =>
+      lab.cluster('cluster-a').workloads.apply(WORKLOAD),
+    );
+    const joined = await screen.step('registered with cluster-a', () => agent.untilReady());
+    for (const line of identityLines(joined)) screen.note(`  ${line}`);
+    await screen.step('cluster-b: one file in the clustermesh directory', async () => {
+      lab.connect('cluster-b');
+      await agent.untilStatus('cluster-b is ready', ({ clusters }) =>
+        clusters.some(({ name, ready }) => name === 'cluster-b' && ready),
+      );
+    });
+  }
+
+  async #enforce(): Promise<void> {
+    const { agent } = this.#running;
+    this.screen.excerpt('policies.d/cross-cluster.yaml', CROSS_CLUSTER);
+    await this.#policy('the policy is in force', CROSS_CLUSTER);
+    await this.#table(everyone('none', { 'cluster-a/frontend > my-vm': 'all' }));
+    const { stdout } = await agent.run('status');
+    this.screen.excerpt('mesh-agent status', stdout);
+  }
+
+  async #change(): Promise<void> {
+    const { screen } = this;
+    const { machine } = this.#running;
+    const running = await screen.step('my-vm opens a connection to the world and keeps it', () =>
+      machine.open(this.#running.topology.world.ipv4, ENDS.tcp),
+    );
+    screen.excerpt('policies.d/cross-cluster.yaml', NARROWED);
+    await this.#policy('the changed policy is in force', NARROWED);
+    await screen.step('the connection to the world is cut', () =>
+      until('the connection is cut', async () => (await running.check(300)) !== 'pass'),
+    );
+    await this.#table(this.#narrowed());
+  }
+
+  async #relabel(): Promise<void> {
+    const { screen } = this;
+    const lab = this.#running;
+    const identity = await screen.step('cluster-a: pod batch becomes app=frontend', () =>
+      lab.cluster('cluster-a').relabel('batch', { app: 'frontend' }),
+    );
+    screen.note(`  its identity is ${identity} now`);
+    await this.#table({ ...this.#narrowed(), 'cluster-a/batch > my-vm': 'tcp' });
+  }
+
+  async #kill(): Promise<void> {
+    const { screen } = this;
+    const { agent } = this.#running;
+    await screen.step('kill -9', () => agent.kill());
+    const expected: Expected = { ...this.#narrowed(), 'cluster-a/batch > my-vm': 'tcp' };
+    await this.#table(expected);
+    await screen.step('mesh-agent run', async () => {
+      agent.start();
+      await agent.untilReady();
+    });
+    await this.#table(expected);
+  }
+
+  #narrowed(): Expected {
+    return everyone('none', {
+      'cluster-a/frontend > my-vm': 'tcp',
+      'cluster-b/frontend > my-vm': 'udp',
+      'my-vm > cluster-a/frontend': 'none',
+      'my-vm > cluster-a/batch': 'none',
+      'my-vm > world': 'none',
+    });
+  }
+
+  async #policy(what: string, text: string): Promise<void> {
+    const { agent } = this.#running;
+    const before = (await agent.status()).policy.revision;
+    await this.screen.step(what, async () => {
+      agent.policy('cross-cluster.yaml', text);
+      await agent.untilStatus(
+        'the new policy is in force',
+        ({ policy, datapath }) => policy.revision > before && datapath.applied,
+      );
+    });
+  }
+
+  async #table(expected: Expected): Promise<void> {
+    const questions = Object.entries(expected).flatMap(([pair, may]) => this.#questions(pair, may));
+    const answers = await reach(questions);
+    const rows: TableRow[] = Object.entries(expected).map(([pair, may], index) => ({
+      title: pair.replace(' > ', ' → '),
+      expects: WORDS[may],
+      answers: answers.slice(index * COLUMNS.length, (index + 1) * COLUMNS.length),
+    }));
+    this.#wrong += this.screen.table(
+      COLUMNS.map(({ title }) => title),
+      rows,
+    );
+  }
+
+  #questions(pair: string, may: Reach): Question[] {
+    const [from = '', to = ''] = pair.split(' > ');
+    return COLUMNS.map(({ protocol, family }) => ({
+      from: this.#place(from),
+      to: this.#place(to),
+      family,
+      protocol,
+      port: ENDS[protocol],
+      expected: may === 'all' || may === protocol ? 'pass' : 'blocked',
+    }));
+  }
+
+  #place(name: string): Place & DualAddress {
+    const { machine, topology } = this.#running;
+    if (name === 'my-vm') return machine;
+    return name === 'world' ? topology.world : this.#pod(name);
+  }
+
+  #pod(name: string): Place & DualAddress {
+    const [cluster = '', pod = ''] = name.split('/');
+    return this.#running.cluster(cluster).place(pod);
+  }
+
+  #places(): Place[] {
+    const { machine, topology, clusters } = this.#running;
+    return [machine, topology.world, ...[...clusters.values()].flatMap(({ pods }) => [...pods.values()])];
+  }
+}
+
+function serve(place: Place): Promise<void> {
+  return place.listen({ tcp: [ENDS.tcp], udp: [ENDS.udp] });
+}
+
+function identityLines({ machine }: StatusRecord): string[] {
+  return [
+    `identity ${machine.identity} in ${machine.cluster?.name} (id ${machine.cluster?.id}), range ${machine.ranges.join(', ')}`,
+    ...machine.labels.map((label) => `  ${label}`),
+  ];
+}
+
+function versions(): string {
+  const name = /^PRETTY_NAME="?([^"\n]*)/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1] ?? 'Linux';
+  const nft = /v[\d.]+/.exec(host('nft', '--version'))?.[0] ?? '';
+  const etcd = /[\d.]+/.exec(host('etcd', '--version'))?.[0] ?? '';
+  return `${name} · kernel ${release()} · nftables ${nft} · etcd ${etcd}`;
+}
+
+/** A signal that ends the demo: once one came, nothing that fails is news any more. */
+async function signal(): Promise<never> {
+  const controller = new AbortController();
+  const { signal: aborted } = controller;
+  await Promise.race(['SIGINT', 'SIGTERM', 'SIGHUP'].map((name) => once(process, name, { signal: aborted })));
+  throw new Interrupted();
+}
+
+class Interrupted extends Error {}
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({ options: { keep: { type: 'boolean', default: false } } });
+  const demo = new Demo();
+  const interrupted = signal();
+  interrupted.catch(() => {});
+  let code = 1;
+  try {
+    await Promise.race([demo.run(), interrupted]);
+    code = demo.wrong === 0 ? 0 : 1;
+    const sum = demo.wrong === 0 ? 'Every flow went as its policy says.' : `${demo.wrong} flows went another way.`;
+    demo.screen.verdict(demo.wrong === 0, sum);
+    if (values.keep) {
+      demo.explore();
+      const clock = setInterval(() => {}, 60_000);
+      await interrupted.finally(() => clearInterval(clock));
+    }
+  } catch (error) {
+    demo.screen.interrupt();
+    if (!(error instanceof Interrupted)) demo.screen.verdict(false, `The demo failed: ${String(error)}`);
+    else if (!values.keep) code = 130;
+  } finally {
+    await demo.close();
+  }
+  return code;
+}
+
+process.exit(await main());
