@@ -1,3 +1,4 @@
+import { parseSelector } from '../../api/selector.ts';
 import type {
   EndpointFilter,
   EndpointRecord,
@@ -10,7 +11,7 @@ import type {
 } from '../../api/types.ts';
 import { identity, type NumericIdentity, RESERVED_LABELS } from '../../core/identity.ts';
 import { formatAddress, formatPrefix, parseAddress } from '../../core/ip.ts';
-import { labelTexts, parseLabel } from '../../core/labels.ts';
+import { labelTexts } from '../../core/labels.ts';
 import type { KernelPolicyRow } from '../../datapath/datapath.ts';
 import { nodeIp } from '../../kvstore/codec/node.ts';
 import type { PortsByAddress } from '../../kvstore/codec/service.ts';
@@ -26,7 +27,7 @@ export function labelsOf(agent: Agent, id: NumericIdentity): readonly string[] {
 
 export function* endpointViews(agent: Agent, filter: EndpointFilter): Iterable<EndpointRecord> {
   const own = ownEndpoint(agent);
-  const wanted = selector(filter.selector);
+  const wanted = filter.selector === undefined ? () => true : parseSelector(filter.selector);
   const matches = (record: EndpointRecord): boolean =>
     (filter.cluster === undefined || record.cluster === filter.cluster) && wanted(record.labels);
   if (matches(own)) yield own;
@@ -76,26 +77,6 @@ function remoteEndpoint(agent: Agent, entry: IpcacheEntry): EndpointRecord {
   };
 }
 
-/** `source:key=value,key2`: all must match; a label without a source matches every source, one without `=` any value. */
-function selector(text: string | undefined): (labels: readonly string[]) => boolean {
-  if (text === undefined || text.trim() === '') return () => true;
-  const terms = text.split(',').map((term) => {
-    const label = parseLabel(term.trim());
-    return { ...label, anySource: label.source === 'unspec' || label.source === 'any', anyValue: !term.includes('=') };
-  });
-  return (labels) => {
-    const parsed = labels.map(parseLabel);
-    return terms.every((term) =>
-      parsed.some(
-        (label) =>
-          label.key === term.key &&
-          (term.anySource || label.source === term.source) &&
-          (term.anyValue || label.value === term.value),
-      ),
-    );
-  };
-}
-
 export function* identityViews(agent: Agent): Iterable<IdentityRecord> {
   const counts = addressCounts(agent);
   for (const [id, labels] of RESERVED_LABELS) yield { id, cluster: '', labels, addresses: counts.get(id) ?? 0 };
@@ -123,7 +104,9 @@ function addressCounts(agent: Agent): Map<number, number> {
   const counts = new Map<number, number>();
   const add = (id: number): void => void counts.set(id, (counts.get(id) ?? 0) + 1);
   for (const { table } of [agent.tables.ipcache.hosts4, agent.tables.ipcache.hosts6])
-    table.forEach((slot) => add(table.get(slot, 0)));
+    table.forEach((slot) => {
+      add(table.get(slot, 0));
+    });
   for (const { identity: id } of agent.tables.ipcache.prefixes()) add(id);
   return counts;
 }
