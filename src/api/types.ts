@@ -7,6 +7,16 @@ import type { ErrorCode } from '../core/errors.ts';
 
 export const API_VERSION = 'mesh-agent/v1';
 
+/** The answer when there is none. */
+export interface ErrorRecord {
+  readonly apiVersion: typeof API_VERSION;
+  readonly kind: 'Error';
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly place?: string;
+  readonly remedy: string;
+}
+
 /** Something that an operator should know, with what to do about it. */
 export interface HealthRecord {
   readonly code: ErrorCode;

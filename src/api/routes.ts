@@ -1,0 +1,84 @@
+import { MeshError } from '../core/errors.ts';
+import { parseAddress } from '../core/ip.ts';
+import { type RecordFilter, recordFilter } from './record-filter.ts';
+import type { AgentApi } from './types.ts';
+
+/** What a request is answered with: one record, or a list that may be very long. */
+export type Answer =
+  | { readonly kind: 'record'; readonly record: object }
+  | { readonly kind: 'list'; readonly records: Iterable<object>; readonly filter: RecordFilter };
+
+type Handler = (api: AgentApi, query: URLSearchParams, name: string) => Answer | Promise<Answer>;
+
+const list = (records: Iterable<object>, query: URLSearchParams): Answer => ({
+  kind: 'list',
+  records,
+  filter: recordFilter(query),
+});
+
+const one = (record: object | undefined, what: string): Answer => {
+  if (record === undefined) throw new MeshError('API-NOT-FOUND', what);
+  return { kind: 'record', record };
+};
+
+const LISTS: Readonly<Record<string, Handler>> = {
+  endpoints: (api, query) => {
+    const [selector, cluster] = [query.get('selector'), query.get('cluster')];
+    const filter = {
+      all: query.has('all'),
+      ...(selector !== null && { selector }),
+      ...(cluster !== null && { cluster }),
+    };
+    return list(api.endpoints(filter), new URLSearchParams());
+  },
+  identities: (api, query) => list(api.identities(), query),
+  nodes: (api, query) => list(api.nodes(), query),
+  services: (api, query) => list(api.services(), query),
+  ipcache: (api, query) => list(api.ipcache(), query),
+  policies: (api, query) => list(api.policies(), query),
+  'kernel/ipcache': async (api, query) => list(await api.kernelIpcache(), query),
+  'kernel/policy': async (api, query) => list(await api.kernelPolicy(), query),
+};
+
+const ITEMS: Readonly<Record<string, Handler>> = {
+  identities: (api, _query, name) => {
+    if (!/^[0-9]{1,10}$/.test(name))
+      throw new MeshError('API-REQUEST', `${JSON.stringify(name)} is no identity number`);
+    return one(api.identity(Number(name)), `identity ${name}`);
+  },
+  ipcache: (api, _query, name) => {
+    if (parseAddress(name) === undefined) throw new MeshError('API-REQUEST', `${JSON.stringify(name)} is no address`);
+    return one(api.ipcacheGet(name), `no entry holds ${name}`);
+  },
+  policies: (api, _query, name) => one(api.policy(name), `policy ${JSON.stringify(name)}`),
+};
+
+/** Answers `/v1/<list>`, `/v1/<list>/<name>` and `/v1/status`. Throws MeshError. */
+export async function answerRequest(api: AgentApi, target: string): Promise<Answer> {
+  const [path = '', search = ''] = splitOnce(target, '?');
+  if (!path.startsWith('/v1/')) throw unknown(path);
+  const rest = path.slice('/v1/'.length);
+  const query = new URLSearchParams(search);
+  if (rest === 'status') return { kind: 'record', record: api.status() };
+  if (Object.hasOwn(LISTS, rest)) return (LISTS[rest] as Handler)(api, query, '');
+  const [group = '', name = ''] = splitOnce(rest, '/');
+  if (name === '' || !Object.hasOwn(ITEMS, group)) throw unknown(path);
+  return (ITEMS[group] as Handler)(api, query, decode(name));
+}
+
+function splitOnce(text: string, separator: string): [string, string] {
+  const at = text.indexOf(separator);
+  return at < 0 ? [text, ''] : [text.slice(0, at), text.slice(at + 1)];
+}
+
+function decode(name: string): string {
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    throw new MeshError('API-REQUEST', 'the path is not well encoded');
+  }
+}
+
+function unknown(path: string): MeshError {
+  return new MeshError('API-REQUEST', `no such path: ${JSON.stringify(path.slice(0, 200))}`);
+}
