@@ -213,21 +213,35 @@ export const ERROR_CODES = {
     'this machine has no address to register with',
     'give the machine an address and a default route, or set `address.ipv4` or `address.ipv6`',
   ),
-  'AGT-KVSTORE': entry('no store to join is configured', 'set `kvstore.endpoints` or `kvstore.config`, or run `mesh-agent join`'),
-  'AGT-WAITING': entry('the agent still waits for its first complete view', 'read what it waits for; until then the rules of the last run stay in force', true),
+  'AGT-KVSTORE': entry(
+    'no store to join is configured',
+    'set `kvstore.endpoints` or `kvstore.config`, or run `mesh-agent join`',
+  ),
+  'AGT-WAITING': entry(
+    'the agent still waits for its first complete view',
+    'read what it waits for; until then the rules of the last run stay in force',
+    true,
+  ),
   'AGT-DATAPATH': entry('the chosen data path is not available', 'set `datapath: nftables`, or `auto`'),
   'AGT-UNENFORCED': entry('nothing is enforced', 'set `datapath: auto` to enforce policy on this machine'),
   'AGT-ROUTE': entry(
     'a range or address of a cluster is not routed over the overlay',
     'correct what that cluster announces: it would take traffic that does not belong to it',
   ),
-  'AGT-POLICY': entry('policies need attention', '`mesh-agent policy list` shows which and why; `mesh-agent policy validate FILE` checks a correction'),
+  'AGT-POLICY': entry(
+    'policies need attention',
+    '`mesh-agent policy list` shows which and why; `mesh-agent policy validate FILE` checks a correction',
+  ),
   'AGT-FAILED': entry('the agent cannot run', 'read the message that is attached'),
   // local API
   'API-UNREACHABLE': entry(
     'the agent does not answer on its socket',
     'start it with `systemctl start mesh-agent`, or name its socket with --socket',
     true,
+  ),
+  'API-DENIED': entry(
+    'the socket of the agent is not open to this user',
+    'use sudo, or join the group of `socketGroup` in the configuration',
   ),
   'API-BUSY': entry(
     'another agent answers on this socket',
