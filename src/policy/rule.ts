@@ -2,8 +2,8 @@ import type { Prefix } from '../core/ip.ts';
 import type { Protocol, RuleRef } from './result.ts';
 
 /**
- * Rules as the language reads them: checked, in normal form, without anything that depends on settings. What a policy's
- * kind and namespace add to its selectors is added when the model compiles a rule (`scope.ts`).
+ * Rules as the language reads them: checked, in normal form, with what the policy's kind and namespace add to its
+ * selectors (specification 5), but without anything that depends on settings, groups or names.
  */
 export type Operator = 'In' | 'NotIn' | 'Exists' | 'DoesNotExist';
 
@@ -19,11 +19,12 @@ export interface Requirement {
 /** ANDed; empty for the wildcard. */
 export type Selector = readonly Requirement[];
 
-export type RuleScope =
-  | { readonly kind: 'namespace'; readonly namespace: string }
-  | { readonly kind: 'clusterwide' }
-  | { readonly kind: 'kubernetes'; readonly namespace: string }
-  | { readonly kind: 'raw' };
+/** Selects peers. Namespace requirements are already in it. */
+export interface PeerSelector {
+  readonly requirements: Selector;
+  /** Means the own cluster when selectors are local by default (specification 5.3). */
+  readonly localByDefault: boolean;
+}
 
 /** One item of a CIDR list. `within` is a prefix, the name of a CIDR group, or a selector over the labels of groups. */
 export interface CidrItem {
@@ -42,8 +43,8 @@ export interface FqdnItem {
 export type Peers =
   | { readonly kind: 'everyone' }
   | { readonly kind: 'nobody' }
-  | { readonly kind: 'endpoints'; readonly selectors: readonly Selector[] }
-  | { readonly kind: 'nodes'; readonly selectors: readonly Selector[] }
+  | { readonly kind: 'endpoints'; readonly selectors: readonly PeerSelector[] }
+  | { readonly kind: 'nodes'; readonly selectors: readonly PeerSelector[] }
   | { readonly kind: 'entities'; readonly entities: readonly string[] }
   | { readonly kind: 'cidrs'; readonly items: readonly CidrItem[] }
   | { readonly kind: 'fqdns'; readonly items: readonly FqdnItem[] };
@@ -69,7 +70,7 @@ export interface Entry {
   readonly ref: RuleRef;
   readonly peers: Peers;
   /** Legacy `fromRequires` and `toRequires`. */
-  readonly requires: readonly Selector[];
+  readonly requires: readonly PeerSelector[];
   /** Undefined for every protocol and port; empty for none. */
   readonly ports: readonly PortMatch[] | undefined;
   readonly authentication?: Authentication;
@@ -86,11 +87,12 @@ export interface RuleSection {
 
 export interface Rule {
   readonly ref: RuleRef;
-  readonly scope: RuleScope;
   /** `node` rules are for hosts only. */
   readonly subject: { readonly kind: 'endpoint' | 'node'; readonly selector: Selector };
   readonly ingress: RuleSection;
   readonly egress: RuleSection;
   /** Denials that only audited policies ask for are reported, not applied. */
   readonly audit: boolean;
+  /** The rule for people, as `cilium-dbg policy get` prints it. */
+  readonly display: Readonly<Record<string, unknown>>;
 }

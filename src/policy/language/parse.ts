@@ -1,6 +1,9 @@
 import type { Prefix } from '../../core/ip.ts';
 import type { LabelSet } from '../../core/labels.ts';
 import type { Rule } from '../rule.ts';
+import { readDocuments } from './document.ts';
+import { LanguageError } from './language-error.ts';
+import { readObjects } from './objects.ts';
 
 export interface ParseOptions {
   /** Unknown fields are ignored rather than refused. Default false. */
@@ -9,6 +12,8 @@ export interface ParseOptions {
   readonly nodeSelectors?: boolean;
   /** `hold` (default): entries with L7 rules are held back. `reject`: the object is refused. */
   readonly l7?: 'hold' | 'reject';
+  /** Stands in the names of raw rules, which have none themselves. Default `text`. */
+  readonly name?: string;
 }
 
 /** Something to tell the author. `line` counts from 1. */
@@ -22,24 +27,25 @@ export interface PolicyProblem {
 }
 
 interface ObjectHead {
+  /** `CiliumNetworkPolicy/<namespace>/<name>` and so on, as in `RuleRef.policy`; undefined for a bad object without name. */
+  readonly policy: string | undefined;
   readonly kind: string;
-  readonly namespace: string;
-  readonly name: string;
   readonly document: number;
   readonly line: number;
   readonly warnings: readonly PolicyProblem[];
 }
 
-/** One object of a text. `name` in the form of `RuleRef.policy`. */
+/** One object of a text. */
 export type PolicyObject =
   | (ObjectHead & { readonly type: 'policy'; readonly policy: string; readonly rules: readonly Rule[] })
   | (ObjectHead & {
       readonly type: 'cidr-group';
       readonly policy: string;
+      readonly name: string;
       readonly labels: LabelSet;
       readonly prefixes: readonly Prefix[];
     })
-  | (ObjectHead & { readonly type: 'bad'; readonly policy: string | undefined; readonly error: PolicyProblem });
+  | (ObjectHead & { readonly type: 'bad'; readonly error: PolicyProblem });
 
 export interface ParsedText {
   readonly objects: readonly PolicyObject[];
@@ -48,6 +54,22 @@ export interface ParsedText {
 }
 
 /** Reads YAML or JSON. Never throws: what cannot be read is an error of the text or of its object. */
-export function parsePolicies(_text: string, _options: ParseOptions = {}): ParsedText {
-  return { objects: [] };
+export function parsePolicies(text: string, options: ParseOptions = {}): ParsedText {
+  try {
+    const objects: PolicyObject[] = [];
+    for (const { root, index } of readDocuments(text)) {
+      for (const object of readObjects(root, index, options)) objects.push(object);
+    }
+    return { objects };
+  } catch (error) {
+    if (!(error instanceof LanguageError)) throw error;
+    const { document, path, line, message } = error;
+    return { objects: [], error: { document, path, line, message } };
+  }
+}
+
+/** `document 2, line 14, spec.ingress[0]: message` */
+export function formatProblem(problem: PolicyProblem): string {
+  const path = problem.path === '' ? '' : `, ${problem.path}`;
+  return `document ${problem.document + 1}, line ${problem.line}${path}: ${problem.message}`;
 }
