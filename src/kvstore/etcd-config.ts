@@ -4,7 +4,7 @@ import { MeshError, messageOf } from '../core/errors.ts';
 
 /** How to reach one store. Paths are read again at every connect, so that certificates rotate without a restart. */
 export interface EtcdOptions {
-  /** URLs; `https://` means TLS, `http://` and no scheme mean none. */
+  /** URLs; `https://` means TLS, `http://` means none. */
   readonly endpoints: readonly string[];
   readonly ca?: string;
   readonly cert?: string;
@@ -60,8 +60,9 @@ export function parseEtcdConfig(text: string, place: string): EtcdOptions {
     string('username'),
     string('password'),
   ];
+  const secure = (ca ?? cert ?? key) !== undefined;
   return {
-    endpoints: endpoints.map((endpoint) => checkedEndpoint(endpoint, place)),
+    endpoints: endpoints.map((endpoint) => checkedEndpoint(endpoint, secure, place)),
     ...(ca !== undefined && { ca }),
     ...(cert !== undefined && { cert }),
     ...(key !== undefined && { key }),
@@ -70,10 +71,16 @@ export function parseEtcdConfig(text: string, place: string): EtcdOptions {
   };
 }
 
-function checkedEndpoint(endpoint: unknown, place: string): string {
-  const text = typeof endpoint === 'string' && !endpoint.includes('://') ? `http://${endpoint}` : endpoint;
+/** As in etcd's client, an endpoint without a scheme is reached by TLS when certificates are configured. */
+function checkedEndpoint(endpoint: unknown, secure: boolean, place: string): string {
+  const scheme = secure ? 'https' : 'http';
+  const text = typeof endpoint === 'string' && !endpoint.includes('://') ? `${scheme}://${endpoint}` : endpoint;
   if (typeof text !== 'string' || !URL.canParse(text) || !/^https?:$/.test(new URL(text).protocol)) {
     throw new MeshError('KVS-CONFIG', `endpoint ${JSON.stringify(endpoint)} is no http(s) URL`, { place });
+  }
+  if (secure && new URL(text).protocol === 'http:') {
+    const problem = `endpoint ${text} is without TLS although certificates are configured`;
+    throw new MeshError('KVS-CONFIG', problem, { place });
   }
   return text;
 }

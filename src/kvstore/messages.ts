@@ -8,15 +8,21 @@ export interface ResponseHeader {
 }
 
 export interface WireKeyValue {
+  /** Behind the prefix that was asked for. */
   readonly key: string;
+  /** A view into the message. */
   readonly value: Buffer;
   readonly modRevision: number;
   readonly lease: bigint;
 }
 
-export interface RangeRequest {
+/** One key, or with a range end everything from the key up to it. */
+export interface KeyRange {
   readonly key: string;
   readonly rangeEnd?: Buffer;
+}
+
+export interface RangeRequest extends KeyRange {
   readonly limit?: number;
   readonly revision?: number;
   readonly serializable?: boolean;
@@ -74,14 +80,15 @@ export function encodeRange(request: RangeRequest): Buffer {
     .finish();
 }
 
-export function decodeRange(data: Buffer): RangeResponse {
+/** `prefix` is cut off every key; a key that does not begin with it is an error: the store answered something else. */
+export function decodeRange(data: Buffer, prefix: Buffer = EMPTY): RangeResponse {
   const reader = new WireReader(data);
   let header: ResponseHeader | undefined;
   const kvs: WireKeyValue[] = [];
   let more = false;
   while (reader.next()) {
-    if (reader.field === 1) header = decodeHeader(reader.message());
-    else if (reader.field === 2) kvs.push(decodeKeyValue(reader.message()));
+    if (reader.field === 1) header = decodeHeader(reader);
+    else if (reader.field === 2) kvs.push(decodeKeyValue(reader, prefix));
     else if (reader.field === 3) more = reader.bool();
     else reader.skip();
   }
@@ -102,20 +109,17 @@ export function decodeShort(data: Buffer): { header: ResponseHeader; count: numb
   let header: ResponseHeader | undefined;
   let count = 0;
   while (reader.next()) {
-    if (reader.field === 1) header = decodeHeader(reader.message());
+    if (reader.field === 1) header = decodeHeader(reader);
     else if (reader.field === 2) count = reader.number();
     else reader.skip();
   }
   return { header: required(header), count };
 }
 
-export function encodeWatchCreate(id: number, prefix: string, startRevision: number): Buffer {
-  const create = new WireWriter()
-    .bytes(1, prefix)
-    .bytes(2, prefixEnd(prefix))
-    .uint(3, startRevision)
-    .uint(7, id)
-    .bool(8, true);
+export function encodeWatchCreate(id: number, range: KeyRange, startRevision: number): Buffer {
+  const create = new WireWriter().bytes(1, range.key);
+  if (range.rangeEnd !== undefined) create.bytes(2, range.rangeEnd);
+  create.uint(3, startRevision).uint(7, id).bool(8, true);
   return new WireWriter().message(1, create).finish();
 }
 
@@ -123,20 +127,21 @@ export function encodeWatchCancel(id: number): Buffer {
   return new WireWriter().message(2, new WireWriter().uint(1, id)).finish();
 }
 
-export function decodeWatch(data: Buffer): WatchResponse {
+/** `prefixOf` names what is cut off the keys of a watch. */
+export function decodeWatch(data: Buffer, prefixOf: (watchId: number) => Buffer): WatchResponse {
   const reader = new WireReader(data);
   let header: ResponseHeader | undefined;
   const events: WatchEvent[] = [];
   const result = { watchId: 0, created: false, canceled: false, compactRevision: 0, cancelReason: '', fragment: false };
   while (reader.next()) {
-    if (reader.field === 1) header = decodeHeader(reader.message());
+    if (reader.field === 1) header = decodeHeader(reader);
     else if (reader.field === 2) result.watchId = reader.number();
     else if (reader.field === 3) result.created = reader.bool();
     else if (reader.field === 4) result.canceled = reader.bool();
     else if (reader.field === 5) result.compactRevision = reader.number();
     else if (reader.field === 6) result.cancelReason = reader.string();
     else if (reader.field === 7) result.fragment = reader.bool();
-    else if (reader.field === 11) events.push(decodeEvent(reader.message()));
+    else if (reader.field === 11) events.push(decodeEvent(reader, prefixOf(result.watchId)));
     else reader.skip();
   }
   return { header: required(header), events, ...result };
@@ -157,7 +162,7 @@ export function decodeLease(data: Buffer): LeaseResponse {
   let id = 0n;
   let ttl = 0;
   while (reader.next()) {
-    if (reader.field === 1) header = decodeHeader(reader.message());
+    if (reader.field === 1) header = decodeHeader(reader);
     else if (reader.field === 2) id = reader.bigint();
     else if (reader.field === 3) ttl = Number(BigInt.asIntN(64, reader.bigint()));
     else reader.skip();
@@ -182,37 +187,45 @@ export function decodeAuthenticate(data: Buffer): string {
 function decodeHeader(reader: WireReader): ResponseHeader {
   let clusterId = 0n;
   let revision = 0;
+  const outer = reader.enter();
   while (reader.next()) {
     if (reader.field === 1) clusterId = reader.bigint();
     else if (reader.field === 3) revision = reader.number();
     else reader.skip();
   }
+  reader.leave(outer);
   return { clusterId: clusterId.toString(16), revision };
 }
 
-function decodeKeyValue(reader: WireReader): WireKeyValue {
-  let key = '';
+function decodeKeyValue(reader: WireReader, prefix: Buffer): WireKeyValue {
+  let key: string | undefined;
   let value: Buffer = EMPTY;
   let modRevision = 0;
   let lease = 0n;
+  const outer = reader.enter();
   while (reader.next()) {
-    if (reader.field === 1) key = reader.string();
+    if (reader.field === 1) key = reader.stringAfter(prefix);
     else if (reader.field === 3) modRevision = reader.number();
     else if (reader.field === 5) value = reader.bytes();
     else if (reader.field === 6) lease = reader.bigint();
     else reader.skip();
   }
+  reader.leave(outer);
+  if (key === undefined) throw new RangeError('answer with a key that was not asked for');
   return { key, value, modRevision, lease };
 }
 
-function decodeEvent(reader: WireReader): WatchEvent {
+function decodeEvent(reader: WireReader, prefix: Buffer): WatchEvent {
   let deleted = false;
-  let kv: WireKeyValue = { key: '', value: EMPTY, modRevision: 0, lease: 0n };
+  let kv: WireKeyValue | undefined;
+  const outer = reader.enter();
   while (reader.next()) {
     if (reader.field === 1) deleted = reader.number() === 1;
-    else if (reader.field === 2) kv = decodeKeyValue(reader.message());
+    else if (reader.field === 2) kv = decodeKeyValue(reader, prefix);
     else reader.skip();
   }
+  reader.leave(outer);
+  if (kv === undefined) throw new RangeError('event without a key');
   return { deleted, kv };
 }
 

@@ -1,8 +1,8 @@
 import { lookup } from 'node:dns/promises';
-import { connect as connectTcp, isIP } from 'node:net';
+import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { type ErrorCode, MeshError, messageOf } from '../core/errors.ts';
-import type { TlsMaterial } from './transport.ts';
+import { ownCertificateProblem, type TlsMaterial } from './tls.ts';
 
 export interface ProbeTarget {
   readonly host: string;
@@ -12,9 +12,13 @@ export interface ProbeTarget {
   readonly endpoint: string;
   /** What the failed connection itself said. */
   readonly cause: unknown;
+  readonly signal: AbortSignal;
 }
 
-/** Finds out step by step (name, TCP, TLS, our certificate) why an endpoint could not be reached. */
+/** How long a server may stay silent after a handshake before it counts as content with us, milliseconds. */
+const QUIET_MS = 300;
+
+/** Finds out step by step (name, TCP, TLS, our certificate, protocol) why an endpoint could not be reached. */
 export async function findCause(target: ProbeTarget): Promise<MeshError> {
   const fail = (code: ErrorCode, detail: string): MeshError =>
     new MeshError(code, detail, { place: target.endpoint, cause: target.cause });
@@ -23,71 +27,110 @@ export async function findCause(target: ProbeTarget): Promise<MeshError> {
   } catch (error) {
     return fail('KVS-DNS', messageOf(error));
   }
-  const problem = target.tls === undefined ? await probeTcp(target) : await probeTls(target, target.tls);
-  if (problem === undefined) return fail('KVS-TIMEOUT', `no answer within ${target.timeoutMs / 1000} s`);
-  return fail(codeOf(problem, target.tls !== undefined), problem.message);
+  const result = target.tls === undefined ? await probeTcp(target) : await probeTls(target, target.tls);
+  if (result === 'silent') return fail('KVS-TIMEOUT', `no answer within ${target.timeoutMs / 1000} s`);
+  if (result === 'talks') return fail('KVS-NOT-ETCD', 'it answers, but not in HTTP/2');
+  const code = codeOf(result, target.tls !== undefined);
+  if (target.tls === undefined && code === 'KVS-LOST' && (await speaksTls(target)))
+    return fail('KVS-NOT-PLAIN', result.message);
+  const own = target.tls && ownCertificateProblem(target.tls);
+  if (own !== undefined && (code === 'KVS-TLS-CLIENT' || code === 'KVS-TLS-EXPIRED'))
+    return fail('KVS-TLS-EXPIRED', own);
+  return fail(code, result.message);
 }
 
 type Problem = Error & { code?: string };
+/** `silent`: connected, then nothing. `talks`: it said something after our greeting. */
+type Result = Problem | 'silent' | 'talks';
 
-function probeTcp(target: ProbeTarget): Promise<Problem | undefined> {
+// The greeting of HTTP/2 with an empty SETTINGS frame: whoever speaks it answers with SETTINGS at once.
+const GREETING = Buffer.concat([
+  Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
+  Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]),
+]);
+
+function probeTcp(target: ProbeTarget): Promise<Result> {
+  const socket = connectTcp({ host: target.host, port: target.port });
+  return outcome(socket, 'connect', target);
+}
+
+function probeTls(target: ProbeTarget, tls: TlsMaterial): Promise<Result> {
+  const servername = isIP(target.host) === 0 ? { servername: target.host } : {};
+  const { host, port } = target;
+  const security = { secureContext: tls.context, rejectUnauthorized: true, ALPNProtocols: ['h2'] };
+  return outcome(connectTls({ host, port, ...servername, ...security }), 'secureConnect', target);
+}
+
+/** Under TLS 1.3 a refusal of our certificate arrives only after the handshake: so it is waited for after the greeting. */
+function outcome(socket: Socket, connected: 'connect' | 'secureConnect', target: ProbeTarget): Promise<Result> {
   return new Promise((resolve) => {
-    const socket = connectTcp({ host: target.host, port: target.port, timeout: target.timeoutMs });
-    const done = (problem?: Problem): void => {
+    let open = false;
+    const done = (result: Result): void => {
+      clearTimeout(timer);
+      target.signal.removeEventListener('abort', abort);
       socket.destroy();
-      resolve(problem);
+      resolve(result);
     };
-    socket.once('connect', () => done()).once('error', done);
-    socket.once('timeout', () => done());
+    const closed = (): Problem => Object.assign(new Error('the connection was closed at once'), { code: 'ECONNRESET' });
+    const abort = (): void => done(closed());
+    const timer = setTimeout(() => done('silent'), target.timeoutMs);
+    target.signal.addEventListener('abort', abort, { once: true });
+    socket.on('error', done);
+    socket.once(connected, () => {
+      open = true;
+      socket.write(GREETING);
+    });
+    socket.once('data', (data: Buffer) => {
+      // SETTINGS: this is HTTP/2, so what failed was slow rather than foreign.
+      const settings = data.length >= 9 && data[3] === 4;
+      setTimeout(
+        () => done(settings ? 'silent' : open && isAlert(data) ? alertProblem() : 'talks'),
+        settings ? QUIET_MS : 0,
+      );
+    });
+    socket.once('close', () => done(closed()));
   });
 }
 
-/** After the handshake waits a little: under TLS 1.3 a refusal of our certificate arrives only then. */
-function probeTls(target: ProbeTarget, tls: TlsMaterial): Promise<Problem | undefined> {
+/** A TLS record of the type alert, in plain text: the answer of a TLS server to something that is no TLS. */
+function isAlert(data: Buffer): boolean {
+  return data[0] === 21 && data[1] === 3;
+}
+
+function alertProblem(): Problem {
+  return Object.assign(new Error('it answers with a TLS alert'), { code: 'ECONNRESET' });
+}
+
+/** Whether a TLS handshake gets an answer; nothing is sent through it, so nothing needs to be verified. */
+function speaksTls(target: ProbeTarget): Promise<boolean> {
   return new Promise((resolve) => {
-    const done = (problem?: Problem): void => {
+    const socket = connectTls({
+      host: target.host,
+      port: target.port,
+      rejectUnauthorized: true,
+      ALPNProtocols: ['h2'],
+    });
+    const done = (speaks: boolean): void => {
       socket.destroy();
-      resolve(problem);
+      resolve(speaks);
     };
-    const material = {
-      ...(tls.ca && { ca: tls.ca }),
-      ...(tls.cert && { cert: tls.cert }),
-      ...(tls.key && { key: tls.key }),
-    };
-    let socket: ReturnType<typeof connectTls>;
-    try {
-      const servername = isIP(target.host) === 0 ? { servername: target.host } : {};
-      socket = connectTls({ host: target.host, port: target.port, ALPNProtocols: ['h2'], ...servername, ...material });
-    } catch (error) {
-      // A key or certificate that is no PEM throws at once.
-      resolve(Object.assign(error as Error, { code: 'ERR_OWN_CERTIFICATE' }));
-      return;
-    }
-    socket.setTimeout(target.timeoutMs, () => done());
-    socket.once('error', done);
-    socket.once('secureConnect', () => socket.setTimeout(300, () => done()));
+    socket.setTimeout(Math.min(2000, target.timeoutMs), () => done(false));
+    // A certificate that we do not trust, or a demand for ours, proves TLS as well as a finished handshake.
+    socket.once('error', (problem: Problem) => done(/CERT|SIGNED|ISSUER|ALTNAME|ALERT/i.test(`${problem.code}`)));
+    socket.once('secureConnect', () => done(true));
   });
 }
 
 function codeOf(problem: Problem, tls: boolean): ErrorCode {
   const code = problem.code ?? '';
+  const text = `${code} ${problem.message}`;
   if (code === 'ECONNREFUSED') return 'KVS-REFUSED';
   if (code === 'ETIMEDOUT' || code === 'EHOSTUNREACH' || code === 'ENETUNREACH') return 'KVS-TIMEOUT';
-  if (
-    code === 'CERT_HAS_EXPIRED' ||
-    code === 'CERT_NOT_YET_VALID' ||
-    /certificate expired|expired certificate/i.test(problem.message)
-  )
+  if (/CERT_HAS_EXPIRED|CERT_NOT_YET_VALID|certificate expired|expired certificate/i.test(text))
     return 'KVS-TLS-EXPIRED';
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') return 'KVS-TLS-NAME';
-  if (/WRONG_VERSION_NUMBER|packet length too long|unexpected message/i.test(`${code} ${problem.message}`))
-    return 'KVS-NOT-TLS';
-  if (
-    /ERR_OWN_CERTIFICATE|ALERT|bad certificate|handshake failure|certificate required|unknown ca/i.test(
-      `${code} ${problem.message}`,
-    )
-  )
-    return 'KVS-TLS-CLIENT';
+  if (/WRONG_VERSION_NUMBER|packet length too long|unexpected message|HTTP_REQUEST/i.test(text)) return 'KVS-NOT-TLS';
+  if (/ALERT|bad certificate|handshake failure|certificate required|unknown ca/i.test(text)) return 'KVS-TLS-CLIENT';
   if (/CERT|ISSUER|SIGNED|VERIFY/.test(code)) return 'KVS-TLS-UNTRUSTED';
   // A server that speaks something else closes the connection in the middle of the handshake.
   return tls && (code === 'ECONNRESET' || code === 'EPROTO') ? 'KVS-NOT-TLS' : 'KVS-LOST';

@@ -1,23 +1,18 @@
 import { Backoff } from '../core/backoff.ts';
-import { ERROR_CODES, MeshError, messageOf } from '../core/errors.ts';
+import { ERROR_CODES, type ErrorCode, MeshError, messageOf } from '../core/errors.ts';
 import { JobGroup, sleep } from '../core/job.ts';
+import { Connection } from './connection.ts';
+import { DataSet } from './data-set.ts';
+import { type Candidate, connectFirst } from './endpoints.ts';
 import type { EtcdOptions } from './etcd-config.ts';
-import {
-  decodeRange,
-  decodeShort,
-  encodeDelete,
-  encodePut,
-  encodeRange,
-  prefixEnd,
-  type RangeRequest,
-  type RangeResponse,
-  type ResponseHeader,
-} from './messages.ts';
+import { decodeRange, decodeShort, encodeDelete, encodePut, encodeRange, type WireKeyValue } from './messages.ts';
 import { OwnedKeys } from './owned-keys.ts';
 import { HEARTBEAT_KEY } from './paths.ts';
+import { pages, Target } from './prefix.ts';
 import { PrefixWatches } from './prefix-watches.ts';
 import type { KeyValue, OwnedKey, PrefixSink, PrefixWatch, Store, StoreState, StoreStatus } from './store.ts';
-import { DEFAULT_TIMING, Transport, type TransportTiming } from './transport.ts';
+import { DEFAULT_TIMING, isForbidden, type TransportTiming } from './transport.ts';
+import { Troubles } from './troubles.ts';
 
 export interface StoreOptions {
   /** Read again at every connect. */
@@ -30,6 +25,7 @@ export interface StoreOptions {
   readonly onEvent?: (event: StoreEvent) => void;
 }
 
+/** Milliseconds. */
 export interface SessionTiming extends TransportTiming {
   readonly checkMs: number;
   readonly checkAfterFailureMs: number;
@@ -58,23 +54,15 @@ export function openStore(options: StoreOptions): Store {
   return new EtcdSession(options);
 }
 
-/** A live connection, and the data set that it showed. */
-export interface Connection {
-  readonly transport: Transport;
-  range(request: RangeRequest): Promise<RangeResponse>;
-  /** Checks the answer's data set; throws when it is another one. */
-  seen(header: ResponseHeader): void;
-  /** Ends this connection; the session makes a new one. */
-  fail(error: unknown): void;
-}
-
 /** One store: connects, checks, fails over, and keeps watches and owned keys going over all of it. */
 class EtcdSession implements Store {
   readonly #options: StoreOptions;
   readonly #timing: SessionTiming;
   readonly #jobs: JobGroup;
+  readonly #troubles = new Troubles(() => this.#changed());
   readonly #watches: PrefixWatches;
   readonly #owned: OwnedKeys;
+  readonly #dataSet = new DataSet();
   readonly #listeners = new Set<() => void>();
   readonly #waiting = new Set<{ resolve: (connection: Connection) => void; reject: (error: unknown) => void }>();
   #connection: Connection | undefined;
@@ -82,22 +70,24 @@ class EtcdSession implements Store {
   #lastEndpoint: string | undefined;
   #state: StoreState = 'connecting';
   #since = Date.now();
-  #dataSet: { clusterId: string; revision: number } | undefined;
   #quorumErrors = 0;
   #heartbeat: number | undefined;
-  #reconnections = -1;
+  /** The last heartbeat, or the connect or list that stands for one. */
+  #heartbeatFrom = Date.now();
+  #connects = 0;
   #failures = 0;
   #lastFailure: StoreStatus['lastFailure'];
+  #lastError: unknown;
 
   constructor(options: StoreOptions) {
     this.#options = options;
     this.#timing = { ...SESSION_TIMING, ...options.timing };
     this.#endpoints = options.endpoints ?? [];
     this.#jobs = new JobGroup((name, error) => this.#tell('failed', `${name} ended`, error));
-    this.#watches = new PrefixWatches(this.#jobs, (key, error) =>
+    this.#watches = new PrefixWatches(this.#jobs, this.#troubles, (key, error) =>
       this.#tell('sink-error', `value of ${key} was not taken`, error),
     );
-    this.#owned = new OwnedKeys(this.#jobs);
+    this.#owned = new OwnedKeys(this.#jobs, this.#watches, this.#troubles);
     this.#jobs.start('connect', (signal) => this.#run(signal));
     if (options.meshClient === true) this.#watchHeartbeat();
   }
@@ -108,12 +98,13 @@ class EtcdSession implements Store {
       since: this.#since,
       endpoints: this.#endpoints,
       endpoint: this.#connection?.transport.endpoint,
-      clusterId: this.#dataSet?.clusterId,
+      clusterId: this.#dataSet.clusterId,
       hasQuorum: this.#state === 'connected' && this.#quorumErrors === 0,
       lastHeartbeat: this.#heartbeat,
-      reconnections: Math.max(0, this.#reconnections),
+      reconnections: Math.max(0, this.#connects - 1),
       failures: this.#failures,
       lastFailure: this.#lastFailure,
+      troubles: this.#troubles.list,
       leases: this.#owned.leases,
       summary: this.#summary(),
     };
@@ -125,30 +116,25 @@ class EtcdSession implements Store {
   }
 
   async get(key: string): Promise<KeyValue | undefined> {
-    const { kvs } = await (await this.#connected()).range({ key });
-    return kvs[0] && toKeyValue(kvs[0], kvs[0].key);
+    const { kvs } = await (await this.#connected()).range({ key }, Buffer.from(key));
+    return kvs[0] && { ...copyOf(kvs[0]), key };
   }
 
   async list(prefix: string): Promise<KeyValue[]> {
-    const { kvs } = await (await this.#connected()).range({ key: prefix, rangeEnd: prefixEnd(prefix) });
-    return kvs.map((kv) => toKeyValue(kv, kv.key.slice(prefix.length)));
+    const all: KeyValue[] = [];
+    for await (const page of pages(await this.#connected(), new Target(prefix, false)))
+      for (const kv of page.kvs) all.push(copyOf(kv));
+    return all;
   }
 
   async put(key: string, value: string | Buffer): Promise<void> {
     const connection = await this.#connected();
-    const { header } = await connection.transport.request(
-      'KV/Put',
-      encodePut(key, Buffer.from(value), 0n),
-      decodeShort,
-    );
-    connection.seen(header);
+    await connection.request('KV/Put', encodePut(key, Buffer.from(value), 0n), decodeShort);
   }
 
   async remove(key: string): Promise<boolean> {
     const connection = await this.#connected();
-    const { header, count } = await connection.transport.request('KV/DeleteRange', encodeDelete(key), decodeShort);
-    connection.seen(header);
-    return count > 0;
+    return (await connection.request('KV/DeleteRange', encodeDelete(key), decodeShort)).count > 0;
   }
 
   own(key: string, value: string | Buffer, options: { readonly ttlSeconds?: number } = {}): OwnedKey {
@@ -156,30 +142,35 @@ class EtcdSession implements Store {
   }
 
   watchPrefix(prefix: string, sink: PrefixSink): PrefixWatch {
-    return this.#watches.add(prefix, sink);
+    return this.#watches.addPrefix(prefix, sink);
+  }
+
+  watchKey(key: string, sink: PrefixSink): PrefixWatch {
+    return this.#watches.addKey(key, sink);
   }
 
   async close(): Promise<void> {
     this.#setState('closed');
     for (const waiting of this.#waiting) waiting.reject(new MeshError('KVS-LOST', 'the session is closed'));
     this.#waiting.clear();
-    const connection = this.#connection;
-    await this.#owned.close(connection);
     this.#watches.close();
-    connection?.fail(undefined);
+    // Keys are left to their leases: a stopped agent is not a machine that left.
+    this.#owned.disconnect();
+    this.#connection?.fail(undefined);
     await this.#jobs.stop();
   }
 
   async #run(signal: AbortSignal): Promise<void> {
-    const backoff = new Backoff({ minMs: this.#timing.retryMinMs, maxMs: this.#timing.retryMaxMs });
+    const { retryMinMs, retryMaxMs, checkMs } = this.#timing;
+    const backoff = new Backoff({ minMs: retryMinMs, maxMs: retryMaxMs });
     while (!signal.aborted) {
+      const began = Date.now();
       try {
-        const connected = Date.now();
         await this.#connectOnce(signal);
-        if (Date.now() - connected > this.#timing.checkMs) backoff.reset();
       } catch (error) {
-        this.#failed(error);
+        if (!signal.aborted) this.#lost(error);
       }
+      if (Date.now() - began > checkMs) backoff.reset();
       if (!signal.aborted) await sleep(backoff.next(), signal);
     }
   }
@@ -188,117 +179,78 @@ class EtcdSession implements Store {
   async #connectOnce(signal: AbortSignal): Promise<void> {
     const etcd = await this.#options.etcd();
     this.#endpoints = etcd.endpoints;
-    const transport = await this.#firstThatAnswers(etcd, signal);
+    const candidate = await connectFirst({
+      etcd,
+      signal,
+      timing: this.#timing,
+      avoid: this.#lastEndpoint,
+      onFailure: (error) => this.#note(error),
+    });
+    const { transport } = candidate;
+    this.#lastEndpoint = transport.endpoint;
     const ended = Promise.withResolvers<unknown>();
-    const connection = this.#makeConnection(transport, ended.resolve);
+    const connection = new Connection({
+      transport,
+      dataSet: this.#dataSet,
+      onOtherData: (reason) => this.#otherData(reason),
+      onFailure: ended.resolve,
+    });
+    const abort = new AbortController();
     try {
-      // The answer, even a refusal by access control, proves the endpoint; its header names the data set.
-      await this.#checkOnce(connection);
+      await this.#checkDataSet(connection, candidate);
+      if (signal.aborted) return;
       this.#up(connection);
-      const checks = this.#checkLoop(connection, ended.promise);
+      this.#jobs.start('check', () => this.#checkLoop(connection, AbortSignal.any([signal, abort.signal])));
       const error = await ended.promise;
-      await checks;
       if (error !== undefined && !signal.aborted) throw error;
     } finally {
+      connection.fail(undefined);
+      abort.abort();
       this.#down(connection);
       transport.close();
     }
   }
 
-  async #firstThatAnswers(etcd: EtcdOptions, signal: AbortSignal): Promise<Transport> {
-    let lastError: unknown = new MeshError('KVS-CONFIG', 'no endpoint is configured');
-    // The endpoint that just failed comes last: it may accept connections and still be broken.
-    const order = shuffled(etcd.endpoints).sort(
-      (a, b) => Number(a === this.#lastEndpoint) - Number(b === this.#lastEndpoint),
+  /** Before anything is resumed: is it the same data set? */
+  async #checkDataSet(connection: Connection, { header }: Candidate): Promise<void> {
+    const { revision } = this.#dataSet;
+    const reason = header && this.#dataSet.see(header, revision);
+    if (reason !== undefined) return this.#otherData(reason);
+    const verdict = await this.#dataSet.verify(async (request) =>
+      connection.transport.request('KV/Range', encodeRange(request), decodeRange),
     );
-    for (const endpoint of order) {
-      if (signal.aborted) break;
-      try {
-        const transport = await Transport.connect(endpoint, etcd, this.#timing);
-        this.#lastEndpoint = endpoint;
-        return transport;
-      } catch (error) {
-        lastError = error;
-        if (order.length > 1) this.#failed(error);
-      }
-    }
-    throw lastError;
+    if (verdict === 'other') this.#otherData('etcd has the same cluster ID, but not the history that was seen before');
+    else if (verdict === 'unknown') this.#watches.forget();
+    if (verdict !== 'same') this.#dataSet.forgetWitness();
   }
 
-  #makeConnection(transport: Transport, fail: (error: unknown) => void): Connection {
-    const seen = (header: ResponseHeader): void => this.#seen(header, fail);
-    return {
-      transport,
-      seen,
-      fail,
-      async range(request) {
-        const response = await transport.request('KV/Range', encodeRange(request), decodeRange);
-        seen(response.header);
-        return response;
-      },
-    };
-  }
-
-  /** A changed cluster id or a revision that went back: the store lost its data (specification 4.2, 11.8 no. 30). */
-  #seen(header: ResponseHeader, fail: (error: unknown) => void): void {
-    const known = this.#dataSet;
-    if (known === undefined || known.clusterId === header.clusterId) {
-      this.#dataSet = { clusterId: header.clusterId, revision: Math.max(known?.revision ?? 0, header.revision) };
-      return;
-    }
-    const error = new MeshError(
-      'KVS-LOST',
-      `etcd cluster ID has changed from ${known.clusterId} to ${header.clusterId}`,
-    );
-    this.#newDataSet(header, error.message);
-    fail(error);
-    throw error;
-  }
-
-  #newDataSet(header: ResponseHeader, message: string): void {
-    this.#dataSet = { clusterId: header.clusterId, revision: header.revision };
+  #otherData(reason: string): void {
     this.#watches.forget();
     this.#owned.forget();
-    this.#tell('data-lost', message);
+    this.#tell('data-lost', reason);
   }
 
-  /** A linearizable read: needs a quorum. Revisions only compare between such reads. */
-  async #checkOnce(connection: Connection): Promise<void> {
-    try {
-      const before = this.#dataSet;
-      const { header } = await connection.range({ key: HEARTBEAT_KEY });
-      if (before !== undefined && before.clusterId === header.clusterId && header.revision < before.revision) {
-        this.#newDataSet(header, `etcd revision went back from ${before.revision} to ${header.revision}`);
-      }
-      this.#quorumErrors = 0;
-    } catch (error) {
-      if (!(error instanceof MeshError) || error.code !== 'KVS-AUTH' || !/permission denied/.test(error.message))
-        throw error;
-      this.#quorumErrors = 0;
-    }
-  }
-
-  async #checkLoop(connection: Connection, ended: Promise<unknown>): Promise<void> {
-    let over = false;
-    const stop = new AbortController();
-    void ended.then(() => {
-      over = true;
-      stop.abort();
-    });
-    while (!over) {
-      await sleep(this.#quorumErrors > 0 ? this.#timing.checkAfterFailureMs : this.#timing.checkMs, stop.signal);
-      if (over) return;
+  /** Reads through the quorum now and then; after three failures another endpoint is tried. */
+  async #checkLoop(connection: Connection, ended: AbortSignal): Promise<void> {
+    while (!ended.aborted) {
+      const { checkAfterFailureMs, checkMs } = this.#timing;
+      await sleep(this.#quorumErrors > 0 ? checkAfterFailureMs : checkMs, ended);
+      if (ended.aborted) return;
       try {
-        await this.#checkOnce(connection);
+        await connection.range({ key: HEARTBEAT_KEY }).catch(ignoreForbidden);
+        this.#quorumErrors = 0;
+        this.#troubles.clear('quorum');
         this.#checkHeartbeat(connection);
         this.#changed();
       } catch (error) {
-        this.#quorumErrors++;
-        this.#failed(error, 'connected');
-        if (this.#quorumErrors >= MAX_QUORUM_ERRORS) {
-          connection.fail(
-            new MeshError('KVS-NO-QUORUM', `quorum check failed ${MAX_QUORUM_ERRORS} times in a row`, { cause: error }),
-          );
+        if (ended.aborted) return;
+        this.#note(error);
+        this.#troubles.set('quorum', error);
+        const expired = error instanceof MeshError && error.code === 'KVS-AUTH';
+        if (expired) connection.fail(error);
+        else if (++this.#quorumErrors >= MAX_QUORUM_ERRORS) {
+          const message = `quorum check failed ${MAX_QUORUM_ERRORS} times in a row`;
+          connection.fail(new MeshError('KVS-NO-QUORUM', message, { cause: error }));
         }
       }
     }
@@ -307,27 +259,46 @@ class EtcdSession implements Store {
   #watchHeartbeat(): void {
     const beat = (): void => {
       this.#heartbeat = Date.now();
+      this.#heartbeatFrom = Date.now();
+      this.#troubles.clear('heartbeat');
     };
-    // The end of the list counts as a beat, as it does for Cilium: a fresh connection gets its two minutes.
-    this.#watches.add(HEARTBEAT_KEY, { listing() {}, put: beat, remove() {}, listed: beat });
+    // The value that a list finds may be old; the end of the list counts, as it does for Cilium, but is no heartbeat.
+    let listing = false;
+    this.#watches.addPrefix(HEARTBEAT_KEY, {
+      listing: () => {
+        listing = true;
+      },
+      put: () => {
+        if (!listing) beat();
+      },
+      remove() {},
+      listed: () => {
+        listing = false;
+        this.#heartbeatFrom = Date.now();
+      },
+    });
   }
 
   #checkHeartbeat(connection: Connection): void {
-    if (this.#options.meshClient !== true || this.#heartbeat === undefined) return;
-    const gap = Date.now() - this.#heartbeat;
-    if (gap <= this.#timing.heartbeatLimitMs) return;
-    this.#heartbeat = Date.now();
-    connection.fail(
-      new MeshError('KVS-HEARTBEAT', `no heartbeat for ${Math.round(gap / 1000)} s`, {
-        place: connection.transport.endpoint,
-      }),
-    );
+    if (this.#options.meshClient !== true) return;
+    const now = Date.now();
+    if (now - this.#heartbeatFrom <= this.#timing.heartbeatLimitMs) return;
+    const gap = Math.round((now - (this.#heartbeat ?? this.#heartbeatFrom)) / 1000);
+    const { endpoint } = connection.transport;
+    const error = new MeshError('KVS-HEARTBEAT', `no heartbeat for ${gap} s`, { place: endpoint });
+    // It stays a trouble over the reconnects that follow, until there is a heartbeat.
+    const summary = new MeshError('KVS-HEARTBEAT', '', { place: endpoint });
+    this.#troubles.set('heartbeat', summary, this.#heartbeat ?? this.#heartbeatFrom);
+    connection.fail(error);
   }
 
   #up(connection: Connection): void {
     this.#connection = connection;
-    this.#reconnections++;
-    if (this.#options.meshClient === true) this.#heartbeat = Date.now();
+    this.#connects++;
+    this.#quorumErrors = 0;
+    this.#heartbeatFrom = Date.now();
+    this.#troubles.clear('connection');
+    this.#troubles.clear('quorum');
     this.#setState('connected');
     this.#tell('connected', `connected to ${connection.transport.endpoint}`);
     this.#watches.connect(connection);
@@ -344,23 +315,46 @@ class EtcdSession implements Store {
     if (this.#state !== 'closed') this.#setState('connecting');
   }
 
-  #failed(error: unknown, state: StoreState = 'failed'): void {
+  /** The connection, or the attempt at one, failed. */
+  #lost(error: unknown): void {
+    // With one endpoint, or none, the attempt has already told the same.
+    if (this.#lastError !== error) this.#note(error);
+    this.#troubles.set('connection', error);
+    if (this.#state !== 'closed') this.#setState('failed');
+  }
+
+  #note(error: unknown): void {
     const code = error instanceof MeshError ? error.code : 'KVS-LOST';
     this.#failures++;
     this.#lastFailure = { at: Date.now(), code, message: messageOf(error) };
-    if (this.#state !== 'closed') this.#setState(state);
+    this.#lastError = error;
     this.#tell('failed', messageOf(error), error);
+    this.#changed();
   }
 
   #connected(): Promise<Connection> {
     if (this.#connection !== undefined) return Promise.resolve(this.#connection);
     if (this.#state === 'closed') return Promise.reject(new MeshError('KVS-LOST', 'the session is closed'));
     return new Promise((resolve, reject) => {
-      const waiting = { resolve, reject };
+      const done = (): boolean => {
+        clearTimeout(timer);
+        return this.#waiting.delete(waiting);
+      };
+      const waiting = {
+        resolve: (connection: Connection) => {
+          done();
+          resolve(connection);
+        },
+        reject: (error: unknown) => {
+          done();
+          reject(error);
+        },
+      };
       this.#waiting.add(waiting);
-      setTimeout(() => {
-        if (this.#waiting.delete(waiting)) reject(new MeshError('KVS-TIMEOUT', 'the store is not connected'));
-      }, this.#timing.requestMs).unref();
+      const timer = setTimeout(
+        () => waiting.reject(this.#lastError ?? new MeshError('KVS-TIMEOUT', 'the store is not connected')),
+        this.#timing.requestMs,
+      ).unref();
     });
   }
 
@@ -371,7 +365,13 @@ class EtcdSession implements Store {
   }
 
   #changed(): void {
-    for (const listener of this.#listeners) listener();
+    for (const listener of this.#listeners) {
+      try {
+        listener();
+      } catch (error) {
+        this.#tell('failed', 'a listener of the status failed', error);
+      }
+    }
   }
 
   #tell(kind: StoreEvent['kind'], message: string, error?: unknown): void {
@@ -379,23 +379,20 @@ class EtcdSession implements Store {
   }
 
   #summary(): string {
-    if (this.#state !== 'connected') {
-      const failure = this.#lastFailure;
-      if (failure === undefined) return 'Waiting for initial connection to be established';
-      return `${failure.message}: ${ERROR_CODES[failure.code as keyof typeof ERROR_CODES].remedy}`;
-    }
+    const trouble = this.#troubles.list[0];
+    const inWords = trouble && `${trouble.message}: ${ERROR_CODES[trouble.code as ErrorCode].remedy}`;
+    if (this.#state !== 'connected') return inWords ?? 'Waiting for initial connection to be established';
+    const id = this.#dataSet.clusterId ?? '';
     const quorum = this.#quorumErrors === 0;
-    return `etcd: 1/${this.#endpoints.length} connected, leases=${this.#owned.leases}, lock leases=0, has-quorum=${quorum}, ID: ${this.#dataSet?.clusterId ?? ''}`;
+    const fine = `etcd: 1/${this.#endpoints.length} connected, leases=${this.#owned.leases}, lock leases=0, has-quorum=${quorum}, ID: ${id}`;
+    return inWords === undefined ? fine : `${fine}; ${inWords}`;
   }
 }
 
-function toKeyValue(kv: RangeResponse['kvs'][number], key: string): KeyValue {
-  return { key, value: kv.value, modRevision: kv.modRevision, lease: kv.lease.toString(16) };
+function copyOf(kv: WireKeyValue): KeyValue {
+  return { key: kv.key, value: Buffer.from(kv.value), modRevision: kv.modRevision, lease: kv.lease.toString(16) };
 }
 
-function shuffled<T>(items: readonly T[]): T[] {
-  return items
-    .map((item) => ({ item, at: Math.random() }))
-    .sort((a, b) => a.at - b.at)
-    .map(({ item }) => item);
+function ignoreForbidden(error: unknown): void {
+  if (!isForbidden(error)) throw error;
 }

@@ -1,14 +1,15 @@
-import { readFile } from 'node:fs/promises';
 import * as grpc from '@grpc/grpc-js';
 import { MeshError, messageOf } from '../core/errors.ts';
 import type { EtcdOptions } from './etcd-config.ts';
 import { decodeAuthenticate, encodeAuthenticate } from './messages.ts';
 import { findCause } from './probe.ts';
+import { readTls, tlsCredentials } from './tls.ts';
 
 /** Deadlines and pings, milliseconds. A dead link is noticed after ping + answer, whatever TCP thinks. */
 export interface TransportTiming {
   readonly connectMs: number;
   readonly requestMs: number;
+  /** Above 5 s: etcd ends a connection whose pings come faster (`--grpc-keepalive-min-time`). */
   readonly pingMs: number;
   readonly pingAnswerMs: number;
 }
@@ -16,9 +17,12 @@ export interface TransportTiming {
 export const DEFAULT_TIMING: TransportTiming = {
   connectMs: 5_000,
   requestMs: 10_000,
-  pingMs: 5_000,
+  pingMs: 6_000,
   pingAnswerMs: 5_000,
 };
+
+/** A hostile or broken server must not fill our memory with one answer; lists ask for smaller pages when they meet it. */
+const MAX_MESSAGE_BYTES = 64 << 20;
 
 export type Stream = grpc.ClientDuplexStream<Buffer, Buffer>;
 
@@ -29,7 +33,9 @@ export class Transport {
   readonly endpoint: string;
   readonly #client: grpc.Client;
   readonly #timing: TransportTiming;
-  #metadata = new grpc.Metadata();
+  readonly #metadata = new grpc.Metadata();
+  readonly #calls = new Set<{ cancel(): void }>();
+  #closed = false;
 
   private constructor(endpoint: string, client: grpc.Client, timing: TransportTiming) {
     this.endpoint = endpoint;
@@ -38,55 +44,67 @@ export class Transport {
   }
 
   /** @throws MeshError KVS-* with the true cause: what gRPC calls UNAVAILABLE may be a name, a route or a certificate */
-  static async connect(endpoint: string, options: EtcdOptions, timing: TransportTiming): Promise<Transport> {
+  static async connect(
+    endpoint: string,
+    options: EtcdOptions,
+    timing: TransportTiming,
+    signal: AbortSignal,
+  ): Promise<Transport> {
     const url = new URL(endpoint);
     const secure = url.protocol === 'https:';
     const tls = secure ? await readTls(options) : undefined;
-    const credentials =
-      tls === undefined ? grpc.credentials.createInsecure() : grpc.credentials.createSsl(tls.ca, tls.key, tls.cert);
+    const credentials = tls === undefined ? grpc.credentials.createInsecure() : tlsCredentials(tls);
     const port = url.port === '' ? (secure ? 443 : 80) : Number(url.port);
     const client = new grpc.Client(`${url.hostname}:${port}`, credentials, {
       'grpc.keepalive_time_ms': timing.pingMs,
       'grpc.keepalive_timeout_ms': timing.pingAnswerMs,
-      'grpc.keepalive_permit_without_calls': 1,
-      'grpc.max_receive_message_length': -1,
+      // etcd takes pings of a connection without streams for abuse; ours always has the watch stream.
+      'grpc.keepalive_permit_without_calls': 0,
+      'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
       'grpc.enable_retries': 0,
       'grpc.use_local_subchannel_pool': 1,
+      // http_proxy and its relatives in the environment are not meant for the store.
+      'grpc.enable_http_proxy': 0,
+      // A service configuration in DNS would be input from strangers.
+      'grpc.service_config_disable_resolution': 1,
     });
     const transport = new Transport(endpoint, client, timing);
     try {
-      await transport.#ready();
+      await transport.#ready(signal);
       if (options.username !== undefined) await transport.#authenticate(options.username, options.password ?? '');
       return transport;
     } catch (cause) {
-      client.close();
-      if (cause instanceof MeshError) throw cause;
-      throw await findCause({
-        host: url.hostname.replace(/^\[|\]$/g, ''),
-        port,
-        tls,
-        timeoutMs: timing.connectMs,
-        cause,
-        endpoint,
-      });
+      transport.close();
+      if (cause instanceof MeshError || signal.aborted) throw cause;
+      const host = url.hostname.replace(/^\[|\]$/g, '');
+      throw await findCause({ host, port, tls, timeoutMs: timing.connectMs, cause, endpoint, signal });
     }
   }
 
+  /** `decode` may throw; that, like every failure, is a MeshError KVS-*. */
   request<Answer>(method: string, message: Buffer, decode: (data: Buffer) => Answer): Promise<Answer> {
     return new Promise((resolve, reject) => {
+      if (this.#closed) return reject(new MeshError('KVS-LOST', 'the connection is closed', { place: this.endpoint }));
       const options = { deadline: Date.now() + this.#timing.requestMs };
-      this.#client.makeUnaryRequest(
-        `/etcdserverpb.${method}`,
+      const path = `/etcdserverpb.${method}`;
+      const call = this.#client.makeUnaryRequest(
+        path,
         pass,
-        decode,
+        pass,
         message,
         this.#metadata,
         options,
         (error, answer) => {
-          if (error === null && answer !== undefined) resolve(answer);
-          else reject(classify(error, this.endpoint));
+          this.#calls.delete(call);
+          if (error !== null || answer === undefined) return reject(classify(error, this.endpoint));
+          try {
+            resolve(decode(answer));
+          } catch (cause) {
+            reject(notEtcd(cause, this.endpoint));
+          }
         },
       );
+      this.#calls.add(call);
     });
   }
 
@@ -97,13 +115,36 @@ export class Transport {
     return this.#client.makeBidiStreamRequest(`/etcdserverpb.${method}`, pass, pass, metadata);
   }
 
+  /** Requests that still wait are rejected. */
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const call of this.#calls) call.cancel();
     this.#client.close();
   }
 
-  #ready(): Promise<void> {
+  /** Ready, or the first failure: gRPC itself would try again and again, while another endpoint may be good. */
+  #ready(signal: AbortSignal): Promise<void> {
+    const channel = this.#client.getChannel();
+    const deadline = Date.now() + this.#timing.connectMs;
+    const { READY, SHUTDOWN, TRANSIENT_FAILURE } = grpc.connectivityState;
     return new Promise((resolve, reject) => {
-      this.#client.waitForReady(Date.now() + this.#timing.connectMs, (error) => (error ? reject(error) : resolve()));
+      const done = (error?: Error): void => {
+        signal.removeEventListener('abort', abort);
+        if (error === undefined) resolve();
+        else reject(error);
+      };
+      const abort = (): void => done(new MeshError('KVS-LOST', 'the attempt was given up', { place: this.endpoint }));
+      const look = (late?: Error): void => {
+        const state = channel.getConnectivityState(true);
+        if (state === READY) done();
+        else if (state === TRANSIENT_FAILURE || state === SHUTDOWN) done(new Error('the connection failed'));
+        else if (late !== undefined) done(late);
+        else channel.watchConnectivityState(state, deadline, look);
+      };
+      signal.addEventListener('abort', abort, { once: true });
+      if (signal.aborted) abort();
+      else look();
     });
   }
 
@@ -113,40 +154,41 @@ export class Transport {
   }
 }
 
-export interface TlsMaterial {
-  readonly ca: Buffer | null;
-  readonly cert: Buffer | null;
-  readonly key: Buffer | null;
-}
-
-async function readTls(options: EtcdOptions): Promise<TlsMaterial> {
-  const read = async (path: string | undefined): Promise<Buffer | null> => {
-    if (path === undefined) return null;
-    try {
-      return await readFile(path);
-    } catch (cause) {
-      throw new MeshError('KVS-FILE', messageOf(cause), { place: path, cause });
-    }
-  };
-  const [ca, cert, key] = await Promise.all([read(options.ca), read(options.cert), read(options.key)]);
-  return { ca, cert, key };
+export function notEtcd(cause: unknown, endpoint: string): MeshError {
+  return cause instanceof MeshError
+    ? cause
+    : new MeshError('KVS-NOT-ETCD', messageOf(cause), { place: endpoint, cause });
 }
 
 /** A gRPC error in the words of the table. */
 export function classify(error: unknown, endpoint: string): MeshError {
+  if (error instanceof MeshError) return error;
   const place = { place: endpoint, cause: error };
   const { code, details } = (error ?? {}) as Partial<grpc.ServiceError>;
   const text = details ?? messageOf(error);
   if (code === grpc.status.PERMISSION_DENIED || code === grpc.status.UNAUTHENTICATED)
     return new MeshError('KVS-AUTH', text, place);
-  if (/authentication failed|user name is empty|invalid auth token|permission denied/i.test(text))
-    return new MeshError('KVS-AUTH', text, place);
+  if (AUTH_ERRORS.test(text)) return new MeshError('KVS-AUTH', text, place);
   if (/no leader|leader changed|request timed out/i.test(text)) return new MeshError('KVS-NO-QUORUM', text, place);
   if (code === grpc.status.DEADLINE_EXCEEDED) return new MeshError('KVS-TIMEOUT', text, place);
+  if (code === grpc.status.UNIMPLEMENTED || /HTTP status code|invalid content-type|protocol error/i.test(text))
+    return new MeshError('KVS-NOT-ETCD', text, place);
   return new MeshError('KVS-LOST', text, place);
+}
+
+const AUTH_ERRORS =
+  /authentication failed|authentication is not enabled|user name is empty|invalid auth token|permission denied|revision of auth store is old/i;
+
+/** True when a role forbids it: the connection and its user are good. Everything else of KVS-AUTH needs a new login. */
+export function isForbidden(error: unknown): boolean {
+  return error instanceof MeshError && error.code === 'KVS-AUTH' && /permission denied/.test(error.message);
 }
 
 /** True when the store says that the revision asked for is compacted away. */
 export function isCompacted(error: unknown): boolean {
   return /required revision has been compacted/.test(messageOf(error));
+}
+
+export function isTooLarge(error: unknown): boolean {
+  return (((error as MeshError).cause ?? {}) as Partial<grpc.ServiceError>).code === grpc.status.RESOURCE_EXHAUSTED;
 }

@@ -36,7 +36,7 @@ export class WireWriter {
 
 function varint(value: number | bigint): Buffer {
   const bytes: number[] = [];
-  if (typeof value === 'number' && value < 0x8000_0000) {
+  if (typeof value === 'number' && value >= 0 && value < 0x8000_0000) {
     for (; value > 127; value >>>= 7) bytes.push((value & 127) | 128);
     bytes.push(value);
     return Buffer.from(bytes);
@@ -47,90 +47,137 @@ function varint(value: number | bigint): Buffer {
   return Buffer.from(bytes);
 }
 
-/** Reads one message. A message that ends too early throws RangeError; unknown fields are skipped. */
+/**
+ * Reads one message, and its sub-messages in place (`enter`, `leave`): a list of a million keys makes no reader per key.
+ * A message that ends too early throws RangeError; unknown fields are skipped.
+ */
 export class WireReader {
-  readonly #data: Buffer;
-  #at: number;
-  readonly #end: number;
-  field = 0;
+  readonly data: Buffer;
+  #at = 0;
+  #end: number;
   #type = 0;
+  field = 0;
 
-  constructor(data: Buffer, start = 0, end = data.length) {
-    this.#data = data;
-    this.#at = start;
-    this.#end = end;
+  constructor(data: Buffer) {
+    this.data = data;
+    this.#end = data.length;
   }
 
   /** Moves to the next field; false at the end. */
   next(): boolean {
     if (this.#at >= this.#end) return false;
-    const tag = this.#number();
+    const tag = this.#varint();
     this.field = tag >>> 3;
     this.#type = tag & 7;
     return true;
   }
 
+  /** A signed number; what does not fit in 53 bits loses its last digits. */
   number(): number {
-    return this.#number();
+    this.#expect(0);
+    return this.#varint();
+  }
+
+  #varint(): number {
+    const { data } = this;
+    let value = 0;
+    let scale = 1;
+    for (let length = 0; length < 10; length++) {
+      if (this.#at >= this.#end) throw new RangeError('message ends inside a field');
+      const byte = data[this.#at++] as number;
+      if (byte < 128) return length < 9 ? value + byte * scale : this.#negative(length);
+      value += (byte & 127) * scale;
+      scale *= 128;
+    }
+    throw new RangeError('varint is too long');
   }
 
   bool(): boolean {
-    return this.#number() !== 0;
+    return this.number() !== 0;
   }
 
   bigint(): bigint {
+    this.#expect(0);
+    return this.#bigVarint();
+  }
+
+  #bigVarint(): bigint {
     let value = 0n;
     for (let shift = 0n; shift < 70n; shift += 7n) {
-      const byte = this.#byte();
+      if (this.#at >= this.#end) throw new RangeError('message ends inside a field');
+      const byte = this.data[this.#at++] as number;
       value |= BigInt(byte & 127) << shift;
       if (byte < 128) return BigInt.asUintN(64, value);
     }
     throw new RangeError('varint is too long');
   }
 
-  /** A view into the message, valid as long as the message is kept. */
+  /** A view into the message. */
   bytes(): Buffer {
-    const [start, end] = this.#span();
-    return this.#data.subarray(start, end);
+    const end = this.#span();
+    const view = this.data.subarray(this.#at, end);
+    this.#at = end;
+    return view;
   }
 
   string(): string {
-    return this.bytes().toString('utf8');
+    const end = this.#span();
+    const text = this.data.toString('utf8', this.#at, end);
+    this.#at = end;
+    return text;
   }
 
-  message(): WireReader {
-    const [start, end] = this.#span();
-    return new WireReader(this.#data, start, end);
+  /** A string behind a prefix that it must begin with; undefined when it does not. */
+  stringAfter(prefix: Buffer): string | undefined {
+    const end = this.#span();
+    const start = this.#at + prefix.length;
+    const begins = start <= end && this.data.compare(prefix, 0, prefix.length, this.#at, start) === 0;
+    this.#at = end;
+    return begins ? this.data.toString('utf8', start, end) : undefined;
+  }
+
+  /** Goes into a sub-message: `next` then ends with it. The answer is what `leave` needs. */
+  enter(): number {
+    const end = this.#span();
+    const outer = this.#end;
+    this.#end = end;
+    return outer;
+  }
+
+  leave(outer: number): void {
+    this.#at = this.#end;
+    this.#end = outer;
   }
 
   skip(): void {
-    if (this.#type === 0) this.bigint();
-    else if (this.#type === 2) this.#span();
-    else if (this.#type === 1) this.#at += 8;
-    else if (this.#type === 5) this.#at += 4;
+    if (this.#type === 0) this.#bigVarint();
+    else if (this.#type === 2) this.#at = this.#span();
+    else if (this.#type === 1) this.#jump(8);
+    else if (this.#type === 5) this.#jump(4);
     else throw new RangeError(`wire type ${this.#type} is unknown`);
   }
 
-  #span(): [number, number] {
-    const length = this.#number();
-    const start = this.#at;
-    if (start + length > this.#end) throw new RangeError('field is longer than its message');
-    this.#at = start + length;
-    return [start, this.#at];
+  /** The end of a length-delimited field; leaves the position at its start. */
+  #span(): number {
+    this.#expect(2);
+    const length = this.#varint();
+    const end = this.#at + length;
+    if (!(end >= this.#at && end <= this.#end)) throw new RangeError('field is longer than its message');
+    return end;
   }
 
-  #number(): number {
-    let value = 0;
-    for (let scale = 1; scale < 2 ** 63; scale *= 128) {
-      const byte = this.#byte();
-      value += (byte & 127) * scale;
-      if (byte < 128) return value;
-    }
-    throw new RangeError('varint is too long');
+  #expect(type: number): void {
+    if (this.#type !== type) throw new RangeError(`wire type ${this.#type} where ${type} is expected`);
   }
 
-  #byte(): number {
-    if (this.#at >= this.#end) throw new RangeError('message ends inside a field');
-    return this.#data[this.#at++] as number;
+  #jump(length: number): void {
+    if (this.#at + length > this.#end) throw new RangeError('message ends inside a field');
+    this.#at += length;
+  }
+
+  /** Ten bytes: a negative 64-bit number, such as the watch id -1. */
+  #negative(length: number): number {
+    this.#at -= length + 1;
+    return Number(BigInt.asIntN(64, this.#bigVarint()));
   }
 }

@@ -1,0 +1,74 @@
+import { MeshError } from '../core/errors.ts';
+import type { DataSet } from './data-set.ts';
+import { decodeRange, encodeRange, type RangeRequest, type RangeResponse, type ResponseHeader } from './messages.ts';
+import type { Transport } from './transport.ts';
+
+export interface ConnectionOptions {
+  readonly transport: Transport;
+  readonly dataSet: DataSet;
+  /** The store shows other data than before. */
+  readonly onOtherData: (reason: string) => void;
+  /** Called once, when the connection is to end. */
+  readonly onFailure: (error: unknown) => void;
+}
+
+/** A live connection: every answer is checked for the data set that it comes from. */
+export class Connection {
+  readonly transport: Transport;
+  readonly #options: ConnectionOptions;
+  #ended = false;
+
+  constructor(options: ConnectionOptions) {
+    this.transport = options.transport;
+    this.#options = options;
+  }
+
+  /** @throws MeshError KVS-* */
+  async request<Answer extends { readonly header: ResponseHeader }>(
+    method: string,
+    message: Buffer,
+    decode: (data: Buffer) => Answer,
+  ): Promise<Answer> {
+    // What went through the quorum is at least as new as all that was known before. Leases are outside of revisions.
+    const least = method.startsWith('KV/') ? this.#options.dataSet.revision : 0;
+    const answer = await this.transport.request(method, message, decode);
+    this.#check(answer.header, least);
+    return answer;
+  }
+
+  /** `prefix` is cut off the keys of the answer. */
+  async range(request: RangeRequest, prefix?: Buffer): Promise<RangeResponse> {
+    const least = request.revision === undefined ? this.#options.dataSet.revision : 0;
+    const answer = await this.transport.request('KV/Range', encodeRange(request), (data) => decodeRange(data, prefix));
+    this.#check(answer.header, least);
+    return answer;
+  }
+
+  /** Checks the header of an answer in a stream. */
+  seen(header: ResponseHeader): void {
+    this.#check(header, 0);
+  }
+
+  /** A key and its modification revision, by which the data set is known again. */
+  remember(key: string, modRevision: number): void {
+    this.#options.dataSet.remember(key, modRevision);
+  }
+
+  /** Ends this connection; the session makes a new one. */
+  fail(error: unknown): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#options.onFailure(error);
+  }
+
+  #check(header: ResponseHeader, least: number): void {
+    // A late answer says nothing about the store of now.
+    if (this.#ended) throw new MeshError('KVS-LOST', 'the connection has ended', { place: this.transport.endpoint });
+    const reason = this.#options.dataSet.see(header, least);
+    if (reason === undefined) return;
+    this.#options.onOtherData(reason);
+    const error = new MeshError('KVS-LOST', reason, { place: this.transport.endpoint });
+    this.fail(error);
+    throw error;
+  }
+}

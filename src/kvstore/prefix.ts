@@ -1,0 +1,148 @@
+import { setImmediate as yieldToLoop } from 'node:timers/promises';
+import type { Connection } from './connection.ts';
+import { type KeyRange, prefixEnd, type RangeResponse, type WatchResponse, type WireKeyValue } from './messages.ts';
+import type { PrefixSink } from './store.ts';
+import { isTooLarge } from './transport.ts';
+
+/** Pages of a list: small at first, growing while an answer stays below the target. */
+const FIRST_PAGE = 256;
+const MAX_PAGE = 5000;
+const TARGET_BYTES = 1 << 20;
+/** The event loop is given back after so long, milliseconds. */
+const SLICE_MS = 8;
+
+/** What is listed or watched: everything under a prefix, or one key. */
+export class Target implements KeyRange {
+  readonly key: string;
+  readonly rangeEnd?: Buffer;
+  /** The key as bytes: it is cut off what is found. */
+  readonly bytes: Buffer;
+
+  constructor(path: string, single: boolean) {
+    this.key = path;
+    this.bytes = Buffer.from(path);
+    if (!single) this.rangeEnd = prefixEnd(path);
+  }
+}
+
+/**
+ * All keys of a target page by page, at the revision of the first page, which goes through the quorum; the further ones are
+ * history that the same member has already shown, and do not. The next page is asked for while the present one is used.
+ */
+export async function* pages(connection: Connection, target: Target): AsyncGenerator<RangeResponse> {
+  let limit = FIRST_PAGE;
+  let revision = 0;
+  const ask = async (behind: string | undefined): Promise<RangeResponse> => {
+    for (;;) {
+      const key = behind === undefined ? target.key : `${target.key}${behind}\0`;
+      const history = revision > 0 ? { revision, serializable: true } : {};
+      const end = target.rangeEnd && { rangeEnd: target.rangeEnd };
+      try {
+        return await connection.range({ key, ...end, limit, ...history }, target.bytes);
+      } catch (error) {
+        if (!isTooLarge(error) || limit === 1) throw error;
+        limit = Math.max(1, limit >> 3);
+      }
+    }
+  };
+  let page = await ask(undefined);
+  revision = page.header.revision;
+  for (;;) {
+    const last = page.kvs.at(-1);
+    if (!page.more || last === undefined) return yield page;
+    limit = nextLimit(limit, page.kvs);
+    const following = ask(last.key);
+    // A page that fails while this one is used is awaited below: no rejection goes unseen.
+    following.catch(() => {});
+    yield page;
+    page = await following;
+  }
+}
+
+function nextLimit(limit: number, kvs: readonly WireKeyValue[]): number {
+  const bytes = kvs.reduce((sum, kv) => sum + kv.key.length + kv.value.length, 0);
+  const fitting = Math.floor(TARGET_BYTES / Math.max(1, bytes / Math.max(1, kvs.length)));
+  return Math.max(1, Math.min(MAX_PAGE, fitting, limit * 4));
+}
+
+/** One watched target: what it has seen, and its sink. */
+export class Prefix {
+  readonly target: Target;
+  readonly #sink: PrefixSink;
+  readonly #onSinkError: (key: string, error: unknown) => void;
+  /** The revision to watch from; undefined when it must be listed. */
+  next: number | undefined;
+  synced = false;
+  lists = 0;
+  /** In a row, since it last worked. */
+  failures = 0;
+  closed = false;
+  lastError: string | undefined;
+
+  constructor(target: Target, sink: PrefixSink, onSinkError: (key: string, error: unknown) => void) {
+    this.target = target;
+    this.#sink = sink;
+    this.#onSinkError = onSinkError;
+  }
+
+  /** Lists, and knows then where to watch from, unless it was closed or `ended` in between. */
+  async list(connection: Connection, ended: () => boolean): Promise<void> {
+    let revision: number | undefined;
+    for await (const page of pages(connection, this.target)) {
+      if (ended() || this.closed) return;
+      if (revision === undefined) this.#guard('', () => this.#sink.listing());
+      revision ??= page.header.revision;
+      let slice = performance.now() + SLICE_MS;
+      for (const kv of page.kvs) {
+        this.#put(kv);
+        if (performance.now() < slice) continue;
+        await yieldToLoop();
+        if (ended() || this.closed) return;
+        slice = performance.now() + SLICE_MS;
+      }
+      this.#remember(connection, page.kvs.at(-1));
+      await yieldToLoop();
+    }
+    if (revision === undefined || ended() || this.closed) return;
+    this.#guard('', () => this.#sink.listed());
+    this.next = revision + 1;
+    this.lists++;
+    this.synced = true;
+  }
+
+  events(connection: Connection, response: WatchResponse): void {
+    const { events } = response;
+    for (const { deleted, kv } of events) {
+      if (this.closed) return;
+      // Some etcd versions repeat events to a watch that was behind.
+      if (kv.modRevision < (this.next ?? 0)) continue;
+      if (deleted) this.#guard(kv.key, () => this.#sink.remove(kv.key));
+      else this.#put(kv);
+    }
+    const last = events.at(-1);
+    if (last === undefined) return;
+    // In the middle of a split revision a resume must bring the whole revision again; its effects are idempotent.
+    if (!response.fragment) this.next = Math.max(this.next ?? 0, last.kv.modRevision + 1);
+    this.#remember(connection, events.findLast(({ deleted }) => !deleted)?.kv);
+  }
+
+  #remember(connection: Connection, kv: WireKeyValue | undefined): void {
+    if (kv !== undefined) connection.remember(this.target.key + kv.key, kv.modRevision);
+  }
+
+  #put(kv: WireKeyValue): void {
+    try {
+      this.#sink.put(kv.key, kv.value, kv.modRevision);
+    } catch (error) {
+      this.#onSinkError(this.target.key + kv.key, error);
+    }
+  }
+
+  #guard(key: string, call: () => void): void {
+    try {
+      call();
+    } catch (error) {
+      this.#onSinkError(this.target.key + key, error);
+    }
+  }
+}

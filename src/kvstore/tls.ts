@@ -1,0 +1,57 @@
+import { X509Certificate } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { createSecureContext, type SecureContext } from 'node:tls';
+import * as grpc from '@grpc/grpc-js';
+import { MeshError, messageOf } from '../core/errors.ts';
+import type { EtcdOptions } from './etcd-config.ts';
+
+/** What a TLS connection is made of. Without a CA the roots that Node brings are trusted. */
+export interface TlsMaterial {
+  readonly ca: Buffer | undefined;
+  readonly cert: Buffer | undefined;
+  readonly key: Buffer | undefined;
+  /** Made of the above: TLS 1.2 or newer. */
+  readonly context: SecureContext;
+  readonly certPath: string | undefined;
+}
+
+/** Reads the files and checks that they fit together. @throws MeshError KVS-FILE */
+export async function readTls(options: EtcdOptions): Promise<TlsMaterial> {
+  const [ca, cert, key] = await Promise.all([read(options.ca), read(options.cert), read(options.key)]);
+  const place = [options.ca, options.cert, options.key].filter((path) => path !== undefined).join(', ');
+  if ((cert === undefined) !== (key === undefined))
+    throw new MeshError('KVS-FILE', 'a certificate and its key must be given together', { place });
+  if (ca !== undefined && !/-----BEGIN CERTIFICATE-----/.test(ca.toString('latin1')))
+    throw new MeshError('KVS-FILE', 'the file has no PEM certificate', { place: options.ca ?? '' });
+  try {
+    // Nothing from the environment: neither NODE_OPTIONS nor GRPC_* may lower what is asked of the store.
+    const context = createSecureContext({ ca, cert, key, minVersion: 'TLSv1.2' });
+    return { ca, cert, key, context, certPath: options.cert };
+  } catch (cause) {
+    throw new MeshError('KVS-FILE', messageOf(cause), { place, cause });
+  }
+}
+
+export function tlsCredentials(tls: TlsMaterial): grpc.ChannelCredentials {
+  // Said aloud, since NODE_TLS_REJECT_UNAUTHORIZED=0 in the environment would turn verification off.
+  return grpc.credentials.createFromSecureContext(tls.context, { rejectUnauthorized: true });
+}
+
+/** Why our own certificate cannot be good now, if it cannot. */
+export function ownCertificateProblem(tls: TlsMaterial, now = Date.now()): string | undefined {
+  if (tls.cert === undefined) return undefined;
+  const { validFrom, validTo } = new X509Certificate(tls.cert);
+  const where = `our certificate ${tls.certPath ?? ''}`;
+  if (now > Date.parse(validTo)) return `${where} expired on ${validTo}`;
+  if (now < Date.parse(validFrom)) return `${where} is not valid before ${validFrom}`;
+  return undefined;
+}
+
+async function read(path: string | undefined): Promise<Buffer | undefined> {
+  if (path === undefined) return undefined;
+  try {
+    return await readFile(path);
+  } catch (cause) {
+    throw new MeshError('KVS-FILE', messageOf(cause), { place: path, cause });
+  }
+}
