@@ -51,6 +51,11 @@ export interface BatchRequest {
   readonly data: Buffer;
   /** The last message that asks for an acknowledgement: its answer ends the batch. */
   readonly lastSeq: number;
+  /**
+   * For families whose messages stand alone (rtnetlink): told of each message that was refused, while the rest goes on.
+   * Without it the first error rejects. Must not throw.
+   */
+  readonly onRefused?: (error: NetlinkError) => void;
   readonly operation?: string;
   readonly timeoutMs?: number;
 }
@@ -72,6 +77,7 @@ interface Pending {
   readonly operation: string;
   readonly dump: boolean;
   readonly onMessage: (message: NetlinkMessage) => void;
+  readonly onRefused: ((error: NetlinkError) => void) | undefined;
   readonly settle: (error?: unknown) => void;
   readonly timer: NodeJS.Timeout;
   interrupted: boolean;
@@ -148,7 +154,8 @@ export class NetlinkSocket {
    */
   async batch(batch: BatchRequest): Promise<void> {
     const firstSeq = batch.data.readUInt32LE(8);
-    await this.#exchange(batch.data, { request: batch, firstSeq, lastSeq: batch.lastSeq, onMessage: () => undefined });
+    const { lastSeq, onRefused } = batch;
+    await this.#exchange(batch.data, { request: batch, firstSeq, lastSeq, onMessage: () => undefined, onRefused });
   }
 
   /** Joins a multicast group by number (RTNLGRP_*, NFNLGRP_*). */
@@ -177,6 +184,7 @@ export class NetlinkSocket {
       readonly firstSeq: number;
       readonly lastSeq: number;
       readonly onMessage: (message: NetlinkMessage) => void;
+      readonly onRefused?: ((error: NetlinkError) => void) | undefined;
       readonly dump?: boolean;
     },
   ): Promise<{ interrupted: boolean }> {
@@ -205,6 +213,7 @@ export class NetlinkSocket {
         operation,
         dump,
         onMessage,
+        onRefused: exchange.onRefused,
         settle,
         timer,
         interrupted: false,
@@ -294,8 +303,15 @@ function encode(request: NetlinkRequest, flags: number, seq: number): Buffer {
 /** NLMSG_ERROR: i32 code, the header of the request, and the kernel's words where it has some. */
 function acknowledge(pending: Pending, message: NetlinkMessage): void {
   const code = message.body.length >= 4 ? message.body.readInt32LE() : -constants.errno.EPROTO;
-  if (code < 0) pending.settle(failure(pending, message, -code));
-  else if (message.seq === pending.lastSeq) pending.settle();
+  if (code < 0) {
+    const error = failure(pending, message, -code);
+    if (pending.onRefused === undefined) {
+      pending.settle(error);
+      return;
+    }
+    pending.onRefused(error);
+  }
+  if (message.seq === pending.lastSeq) pending.settle();
   else noteAnswer(pending);
 }
 
