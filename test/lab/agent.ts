@@ -1,6 +1,7 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { type AgentClient, openClient } from '../../src/api/client.ts';
 import type { HealthRecord, StatusRecord } from '../../src/api/types.ts';
 import { endProcess, until } from './namespace.ts';
 import type { Place } from './place.ts';
@@ -33,6 +34,8 @@ export class Agent {
   readonly socket: string;
   readonly policies: string;
   readonly clustermesh: string;
+  /** The local API, without the detour over the command line. */
+  readonly api: AgentClient;
   #child: ChildProcess | undefined;
   #log = '';
 
@@ -43,6 +46,7 @@ export class Agent {
     this.socket = join(folder, 'agent.sock');
     this.policies = join(folder, 'policies.d');
     this.clustermesh = join(this.stateDir, 'clustermesh');
+    this.api = openClient({ socket: this.socket });
     mkdirSync(this.policies, { recursive: true });
     mkdirSync(this.clustermesh, { recursive: true, mode: 0o700 });
     // JSON is YAML.
@@ -114,7 +118,7 @@ export class Agent {
   }
 
   status(): Promise<StatusRecord> {
-    return this.json('status');
+    return this.api.status();
   }
 
   /** Waits until the status is as described; fails with the last one. */
@@ -129,10 +133,9 @@ export class Agent {
         what,
         async () => {
           if (!this.running) throw new Error(`the agent ended while waiting for: ${what}`);
-          const { stdout } = await this.run('status', '-o', 'json');
-          if (!stdout.startsWith('{')) return false;
-          last = JSON.parse(stdout) as StatusRecord;
-          return condition(last);
+          // Not yet, or not any more: the agent may be on its way up.
+          last = await this.status().catch(() => undefined);
+          return last !== undefined && condition(last);
         },
         timeoutMs,
       );

@@ -8,21 +8,13 @@ import { release } from 'node:os';
 import { parseArgs } from 'node:util';
 import type { StatusRecord } from '../../src/api/types.ts';
 import { Screen, type TableRow } from './demo-screen.ts';
+import { COLUMNS, type Expected, PORTS, placeOf, questionsOf, type Reach, serveEverywhere } from './matrix.ts';
 import { MeshLab, WORKLOAD } from './mesh-lab.ts';
 import { host, until } from './namespace.ts';
-import type { Place, ProbeProtocol } from './place.ts';
-import { type Question, reach } from './reach.ts';
-import type { DualAddress } from './topology.ts';
+import type { Place } from './place.ts';
+import { reach } from './reach.ts';
 
-const ENDS = { tcp: 80, udp: 53, icmp: 0 } as const;
-const COLUMNS: readonly { readonly protocol: ProbeProtocol; readonly family: 4 | 6; readonly title: string }[] = [
-  { protocol: 'tcp', family: 4, title: 'tcp/80' },
-  { protocol: 'tcp', family: 6, title: 'v6' },
-  { protocol: 'udp', family: 4, title: 'udp/53' },
-  { protocol: 'udp', family: 6, title: 'v6' },
-  { protocol: 'icmp', family: 4, title: 'ping' },
-  { protocol: 'icmp', family: 6, title: 'v6' },
-];
+const TITLES = ['tcp/80', 'v6', 'udp/53', 'v6', 'ping', 'v6'];
 
 /** Section 3.2 of the text that describes the mesh, word for word. */
 const CROSS_CLUSTER = `apiVersion: cilium.io/v2
@@ -71,10 +63,6 @@ spec:
         app: frontend
         io.cilium.k8s.policy.cluster: cluster-b
 `;
-
-type Reach = 'all' | 'none' | ProbeProtocol;
-/** What each pair may do, by `<from> > <to>`. */
-type Expected = Readonly<Record<string, Reach>>;
 
 const everyone = (reach: Reach, others: Expected = {}): Expected => ({
   'cluster-a/frontend > my-vm': reach,
@@ -151,7 +139,7 @@ class Demo {
         `\${EDITOR:-vi} ${agent.policies}/cross-cluster.yaml`,
         'change the policy: it is in force when the file is saved',
       ],
-      [`${inside(this.#pod('cluster-a/frontend'))} nc -v ${machine.ipv4} 80`, 'try it from the frontend'],
+      [`${inside(placeOf(this.#running, 'cluster-a/frontend'))} nc -v ${machine.ipv4} 80`, 'try it from the frontend'],
       [
         `${inside(machine)} tcpdump -ni eth0 udp port 8472`,
         'the overlay on the wire; the VNI is the sender’s identity',
@@ -180,7 +168,7 @@ class Demo {
       for (const [pod, place] of cluster.pods)
         screen.note(`  pod ${pod.padEnd(9)} app=${pod.padEnd(9)} ${place.ipv4}  ${place.ipv6}`);
     }
-    await screen.step('echo servers everywhere, tcp/80 and udp/53', () => Promise.all(this.#places().map(serve)));
+    await screen.step('echo servers everywhere, tcp/80 and udp/53', () => serveEverywhere(lab));
   }
 
   async #join(): Promise<void> {
@@ -188,9 +176,7 @@ class Demo {
     const lab = this.#running;
     const { agent } = lab;
     agent.start();
-    await screen.step('mesh-agent run', () =>
-      until('the agent answers', async () => (await agent.run('status', '-o', 'json')).stdout.startsWith('{'), 20_000),
-    );
+    await screen.step('mesh-agent run', () => agent.untilStatus('the agent answers', () => true));
     const waiting = await agent.untilStatus('it waits', ({ registration }) => registration.state === 'announced');
     screen.note(`  ${waiting.registration.waitingFor ?? waiting.registration.state}`);
     await screen.step('the administrator creates the workload my-vm with app=backend, env=production', () =>
@@ -219,7 +205,7 @@ class Demo {
     const { screen } = this;
     const { machine } = this.#running;
     const running = await screen.step('my-vm opens a connection to the world and keeps it', () =>
-      machine.open(this.#running.topology.world.ipv4, ENDS.tcp),
+      machine.open(this.#running.topology.world.ipv4, PORTS.tcp),
     );
     screen.excerpt('policies.d/cross-cluster.yaml', NARROWED);
     await this.#policy('the changed policy is in force', NARROWED);
@@ -275,50 +261,14 @@ class Demo {
   }
 
   async #table(expected: Expected): Promise<void> {
-    const questions = Object.entries(expected).flatMap(([pair, may]) => this.#questions(pair, may));
-    const answers = await reach(questions);
+    const answers = await reach(questionsOf(this.#running, expected));
     const rows: TableRow[] = Object.entries(expected).map(([pair, may], index) => ({
       title: pair.replace(' > ', ' → '),
       expects: WORDS[may],
       answers: answers.slice(index * COLUMNS.length, (index + 1) * COLUMNS.length),
     }));
-    this.#wrong += this.screen.table(
-      COLUMNS.map(({ title }) => title),
-      rows,
-    );
+    this.#wrong += this.screen.table(TITLES, rows);
   }
-
-  #questions(pair: string, may: Reach): Question[] {
-    const [from = '', to = ''] = pair.split(' > ');
-    return COLUMNS.map(({ protocol, family }) => ({
-      from: this.#place(from),
-      to: this.#place(to),
-      family,
-      protocol,
-      port: ENDS[protocol],
-      expected: may === 'all' || may === protocol ? 'pass' : 'blocked',
-    }));
-  }
-
-  #place(name: string): Place & DualAddress {
-    const { machine, topology } = this.#running;
-    if (name === 'my-vm') return machine;
-    return name === 'world' ? topology.world : this.#pod(name);
-  }
-
-  #pod(name: string): Place & DualAddress {
-    const [cluster = '', pod = ''] = name.split('/');
-    return this.#running.cluster(cluster).place(pod);
-  }
-
-  #places(): Place[] {
-    const { machine, topology, clusters } = this.#running;
-    return [machine, topology.world, ...[...clusters.values()].flatMap(({ pods }) => [...pods.values()])];
-  }
-}
-
-function serve(place: Place): Promise<void> {
-  return place.listen({ tcp: [ENDS.tcp], udp: [ENDS.udp] });
 }
 
 function identityLines({ machine }: StatusRecord): string[] {

@@ -162,6 +162,7 @@ export class MeshLab {
   readonly folder: string;
   readonly clusters = new Map<string, LabCluster>();
   readonly agent: Agent;
+  #credentials: CertificateFiles | undefined;
 
   private constructor(options: MeshLabOptions) {
     this.folder = mkdtempSync(join(tmpdir(), 'mesh-lab-'));
@@ -186,9 +187,18 @@ export class MeshLab {
 
   async add(options: ClusterOptions): Promise<LabCluster> {
     const cluster = await LabCluster.start(this.topology, options);
-    if (this.clusters.size === 0) writeFileSync(this.etcdFile, cluster.etcdConfig('externalworkload'));
+    if (this.clusters.size === 0) {
+      this.#credentials = cluster.pki.client('externalworkload');
+      writeFileSync(this.etcdFile, cluster.etcdConfig('externalworkload', this.#credentials));
+    }
     this.clusters.set(cluster.name, cluster);
     return cluster;
+  }
+
+  /** The certificate that the agent joins with; its files may be replaced. */
+  get credentials(): CertificateFiles {
+    if (this.#credentials === undefined) throw new Error('the lab has no cluster to join');
+    return this.#credentials;
   }
 
   /** Tells the agent of a remote cluster: one file in its directory. */
