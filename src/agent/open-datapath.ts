@@ -4,6 +4,7 @@ import type { Datapath } from '../datapath/datapath.ts';
 import { KernelDatapath } from '../datapath/kernel.ts';
 import { NftDatapath } from '../datapath/nft/datapath.ts';
 import { NoneDatapath } from '../datapath/none.ts';
+import { Overlay } from '../datapath/overlay/overlay.ts';
 import type { Log } from '../observe/log.ts';
 
 /** The data path that the configuration chooses. Throws AGT-DATAPATH. */
@@ -19,7 +20,7 @@ export function chooseDatapath(config: Config, log: Log): Datapath {
         info: (details: object, message: string) => log.info(message, { ...details }),
         warn: (details: object, message: string) => log.warn(message, { ...details }),
       };
-      return new KernelDatapath({ policy: new NftDatapath({ log: facts }), log: facts });
+      return new KernelDatapath({ policy: new NftDatapath({ log: facts }), overlay: new Overlay({ log: facts }), log: facts });
     }
   }
 }
