@@ -67,6 +67,8 @@ export interface KernelAddress {
 export interface KernelPolicyRow {
   readonly direction: 'ingress' | 'egress';
   readonly verdict: 'allow' | 'deny';
+  /** A denial that is counted, not applied. */
+  readonly audit?: boolean;
   /** Identities of the class; empty for the class of all others. */
   readonly identities: readonly number[];
   readonly classNumber: number;

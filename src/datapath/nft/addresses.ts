@@ -1,45 +1,95 @@
-import type { WordTable } from '../../core/word-table.ts';
-import { type ElementBatch, HOST_SHAPE } from './elements.ts';
-import { addressKey } from './keys.ts';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { WordTable } from '../../core/word-table.ts';
+import type { DesiredAddresses } from '../desired.ts';
+import type { ElementBatch } from './elements.ts';
+import { identityMark, SHARDS, shardOf } from './names.ts';
 
-type Hosts = Pick<WordTable, 'lookup' | 'forEach' | 'keyAt' | 'get' | 'size'>;
+type Hosts = DesiredAddresses['hosts4'];
+type Key = ArrayLike<number>;
 
-/** Writes one single address; zero or undefined takes it away. */
-export function putHost(held: WordTable, key: ArrayLike<number>, value: number | undefined, batch: ElementBatch): void {
-  const slot = held.find(key);
-  const before = slot < 0 ? undefined : held.get(slot, 0);
-  if (before === value) return;
-  const name = held.keyWords === 1 ? 'host4' : 'host6';
-  const bytes = Buffer.from(addressKey(key), 'latin1');
-  if (before !== undefined) batch.element(name, HOST_SHAPE, true, bytes, before);
-  if (value === undefined) held.remove(key);
-  else {
-    batch.element(name, HOST_SHAPE, false, bytes, value);
-    held.set(held.insert(key), 0, value);
+/** Single addresses looked at between two looks at the event loop. */
+const TURN = 4096;
+
+export interface HostWriter {
+  readonly batch: ElementBatch;
+  /** Called now and then; sends what has become large. */
+  pause(): Promise<void>;
+}
+
+/**
+ * The single addresses of one family that the kernel holds, in tables like its maps. (Small tables also grow in small steps:
+ * one of a million rows holds the event loop for 0.1 s when it doubles.)
+ */
+export class HostTracker {
+  readonly family: 4 | 6;
+  readonly shards: readonly WordTable[];
+  readonly #width: 1 | 4;
+
+  constructor(family: 4 | 6) {
+    this.family = family;
+    this.#width = family === 4 ? 1 : 4;
+    this.shards = SHARDS.map(() => new WordTable({ keyWords: this.#width, columns: 1 }));
+  }
+
+  get size(): number {
+    let size = 0;
+    for (const table of this.shards) size += table.size;
+    return size;
+  }
+
+  clear(): void {
+    for (const table of this.shards) table.clear();
+  }
+
+  /** Writes these addresses as `desired` has them now. */
+  async putSome(keys: readonly Key[], desired: Hosts, writer: HostWriter): Promise<void> {
+    // One message for each map, not for each address.
+    const last = this.#width - 1;
+    const sorted = [...keys].sort((a, b) => shardOf(a[last] as number) - shardOf(b[last] as number));
+    for (const [index, key] of sorted.entries()) {
+      this.#put(key, desired, writer.batch);
+      if (index % TURN === TURN - 1) await turn(writer);
+    }
+  }
+
+  /** Writes every difference between what is held and what is desired. `desired` may change meanwhile: it is read late. */
+  async become(desired: Hosts, writer: HostWriter): Promise<void> {
+    const wanted = desired.keys();
+    for (const [shard, table] of this.shards.entries()) {
+      if (table.size > 0) await this.#walk(table.keys(), { shard, desired, writer });
+      await this.#walk(wanted, { shard, desired, writer });
+    }
+  }
+
+  async #walk(keys: Uint32Array, on: { shard: number; desired: Hosts; writer: HostWriter }): Promise<void> {
+    const width = this.#width;
+    const key = new Uint32Array(width);
+    let count = 0;
+    for (let at = 0; at < keys.length; at += width) {
+      if (shardOf(keys[at + width - 1] as number) !== on.shard) continue;
+      for (let i = 0; i < width; i++) key[i] = keys[at + i] as number;
+      this.#put(key, on.desired, on.writer.batch);
+      if (++count % TURN === 0) await turn(on.writer);
+    }
+    await turn(on.writer);
+  }
+
+  #put(key: Key, desired: Hosts, batch: ElementBatch): void {
+    const held = this.shards[shardOf(key[this.#width - 1] as number)] as WordTable;
+    const identity = desired.lookup(key, 0);
+    const wanted = identity === undefined ? undefined : identityMark(identity);
+    const before = held.lookup(key, 0);
+    if (before === wanted) return;
+    if (before !== undefined) batch.host(key, undefined);
+    if (wanted === undefined) held.remove(key);
+    else {
+      batch.host(key, wanted);
+      held.set(held.insert(key), 0, wanted);
+    }
   }
 }
 
-/** Keys that differ between desired and held, one after the other; keys are words. */
-export function differences(held: WordTable, desired: Hosts): Uint32Array {
-  const width = held.keyWords;
-  let found = new Uint32Array(1024);
-  let length = 0;
-  const push = (key: Uint32Array): void => {
-    if (length + width > found.length) {
-      const larger = new Uint32Array(found.length * 2);
-      larger.set(found);
-      found = larger;
-    }
-    found.set(key, length);
-    length += width;
-  };
-  held.forEach((slot) => {
-    const key = held.keyAt(slot);
-    if (desired.lookup(key, 0) === undefined) push(key);
-  });
-  desired.forEach((slot) => {
-    const key = desired.keyAt(slot);
-    if (held.lookup(key, 0) !== desired.get(slot, 0)) push(key);
-  });
-  return found.subarray(0, length);
+async function turn(writer: HostWriter): Promise<void> {
+  await writer.pause();
+  await nextTurn();
 }

@@ -1,18 +1,31 @@
+import type { NumericIdentity } from '../../core/identity.ts';
 import type { DirectionChanges, DirectionPolicy, PolicyClass } from '../../policy/result.ts';
 import { type ElementBatch, type SetShape, SHAPES } from './elements.ts';
 import { markKey, type RowElements, rowAddress, rowElements } from './keys.ts';
-import { CLASS_BIT, UNKNOWN_CLASS } from './ruleset.ts';
+import { CLASS_BIT, UNKNOWN_CLASS } from './names.ts';
 import { SetTracker } from './tracker.ts';
 
-/** Classes of one direction in the kernel: numbers, rows, and the identities that lead to them. */
+export interface PolicyOptions {
+  /** All of the policy without. */
+  readonly changes: DirectionChanges | undefined;
+  /** Denials are counted, not applied. */
+  readonly audit: boolean;
+}
+
+/**
+ * Classes of one direction in the kernel: their numbers, their rows, and the identities that lead to them. The class of
+ * all others has a fixed number, the rest take free ones.
+ */
 export class ClassTracker {
   readonly side: 'in' | 'out';
-  /** Class number to its rows. */
+  /** Class number to its rows; a class that denies everything has none, but is here. */
   readonly rows = new Map<number, RowElements>();
   readonly identities: SetTracker;
+  /** Id of the model to number. */
   readonly #numbers = new Map<number, number>();
-  #unknown = -1;
+  #free: number[] = [];
   #next = CLASS_BIT + 1;
+  #unknown = -1;
 
   constructor(side: 'in' | 'out') {
     this.side = side;
@@ -29,82 +42,117 @@ export class ClassTracker {
     this.rows.clear();
     this.identities.held.clear();
     this.#numbers.clear();
-    this.#unknown = -1;
+    this.#free = [];
     this.#next = CLASS_BIT + 1;
+    this.#unknown = -1;
   }
 
   /** Told while the kernel is read. */
   holdRow(number: number, row: string, code: number): void {
-    const rows = this.rows.get(number) ?? new Map<string, number>();
-    this.rows.set(number, rows);
-    rows.set(row, code);
-    this.#next = Math.max(this.#next, number + 1);
+    this.#rowsOf(number).set(row, code);
   }
 
-  /** Writes the way to `policy`. What goes out of use is left to the function returned: rows go after all that leads to them. */
-  become(
-    policy: DirectionPolicy,
-    options: { changes?: DirectionChanges | undefined; audit: boolean },
-    batch: ElementBatch,
-  ): () => void {
-    const everything = options.changes === undefined || policy.unknownClass.id !== this.#unknown;
-    const classes = new Map<number, PolicyClass>([...policy.classes()].map((each) => [each.id, each]));
+  /** Told while the kernel is read. */
+  holdIdentity(key: string, number: number): void {
+    this.identities.held.set(key, number);
+    this.#rowsOf(number);
+  }
+
+  #rowsOf(number: number): RowElements {
+    const held = this.rows.get(number);
+    if (held !== undefined) return held;
+    const rows: RowElements = new Map();
+    this.rows.set(number, rows);
+    this.#next = Math.max(this.#next, number + 1);
+    return rows;
+  }
+
+  /**
+   * Writes the way to `policy`: rows first, then the identities that lead to them. What goes out of use is left to the
+   * function returned, to be called when the addresses are written: it takes away what nothing leads to any more.
+   */
+  become(policy: DirectionPolicy, options: PolicyOptions, batch: ElementBatch): () => void {
+    const classes = new Map<number, PolicyClass>();
+    for (const each of policy.classes()) classes.set(each.id, each);
     classes.set(policy.unknownClass.id, policy.unknownClass);
-    if (everything) this.#numberAll(classes, policy, options.audit);
-    const ids = everything ? classes.keys() : (options.changes?.classes ?? []);
-    for (const id of ids) {
+    const everything = options.changes === undefined || policy.unknownClass.id !== this.#unknown;
+    if (everything) this.#takeNumbers(classes, policy, options.audit);
+    for (const id of everything ? classes.keys() : (options.changes?.classes ?? [])) {
       const each = classes.get(id);
       if (each !== undefined) this.#becomeRows(this.#number(id), rowElements(each, policy, options.audit), batch);
     }
-    this.#becomeIdentities(policy, everything ? undefined : options.changes?.identities, batch);
-    for (const id of [...this.#numbers.keys()]) if (!classes.has(id)) this.#numbers.delete(id);
-    return () => this.#sweep(batch);
+    const leave = this.#becomeIdentities(policy, everything ? undefined : options.changes?.identities, batch);
+    for (const id of this.#numbers.keys()) if (!classes.has(id)) this.#numbers.delete(id);
+    return () => {
+      for (const key of leave) this.identities.put(key, undefined, batch);
+      this.#sweep(batch);
+    };
   }
 
-  #becomeIdentities(policy: DirectionPolicy, changed: ReadonlySet<number> | undefined, batch: ElementBatch): void {
+  /** @returns the identities that lead nowhere now */
+  #becomeIdentities(
+    policy: DirectionPolicy,
+    changed: ReadonlySet<NumericIdentity> | undefined,
+    batch: ElementBatch,
+  ): string[] {
+    const leave: string[] = [];
     if (changed !== undefined) {
       for (const id of changed) {
-        const of = policy.classOf(id as Parameters<DirectionPolicy['classOf']>[0]);
-        this.identities.put(markKey(id), of.id === this.#unknown ? undefined : this.#number(of.id), batch);
+        const of = policy.classOf(id);
+        if (of.id === this.#unknown) leave.push(markKey(id));
+        else this.#put(id, of, batch);
       }
-      return;
+      return leave;
     }
-    const wanted = new Map<string, number>();
-    for (const [id, of] of policy.identities())
-      if (of.id !== this.#unknown) wanted.set(markKey(id), this.#number(of.id));
-    this.identities.become(wanted, batch);
+    const wanted = new Set<string>();
+    for (const [id, of] of policy.identities()) {
+      if (of.id === this.#unknown) continue;
+      wanted.add(markKey(id));
+      this.#put(id, of, batch);
+    }
+    for (const key of this.identities.held.keys()) if (!wanted.has(key)) leave.push(key);
+    return leave;
+  }
+
+  #put(id: NumericIdentity, of: PolicyClass, batch: ElementBatch): void {
+    if (id < CLASS_BIT) this.identities.put(markKey(id), this.#number(of.id), batch);
   }
 
   #number(id: number): number {
-    const number = this.#numbers.get(id) ?? this.#next++;
+    const known = this.#numbers.get(id);
+    if (known !== undefined) return known;
+    const number = this.#free.pop() ?? this.#next++;
     this.#numbers.set(id, number);
+    this.#rowsOf(number);
     return number;
   }
 
-  /** After a restart classes take the numbers of equal rows, so that what is right stays untouched. */
-  #numberAll(classes: ReadonlyMap<number, PolicyClass>, policy: DirectionPolicy, audit: boolean): void {
-    const free = new Map<string, number[]>();
-    const taken = new Set(this.#numbers.values());
+  /** Classes take the numbers of equal rows, so that after a restart what is right stays untouched. */
+  #takeNumbers(classes: ReadonlyMap<number, PolicyClass>, policy: DirectionPolicy, audit: boolean): void {
+    const taken = new Set(this.#numbers.values()).add(UNKNOWN_CLASS);
+    const equal = new Map<string, number[]>();
     for (const [number, rows] of this.rows) {
-      if (number === UNKNOWN_CLASS || taken.has(number)) continue;
+      if (taken.has(number)) continue;
       const content = contentOf(rows);
-      free.set(content, [...(free.get(content) ?? []), number]);
+      const numbers = equal.get(content);
+      if (numbers === undefined) equal.set(content, [number]);
+      else numbers.push(number);
     }
     for (const [id, number] of this.#numbers) {
-      if (number === UNKNOWN_CLASS && id !== policy.unknownClass.id) this.#numbers.delete(id);
+      if ((number === UNKNOWN_CLASS) !== (id === policy.unknownClass.id)) this.#numbers.delete(id);
     }
     this.#unknown = policy.unknownClass.id;
     this.#numbers.set(this.#unknown, UNKNOWN_CLASS);
+    this.#rowsOf(UNKNOWN_CLASS);
     for (const [id, each] of classes) {
-      if (this.#numbers.has(id)) continue;
-      const number = free.get(contentOf(rowElements(each, policy, audit)))?.pop();
+      if (this.#numbers.has(id) || equal.size === 0) continue;
+      const number = equal.get(contentOf(rowElements(each, policy, audit)))?.pop();
       if (number !== undefined) this.#numbers.set(id, number);
     }
   }
 
   #becomeRows(number: number, wanted: RowElements, batch: ElementBatch): void {
-    const held = this.rows.get(number) ?? new Map<string, number>();
-    this.rows.set(number, held);
+    const held = this.#rowsOf(number);
     for (const [row, code] of held) if (wanted.get(row) !== code) this.#remove(number, row, code, batch);
     for (const [row, code] of wanted) {
       if (held.get(row) === code) continue;
@@ -122,10 +170,11 @@ export class ClassTracker {
 
   #sweep(batch: ElementBatch): void {
     const used = new Set(this.#numbers.values());
-    for (const [number, rows] of [...this.rows]) {
+    for (const [number, rows] of this.rows) {
       if (used.has(number)) continue;
-      for (const [row, code] of [...rows]) this.#remove(number, row, code, batch);
+      for (const [row, code] of rows) this.#remove(number, row, code, batch);
       this.rows.delete(number);
+      if (number !== UNKNOWN_CLASS) this.#free.push(number);
     }
   }
 }

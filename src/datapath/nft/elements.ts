@@ -1,11 +1,13 @@
 import { AttributeWriter, forEachAttribute, NESTED } from '../../host/attributes.ts';
 import type { NetlinkSocket } from '../../host/netlink.ts';
-import { TABLE } from './ruleset.ts';
+import { hostMap, shardOf, TABLE } from './names.ts';
 
 /** Element messages of nfnetlink (linux/netfilter/nf_tables.h). */
 export const SUBSYSTEM = 10 << 8;
 export const NFT = {
+  getTable: 1,
   getChain: 4,
+  getRule: 7,
   newSetElem: 12,
   getSetElem: 13,
   delSetElem: 14,
@@ -35,7 +37,7 @@ const side = (name: 'in' | 'out'): [string, SetShape][] => [
   [`class_${name}`, plain('mark')],
 ];
 
-/** Every map and set that is kept by deltas, besides `host4` and `host6`. */
+/** Every map and set that is kept by deltas, besides those of single addresses. */
 export const SHAPES: ReadonlyMap<string, SetShape> = new Map<string, SetShape>([
   ...side('in'),
   ...side('out'),
@@ -48,14 +50,17 @@ export const SHAPES: ReadonlyMap<string, SetShape> = new Map<string, SetShape>([
   ),
 ]);
 
-export const HOST_SHAPE: SetShape = plain('mark');
-
-/** Verdict codes as the kernel has them. */
-export const VERDICT = { drop: 0, accept: 1, return: -5 } as const;
+/**
+ * Verdict codes as the kernel has them, and one of our own: an audited denial returns like an allowance, and a comment at the
+ * element tells it apart.
+ */
+export const VERDICT = { drop: 0, return: -5, audit: -105 } as const;
+/** What nft shows as a comment: type 0, length, text with its closing NUL. */
+const AUDIT_COMMENT = Buffer.from('\0\x06audit\0', 'latin1');
 
 const MAX_LIST = 60_000;
 
-/** Writes element changes; everything since the last `take` is one transaction. */
+/** Writes element changes; everything since the last `send` is one transaction. */
 export class ElementBatch {
   readonly #socket: NetlinkSocket;
   readonly #writer = new AttributeWriter(1 << 16);
@@ -93,8 +98,27 @@ export class ElementBatch {
     if (shape.data === 'mark') writer.u32(1, value);
     else {
       const verdict = writer.begin(2 | NESTED);
-      writer.u32be(1, value);
+      writer.u32be(1, value === VERDICT.audit ? VERDICT.return : value);
       writer.end(verdict);
+    }
+    writer.end(at);
+    if (value === VERDICT.audit) writer.data(6, AUDIT_COMMENT);
+  }
+
+  /** The same for one single address, given as its words. `value` undefined takes it away. */
+  host(key: ArrayLike<number>, value: number | undefined): void {
+    const family = key.length === 1 ? 4 : 6;
+    const writer = this.#list(hostMap(family, shardOf(key[key.length - 1] as number)), value === undefined);
+    const at = writer.begin(1 | NESTED);
+    const keyAt = writer.begin(1 | NESTED);
+    writer.wordsBe(1, key);
+    writer.end(keyAt);
+    if (value === undefined) this.removed++;
+    else {
+      const valueAt = writer.begin(2 | NESTED);
+      writer.u32(1, value);
+      writer.end(valueAt);
+      this.added++;
     }
     writer.end(at);
   }
@@ -147,15 +171,16 @@ export class ElementBatch {
     this.#writer.endMessage(message);
   }
 
-  /** Sends what was written as one transaction. */
-  async send(): Promise<void> {
-    if (this.#open === undefined) return;
+  /** Sends what was written as one transaction. @returns false when there was nothing */
+  async send(): Promise<boolean> {
+    if (this.#open === undefined) return false;
     this.#closeList(true);
     const lastSeq = this.#seq;
     this.#control(0x11, 1);
     const bytes = Buffer.from(this.#writer.bytes());
     this.#writer.reset();
     await this.#socket.batch({ data: bytes, lastSeq, operation: 'write policy elements', timeoutMs: 60_000 });
+    return true;
   }
 }
 
@@ -201,15 +226,23 @@ function readElement(body: Buffer, offset: number, length: number): KernelElemen
   let keyEnd: Buffer | undefined;
   let value = 0;
   let flags = 0;
+  let audited = false;
   const counter = { packets: 0, bytes: 0 };
   forEachAttribute(body, { offset, end: offset + length }, (type, start, size) => {
-    if (type === 1) key = body.subarray(start + 4, start + size);
-    else if (type === 10) keyEnd = body.subarray(start + 4, start + size);
+    if (type === 1) key = valueOf(body, start);
+    else if (type === 10) keyEnd = valueOf(body, start);
     else if (type === 2) value = readValue(body, start);
     else if (type === 3) flags = body.readUInt32BE(start);
+    else if (type === 6) audited = true;
     else if (type === 7) readCounter(body, start, size, counter);
   });
+  if (audited && value === VERDICT.return) value = VERDICT.audit;
   return { key, keyEnd, value, intervalEnd: (flags & 1) !== 0, ...counter };
+}
+
+/** The value in a nested attribute, without the padding that follows it. */
+function valueOf(body: Buffer, start: number): Buffer {
+  return body.subarray(start + 4, start + body.readUInt16LE(start));
 }
 
 function readValue(body: Buffer, start: number): number {

@@ -1,36 +1,83 @@
+import { createHash } from 'node:crypto';
 import { Attributes, AttributeWriter } from '../../host/attributes.ts';
-import { NETLINK_NETFILTER, NetlinkSocket } from '../../host/netlink.ts';
+import type { NetlinkMessage, NetlinkSocket } from '../../host/netlink.ts';
+import { NetlinkError } from '../../host/netlink-error.ts';
 import { INET, NFT, SUBSYSTEM } from './elements.ts';
-import { TABLE } from './ruleset.ts';
+import { TABLE } from './names.ts';
+import { ARRIVAL_CHAIN, STAMP_PREFIX } from './ruleset.ts';
 
-const GET_RULE = 7;
-const GROUP = 7;
+const ATTRIBUTE = { table: 1, tableFlags: 2, chain: 3, chainHook: 4, chainPolicy: 5, ruleChain: 2, expressions: 4 };
 
 /** Names of the chains in our table; empty without a table. */
 export async function chains(socket: NetlinkSocket): Promise<string[]> {
   const names: string[] = [];
-  await socket.dump(
-    { type: SUBSYSTEM | NFT.getChain, body: Uint8Array.of(INET, 0, 0, 0), operation: 'read chains' },
-    (message) => {
-      const attributes = new Attributes(message.body, 4);
-      const name = attributes.string(3);
-      if (message.body[0] === INET && attributes.string(1) === TABLE && name !== undefined) names.push(name);
-    },
-  );
+  await ours(socket, { type: NFT.getChain, operation: 'read chains' }, (attributes) => {
+    const name = attributes.string(ATTRIBUTE.chain);
+    if (name !== undefined) names.push(name);
+  });
   return names;
 }
 
-/** Rules of our table, those of `except` not counted. */
-export async function ruleCount(socket: NetlinkSocket, except: string): Promise<number> {
-  let count = 0;
-  await socket.dump(
-    { type: SUBSYSTEM | GET_RULE, body: Uint8Array.of(INET, 0, 0, 0), operation: 'count rules' },
-    (message) => {
-      const attributes = new Attributes(message.body, 4);
-      if (message.body[0] === INET && attributes.string(1) === TABLE && attributes.string(2) !== except) count++;
-    },
-  );
-  return count;
+/**
+ * What the kernel makes of our rules, as one short text: table flags, chains with hook and policy, rules. Two equal texts
+ * mean equal rules; a change by anyone gives another one. The chain on the overlay's device is left out, since it comes
+ * and goes with the device.
+ */
+export async function rulesDigest(socket: NetlinkSocket): Promise<string> {
+  const hash = createHash('sha256');
+  const add = (...parts: (string | Uint8Array | undefined)[]): void => {
+    for (const part of parts) {
+      hash.update(`${part?.length ?? -1} `);
+      if (part !== undefined) hash.update(part);
+    }
+  };
+  await ours(socket, { type: NFT.getTable, operation: 'read table' }, (attributes) => {
+    add('table', attributes.data(ATTRIBUTE.tableFlags));
+  });
+  const described: string[] = [];
+  await ours(socket, { type: NFT.getChain, operation: 'read chains' }, (attributes) => {
+    const name = attributes.string(ATTRIBUTE.chain) ?? '';
+    if (name === ARRIVAL_CHAIN || name.startsWith(STAMP_PREFIX)) return;
+    const facts = [ATTRIBUTE.chainHook, ATTRIBUTE.chainPolicy].map((type) => attributes.data(type)?.toString('hex'));
+    described.push(`${name} ${facts.join(' ')}`);
+  });
+  // Chains are listed by age, which says nothing; the order of the rules in one chain matters and is kept.
+  add(...described.sort());
+  const rules = new Map<string, Buffer[]>();
+  await ours(socket, { type: NFT.getRule, operation: 'read rules' }, (attributes) => {
+    const chain = attributes.string(ATTRIBUTE.ruleChain) ?? '';
+    const expressions = attributes.data(ATTRIBUTE.expressions);
+    if (chain === ARRIVAL_CHAIN || expressions === undefined) return;
+    const list = rules.get(chain);
+    if (list === undefined) rules.set(chain, [Buffer.from(expressions)]);
+    else list.push(Buffer.from(expressions));
+  });
+  for (const [chain, list] of [...rules].sort(([a], [b]) => (a < b ? -1 : 1))) add(chain, ...list);
+  return hash.digest('hex').slice(0, 16);
+}
+
+/** Visits the objects of one kind that belong to our table. */
+async function ours(
+  socket: NetlinkSocket,
+  what: { type: number; operation: string },
+  visit: (attributes: Attributes) => void,
+): Promise<void> {
+  const body = Uint8Array.of(INET, 0, 0, 0);
+  const onMessage = (message: NetlinkMessage): void => {
+    const attributes = new Attributes(message.body, 4);
+    if (message.body[0] === INET && attributes.string(ATTRIBUTE.table) === TABLE) visit(attributes);
+  };
+  await socket.dump({ type: SUBSYSTEM | what.type, body, operation: what.operation }, onMessage);
+}
+
+/** Raised by one with every transaction of anybody in this network namespace. */
+export async function generation(socket: NetlinkSocket): Promise<number> {
+  const [body] = await socket.request({
+    type: SUBSYSTEM | NFT.getGen,
+    body: Uint8Array.of(0, 0, 0, 0),
+    operation: 'read generation',
+  });
+  return (body === undefined ? undefined : new Attributes(body, 4).u32be(1)) ?? 0;
 }
 
 /** A named counter; zero if there is none. */
@@ -40,25 +87,16 @@ export async function readCounter(socket: NetlinkSocket, name: string): Promise<
   writer.string(1, TABLE);
   writer.string(2, name);
   writer.u32be(3, 1);
-  const [body] = await socket.request({
-    type: SUBSYSTEM | NFT.getObject,
-    body: writer.bytes(),
-    operation: `read counter ${name}`,
-  });
-  const data = body === undefined ? undefined : new Attributes(body, 4).nested(4);
-  return { bytes: Number(data?.u64be(1) ?? 0n), packets: Number(data?.u64be(2) ?? 0n) };
-}
-
-/** Calls back with the port id of whoever changed our table, or undefined when events were lost. */
-export function watchTable(onChange: (portId: number | undefined) => void): NetlinkSocket {
-  const socket = new NetlinkSocket({
-    family: NETLINK_NETFILTER,
-    onEvent: (message) => {
-      if (message.type >> 8 !== 10 || (message.type & 255) === NFT.newGen) return;
-      if (message.body[0] === INET && new Attributes(message.body, 4).string(1) === TABLE) onChange(message.portId);
-    },
-    onLost: () => onChange(undefined),
-  });
-  socket.join(GROUP);
-  return socket;
+  try {
+    const [body] = await socket.request({
+      type: SUBSYSTEM | NFT.getObject,
+      body: writer.bytes(),
+      operation: `read counter ${name}`,
+    });
+    const data = body === undefined ? undefined : new Attributes(body, 4).nested(4);
+    return { bytes: Number(data?.u64be(1) ?? 0n), packets: Number(data?.u64be(2) ?? 0n) };
+  } catch (error) {
+    if (error instanceof NetlinkError && error.errnoName === 'ENOENT') return { packets: 0, bytes: 0 };
+    throw error;
+  }
 }

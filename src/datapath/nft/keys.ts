@@ -2,6 +2,7 @@ import type { Prefix } from '../../core/ip.ts';
 import { type DirectionPolicy, type PolicyClass, type PolicyRow, PROTOCOL } from '../../policy/result.ts';
 import type { Border, DesiredOverlay, DesiredState } from '../desired.ts';
 import { VERDICT } from './elements.ts';
+import { identityMark } from './names.ts';
 import { type AddressRange, flatten, toWords } from './ranges.ts';
 import type { Elements } from './tracker.ts';
 
@@ -31,8 +32,14 @@ export function addressKey(words: ArrayLike<number>): string {
   return key;
 }
 
-function deviceKey(name: string): string {
-  return name.slice(0, 15).padEnd(16, '\0');
+const MAX_DEVICE_NAME = 15;
+
+/** Names of devices are bytes; one that is too long is no device. */
+function deviceKeys(names: readonly string[]): string[] {
+  return names
+    .map((name) => Buffer.from(name).toString('latin1'))
+    .filter((name) => name !== '' && name.length <= MAX_DEVICE_NAME)
+    .map((name) => name.padEnd(MAX_DEVICE_NAME + 1, '\0'));
 }
 
 const NFPROTO = { ipv4: '\x02', ipv6: '\x0a' } as const;
@@ -51,7 +58,7 @@ export interface FlatPrefixes {
 }
 
 export function flatPrefixes(prefixes: Iterable<{ readonly prefix: Prefix; readonly identity: number }>): FlatPrefixes {
-  const all = [...prefixes];
+  const all = [...prefixes].map(({ prefix, identity }) => ({ prefix, identity: identityMark(identity) }));
   return {
     v4: flatten(all.filter(({ prefix }) => prefix.family === 4)),
     v6: flatten(all.filter(({ prefix }) => prefix.family === 6)),
@@ -77,8 +84,8 @@ export function borderElements(desired: DesiredState): ReadonlyMap<string, Eleme
         [NFPROTO.ipv6, verdict],
       ]),
     ],
-    ['external', members(border.devices.filter((name) => name !== overlay?.device).map(deviceKey))],
-    ['overlay', members(overlay === undefined ? [] : [deviceKey(overlay.device)])],
+    ['external', members(deviceKeys(border.devices.filter((name) => name !== overlay?.device)))],
+    ['overlay', members(deviceKeys(overlay === undefined ? [] : [overlay.device]))],
     ['tunnel', members(tunnelOpen(border, overlay) ? [portKey(border.tunnelPort, false)] : [])],
     ['failsafe_in', members(border.failsafe.ingress.map(({ protocol, port }) => byteKey(protocol) + portKey(port)))],
     ['failsafe_out', members(border.failsafe.egress.map(({ protocol, port }) => byteKey(protocol) + portKey(port)))],
@@ -107,7 +114,8 @@ export type RowElements = Map<string, number>;
 export function rowElements(policyClass: PolicyClass, policy: DirectionPolicy, audit: boolean): RowElements {
   const rows: RowElements = new Map();
   for (const row of policyClass.rows) {
-    const code = row.verdict === 'allow' || row.audit === true || audit ? VERDICT.return : VERDICT.drop;
+    const denial = row.audit === true || audit ? VERDICT.audit : VERDICT.drop;
+    const code = row.verdict === 'allow' ? VERDICT.return : denial;
     for (const key of rowKeys(row)) rows.set(key, code);
   }
   if (!(policy.enforcing && policy.defaultDeny) && !rows.has('all ')) rows.set('all ', VERDICT.return);

@@ -1,6 +1,6 @@
 import type { Prefix } from '../../core/ip.ts';
 
-/** An inclusive range of addresses as big-endian bytes, first then last, and its identity. */
+/** An inclusive range of addresses as numbers, and its identity. */
 export interface AddressRange {
   readonly first: bigint;
   readonly last: bigint;
@@ -67,6 +67,40 @@ export function rangePrefixes(range: AddressRange, family: 4 | 6): Prefix[] {
     at += 1n << BigInt(size);
   }
   return result;
+}
+
+/**
+ * An interval map tells starts and ends as elements of their own: the ranges that they make. A start without an end runs
+ * to the last address.
+ */
+export function rangesOfPoints(
+  points: readonly { readonly at: bigint; readonly end: boolean; readonly value: number }[],
+  words: 1 | 4,
+): AddressRange[] {
+  // Of an end and a start at one address the end comes first: it belongs to the range before.
+  const sorted = [...points].sort((a, b) => compare(a.at, b.at) || Number(b.end) - Number(a.end));
+  const ranges: AddressRange[] = [];
+  for (const [index, point] of sorted.entries()) {
+    if (point.end) continue;
+    const next = sorted[index + 1];
+    const last = next === undefined ? (1n << BigInt(words * 32)) - 1n : next.at - 1n;
+    ranges.push({ first: point.at, last, value: point.value });
+  }
+  return ranges;
+}
+
+/** The range that an address lies in, of ranges in order. */
+export function findRange(ranges: readonly AddressRange[], at: bigint): AddressRange | undefined {
+  let low = 0;
+  let high = ranges.length - 1;
+  while (low <= high) {
+    const middle = (low + high) >> 1;
+    const range = ranges[middle] as AddressRange;
+    if (at < range.first) high = middle - 1;
+    else if (at > range.last) low = middle + 1;
+    else return range;
+  }
+  return undefined;
 }
 
 function compare(a: bigint, b: bigint): number {

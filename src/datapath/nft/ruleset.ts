@@ -1,203 +1,252 @@
 import { createHash } from 'node:crypto';
+import { CLASS_BIT, LABEL, SHARDS, TABLE, UNKNOWN_CLASS } from './names.ts';
+import { OVERLAY_CHAINS, OVERLAY_HOOKS } from './overlay-rules.ts';
 
-/** The one table of ours, family `inet`. Nothing outside of it is ever touched. */
-export const TABLE = 'mesh_agent';
+/**
+ * The text of the table. Rules are static; addresses, identities, policy and border live in the elements of maps.
+ *
+ *   enters (-160):  judged before? ─▶ accept      leaves (310): judged before? ─▶ accept
+ *                   external device ─▶ entering                 external device ─▶ leaving
+ *
+ *   entering: overlay's outer packets, withdrawn, related, exemptions, then
+ *   new_in ─▶ judge_in: address ─▶ identity ─▶ class ─▶ verdict (return or drop)
+ *
+ * An entry of connection tracking that has none of our labels was made without us, or before a device became external: its
+ * packets are judged one by one, answers by the policy of the other direction with source and destination exchanged.
+ */
+type Side = 'in' | 'out';
 
-/** Class numbers have this bit; identities never do, so that one kind cannot be taken for the other. */
-export const CLASS_BIT = 0x8000_0000;
-/** The class of every identity without a row of its own. */
-export const UNKNOWN_CLASS = CLASS_BIT;
-
-/** Bits of the connection label that are ours. */
-export const LABEL = { withdrawn: 120, ingress: 121, egress: 122, overlay: 123 } as const;
-
-const MAPS = `
-  map host4 { type ipv4_addr : mark; size 2000000; }
-  map host6 { type ipv6_addr : mark; size 2000000; }
+// Without a size the kernel's tables grow as they fill; a size would cost its memory at once (21 MB for two million).
+const MAPS = `${hostMaps()}
   map cidr4 { type ipv4_addr : mark; flags interval; }
   map cidr6 { type ipv6_addr : mark; flags interval; }
   map world { type nf_proto : mark; }
   map miss { type nf_proto : verdict; }
-  map kept { typeof ct id : meta mark; flags dynamic,timeout; timeout 5s; size 65536; }
+  map kept { typeof ct id : meta mark; flags dynamic,timeout; timeout 2s; size 1000000; }
   set external { type ifname; }
   set overlay { type ifname; }
   set tunnel { type inet_service; }
-  set nodes4 { type ipv4_addr; size 200000; }
-  set nodes6 { type ipv6_addr; size 200000; }
+  set nodes4 { type ipv4_addr; }
+  set nodes6 { type ipv6_addr; }
   set failsafe_in { type inet_proto . inet_service; }
   set failsafe_out { type inet_proto . inet_service; }
   set stores4 { type ipv4_addr . inet_service; }
   set stores6 { type ipv6_addr . inet_service; }
   counter denied_in { }
   counter denied_out { }
-  counter cut { }
 ${directionMaps('in')}${directionMaps('out')}`;
 
-function directionMaps(side: 'in' | 'out'): string {
+function directionMaps(side: Side): string {
   return `
-  map class_${side} { type mark : mark; size 200000; }
-  map port_${side} { type mark . inet_proto . inet_service : verdict; size 2000000; counter; }
+  map class_${side} { type mark : mark; }
+  map port_${side} { type mark . inet_proto . inet_service : verdict; counter; }
   map range_${side} { type mark . inet_proto . inet_service : verdict; flags interval; counter; }
-  map icmp4_${side} { type mark . icmp_type : verdict; size 200000; counter; }
-  map icmp6_${side} { type mark . icmpv6_type : verdict; size 200000; counter; }
-  map proto_${side} { type mark . inet_proto : verdict; size 200000; counter; }
-  map all_${side} { type mark : verdict; size 200000; counter; }
+  map icmp4_${side} { type mark . icmp_type : verdict; counter; }
+  map icmp6_${side} { type mark . icmpv6_type : verdict; counter; }
+  map proto_${side} { type mark . inet_proto : verdict; counter; }
+  map all_${side} { type mark : verdict; counter; }
 `;
 }
 
-function judge(side: 'in' | 'out'): string {
-  const peer = side === 'in' ? 'saddr' : 'daddr';
+function hostMaps(): string {
+  return SHARDS.map(
+    (shard) => `
+  map host4_${shard} { type ipv4_addr : mark; }
+  map host6_${shard} { type ipv6_addr : mark; }`,
+  ).join('');
+}
+
+type Peer = 'saddr' | 'daddr';
+
+function identityOf(peer: Peer): string {
+  const jumps = (family: 4 | 6, zero: string): string =>
+    SHARDS.map((shard) => `${zero}${shard.toString(family === 4 ? 10 : 16)} : jump ${peer}${family}_${shard}`).join(
+      ', ',
+    );
+  const last = SHARDS.length - 1;
   return `
-  chain class_of_${side} {
+    meta mark set meta nfproto map @world
+    meta mark set ip ${peer} map @cidr4
+    meta mark set ip6 ${peer} map @cidr6
+    ip ${peer} & 0.0.0.${last} vmap { ${jumps(4, '0.0.0.')} }
+    ip6 ${peer} & ::${last.toString(16)} vmap { ${jumps(6, '::')} }`;
+}
+
+function shardChains(peer: Peer): string {
+  return SHARDS.map(
+    (shard) => `
+  chain ${peer}4_${shard} {
+    meta mark set ip ${peer} map @host4_${shard}
+  }
+  chain ${peer}6_${shard} {
+    meta mark set ip6 ${peer} map @host6_${shard}
+  }`,
+  ).join('');
+}
+
+function verdictOf(side: Side, port: 'dport' | 'sport'): string {
+  const icmp = `
+    meta nfproto ipv4 meta mark . icmp type vmap @icmp4_${side}
+    meta nfproto ipv6 meta mark . icmpv6 type vmap @icmp6_${side}`;
+  return `
     meta mark set meta mark map @class_${side}
     meta mark < ${CLASS_BIT} meta mark set ${UNKNOWN_CLASS}
-    meta l4proto { 6, 17, 132 } meta mark . meta l4proto . th dport vmap @port_${side}
-    meta l4proto { 6, 17, 132 } meta mark . meta l4proto . th dport vmap @range_${side}
-    meta nfproto ipv4 meta mark . icmp type vmap @icmp4_${side}
-    meta nfproto ipv6 meta mark . icmpv6 type vmap @icmp6_${side}
+    meta l4proto { 6, 17, 132 } meta mark . meta l4proto . th ${port} vmap @port_${side}
+    meta l4proto { 6, 17, 132 } meta mark . meta l4proto . th ${port} vmap @range_${side}${port === 'dport' ? icmp : ''}
     meta mark . meta l4proto vmap @proto_${side}
     meta mark vmap @all_${side}
     counter name denied_${side}
     meta nfproto vmap @miss
-    drop
-  }
-  chain judge_${side} {
-    meta mark set meta nfproto map @world
-    meta mark set ip ${peer} map @cidr4
-    meta mark set ip ${peer} map @host4
-    meta mark set ip6 ${peer} map @cidr6
-    meta mark set ip6 ${peer} map @host6
-    jump class_of_${side}
-  }
-  chain marked_${side} {
-    update @kept { ct id : meta mark }
-    jump judge_${side}
-    ct label set ${side === 'in' ? LABEL.ingress : LABEL.egress}
-    meta mark set 0
-    meta mark set ct id map @kept
-  }
-  chain new_${side} {
-    meta mark != 0 goto marked_${side}
-    jump judge_${side}
-    ct label set ${side === 'in' ? LABEL.ingress : LABEL.egress}
-    meta mark set 0
-  }
-`;
+    drop`;
 }
 
-const NEIGHBOURS = 'icmpv6 type { 130, 131, 132, 133, 134, 135, 136, 143 } accept';
-
-// Chains without a hook: they judge nothing until the base chains lead here, so a half-loaded table is harmless.
-const CHAINS = `${judge('in')}${judge('out')}
-  chain from_overlay {
-    ct label ${LABEL.withdrawn} counter name cut drop
-    ct state established,related meta mark set 0 accept
-    ct state invalid drop
-    ${NEIGHBOURS}
-    meta l4proto . th dport @failsafe_in meta mark set 0 accept
-    meta mark { 1, 2, 6, 7, 9, 10 } meta mark set 0
-    meta mark >= 0x1000000 meta mark set 0
-    meta mark 0 goto new_in
-    jump class_of_in
-    ct label set ${LABEL.overlay}
-    ct label set ${LABEL.ingress}
+/** The mark is our scratch space while a packet is judged; a foreign one is put aside and given back. */
+function keepingMark(name: string, judge: string, after: string): string {
+  return `
+  chain marked_${name} {
+    delete @kept { ct id : meta mark }
+    add @kept { ct id : meta mark }
+    jump ${judge}
     meta mark set 0
+    meta mark set ct id map @kept
+    delete @kept { ct id : meta mark }
+    ${after}
+  }
+  chain ${name} {
+    meta mark != 0 goto marked_${name}
+    jump ${judge}
+    meta mark set 0
+    ${after}
+  }`;
+}
+
+function judgement(side: Side): string {
+  const [peer, other] = side === 'in' ? (['saddr', 'out'] as const) : (['daddr', 'in'] as const);
+  const labels = [LABEL.passed, ...(side === 'in' ? [LABEL.ingress] : [LABEL.passedOut, LABEL.egress])];
+  return `
+  chain class_of_${side} {${verdictOf(side, 'dport')}
+  }
+  chain judge_${side} {${identityOf(peer)}
+    goto class_of_${side}
+  }
+  chain judge_answer_${side} {${identityOf(peer)}
+    ${verdictOf(other, 'sport').trim()}
+  }
+  chain passed_${side} {
+    ${labels.map((bit) => `ct label set ${bit}`).join(' ')}
     accept
   }
-  chain outer {
-    ip saddr @nodes4 meta mark set @th,96,32 >> 8 accept
-    ip6 saddr @nodes6 meta mark set @th,96,32 >> 8 accept
+${keepingMark(`new_${side}`, `judge_${side}`, `goto passed_${side}`)}
+${keepingMark(`judged_answer_${side}`, `judge_answer_${side}`, 'accept')}
+  chain answer_${side} {
+    meta l4proto { 1, 58 } accept
+    meta l4proto . th sport @failsafe_${other} accept
+    ${side === 'in' ? stores('saddr', 'sport', 'accept') : ''}
+    goto judged_answer_${side}
+  }`;
+}
+
+function stores(address: 'saddr' | 'daddr', port: 'sport' | 'dport', verdict: string): string {
+  return `meta l4proto 6 ip ${address} . th ${port} @stores4 ${verdict}
+    meta l4proto 6 ip6 ${address} . th ${port} @stores6 ${verdict}`;
+}
+
+/** An error about a connection belongs to the connection; a connection that a helper expected is one of its own. */
+const RELATED = `ct state related meta l4proto { 1, 58 } accept
+    ct state related ct label set ${LABEL.passed} ct label set ${LABEL.passedOut} accept`;
+
+const NEIGHBOURS = `icmpv6 type { 130, 131, 132, 133, 134, 135, 136, 143 } accept`;
+const TOO_BIG = `icmp type destination-unreachable icmp code 4 accept
+    icmpv6 type packet-too-big accept`;
+
+// Chains without a hook: they judge nothing until the base chains lead here.
+const CHAINS = `${shardChains('saddr')}${shardChains('daddr')}${judgement('in')}${judgement('out')}
+  chain outer_in {
+    ip saddr @nodes4 accept
+    ip6 saddr @nodes6 accept
     counter name denied_in drop
   }
+  chain outer_out {
+    ct state untracked ip daddr @nodes4 accept
+    ct state untracked ip6 daddr @nodes6 accept
+    ip daddr @nodes4 counter name denied_out drop
+    ip6 daddr @nodes6 counter name denied_out drop
+  }
   chain entering {
-    iifname @overlay goto from_overlay
-    iifname != @external accept
-    udp dport @tunnel goto outer
-    ct label ${LABEL.withdrawn} counter name cut drop
-    ct state established,related accept
-    ct state invalid drop
+    udp dport @tunnel goto outer_in
+    ct label ${LABEL.withdrawn} counter name denied_in drop
+    ${RELATED}
     ${NEIGHBOURS}
-    icmp type destination-unreachable icmp code 4 accept
-    udp sport 67 udp dport 68 accept
-    udp sport 547 udp dport 546 accept
-    meta l4proto . th dport @failsafe_in accept
+    ${TOO_BIG}
+    ct direction reply goto answer_in
+    udp sport 67 udp dport 68 goto passed_in
+    udp sport 547 udp dport 546 goto passed_in
+    meta l4proto . th dport @failsafe_in goto passed_in
     goto new_in
   }
   chain leaving {
-    ct label ${LABEL.withdrawn} counter name cut drop
-    ct state established,related accept
+    udp dport @tunnel jump outer_out
+    ct label ${LABEL.withdrawn} counter name denied_out drop
+    ${RELATED}
     ${NEIGHBOURS}
-    oifname @external ip daddr @nodes4 udp dport @tunnel accept
-    oifname @external ip6 daddr @nodes6 udp dport @tunnel accept
-    ct state invalid drop
-    icmp type destination-unreachable icmp code 4 accept
-    udp sport 68 udp dport 67 accept
-    udp sport 546 udp dport 547 accept
-    meta l4proto . th dport @failsafe_out accept
-    meta l4proto 6 ip daddr . th dport @stores4 accept
-    meta l4proto 6 ip6 daddr . th dport @stores6 accept
+    ${TOO_BIG}
+    ct direction reply goto answer_out
+    udp sport 68 udp dport 67 goto passed_out
+    udp sport 546 udp dport 547 goto passed_out
+    meta l4proto . th dport @failsafe_out goto passed_out
+    ${stores('daddr', 'dport', 'goto passed_out')}
     goto new_out
-  }
-  chain untracked {
-    iifname @external udp dport @tunnel ip saddr @nodes4 notrack
-    iifname @external udp dport @tunnel ip6 saddr @nodes6 notrack
-  }
-  chain untracked_out {
-    udp dport @tunnel ip daddr @nodes4 notrack
-    udp dport @tunnel ip6 daddr @nodes6 notrack
   }
 `;
 
+// A packet that leaves may have got `passed` a moment ago, when it entered: only an earlier packet can have got it when
+// the connection is established.
 const HOOKS = `
-  chain raw_enter {
-    type filter hook prerouting priority -300; policy accept;
-    jump untracked
-  }
-  chain raw_output {
-    type filter hook output priority -300; policy accept;
-    jump untracked_out
-  }
   chain enter {
     type filter hook prerouting priority -160; policy accept;
-    jump entering
+    ct label ${LABEL.passed} accept
+    iifname @external goto entering
   }
   chain leave {
     type filter hook postrouting priority 310; policy accept;
-    oifname @external jump leaving
-    oifname @overlay jump leaving
+    ct state established ct label ${LABEL.passed} accept
+    ct label ${LABEL.passedOut} accept
+    oifname @external goto leaving
   }
 `;
 
-const BASE_CHAINS = ['raw_enter', 'raw_output', 'enter', 'leave'];
+/** Maps, sets and counters; nothing happens to those that are there. */
+export function mapsText(): string {
+  return `table inet ${TABLE} {\n${MAPS}}\n`;
+}
 
-/** How many rules the text makes: fewer or more in the kernel were not left by us. */
-export const RULE_COUNT = (CHAINS + HOOKS)
-  .split('\n')
-  .filter((line) => line.startsWith('    ') && !line.trim().startsWith('type filter')).length;
+/** All chains, in one transaction: from here on packets are judged. `present` are the chains in the kernel. */
+export function rulesText(options: { overlay: boolean; present: readonly string[] }): string {
+  const text = `table inet ${TABLE} {\n${CHAINS}${options.overlay ? OVERLAY_CHAINS : ''}${HOOKS}${options.overlay ? OVERLAY_HOOKS : ''}}\n`;
+  const ours = new Set([...text.matchAll(/^ {2}chain (\w+)/gm)].map(([, name]) => name));
+  const stale = options.present.filter((chain) => chain !== ARRIVAL_CHAIN);
+  return [
+    ...stale.map((chain) => `flush chain inet ${TABLE} ${chain}\n`),
+    ...stale.filter((chain) => !ours.has(chain)).map((chain) => `delete chain inet ${TABLE} ${chain}\n`),
+    text,
+  ].join('');
+}
 
-/** Names the text of this version; an empty chain of this name tells that the table has it. */
-export const STAMP = `stamp_${createHash('sha256')
-  .update(MAPS + CHAINS + HOOKS)
+/** Names the text of this version. */
+const VERSION = createHash('sha256')
+  .update(MAPS + CHAINS + HOOKS + OVERLAY_CHAINS + OVERLAY_HOOKS)
   .digest('hex')
-  .slice(0, 16)}`;
+  .slice(0, 16);
 
-/** Maps, sets and chains, judging nothing yet. */
-export function skeletonText(): string {
-  return `table inet ${TABLE} {\n${MAPS}${CHAINS}}\n`;
+/** An empty chain of this name tells which text the rules came from and what they looked like in the kernel then. */
+export function stampOf(options: { overlay: boolean; digest: string }): string {
+  return `${STAMP_PREFIX}${VERSION}_${options.overlay ? 'overlay' : 'plain'}_${options.digest}`;
 }
 
-/** The base chains and the stamp: from here on packets are judged. */
-export function hooksText(): string {
-  return `table inet ${TABLE} {\n${HOOKS}\n  chain ${STAMP} { }\n}\n`;
-}
+export const STAMP_PREFIX = 'stamp_';
 
-/** Replaces the rules of another version in one transaction; maps and what they hold stay. */
-export function replacementText(present: readonly string[]): string {
-  const gone = present.map((chain) => `flush chain inet ${TABLE} ${chain}\n`);
-  const stale = present
-    .filter((chain) => chain.startsWith('stamp_'))
-    .map((chain) => `delete chain inet ${TABLE} ${chain}\n`);
-  return [...gone, ...stale, skeletonText(), hooksText()].join('');
+export function stampText(stamp: string): string {
+  return `add chain inet ${TABLE} ${stamp}\n`;
 }
 
 /** Takes the whole table away; no error if there is none. */
@@ -205,11 +254,14 @@ export function removalText(): string {
   return `add table inet ${TABLE}\ndelete table inet ${TABLE}\n`;
 }
 
-/** Frames that the overlay brings have a foreign destination address: without this they are dropped on arrival. */
-export function arrivalText(device: string): string {
-  return `table inet ${TABLE} { chain arrive { type filter hook ingress device "${device}" priority 0; policy accept; meta pkttype set host; }; }\n`;
-}
+/** Bound to a device, so it comes and goes with the device. */
+export const ARRIVAL_CHAIN = 'arrive';
 
-export function isHooked(chains: readonly string[]): boolean {
-  return BASE_CHAINS.every((chain) => chains.includes(chain)) && chains.includes(STAMP);
+/** Frames that the overlay brings have a foreign destination address: without this they are dropped on arrival. */
+export function arrivalText(options: { device: string | undefined; present: boolean }): string {
+  const gone = options.present ? `delete chain inet ${TABLE} ${ARRIVAL_CHAIN}\n` : '';
+  if (options.device === undefined) return gone;
+  const rule = `type filter hook ingress device "${options.device}" priority 0; policy accept; meta pkttype set host;`;
+  const flush = options.present ? `flush chain inet ${TABLE} ${ARRIVAL_CHAIN}\n` : '';
+  return `${flush}${gone}table inet ${TABLE} { chain ${ARRIVAL_CHAIN} { ${rule} }; }\n`;
 }

@@ -1,0 +1,95 @@
+import { parseIpv6 } from '../../core/ip.ts';
+import type { DesiredChanges, DesiredState } from '../desired.ts';
+import type { HostWriter } from './addresses.ts';
+import type { ElementBatch } from './elements.ts';
+import type { HeldState } from './held.ts';
+import { borderElements, type FlatPrefixes, flatPrefixes, rangeElements } from './keys.ts';
+import type { TableWatch } from './watch.ts';
+
+/** Above this a change set goes in ordered parts, each correct by itself: the kernel takes each while we wait for it. */
+const PART_BYTES = 512 << 10;
+
+export interface Writing {
+  readonly desired: DesiredState;
+  readonly changes: DesiredChanges;
+  readonly batch: ElementBatch;
+  readonly watch: TableWatch;
+  /** Puts the rules in force; runs between policy and addresses. */
+  readonly close: (() => Promise<void>) | undefined;
+}
+
+/**
+ * Brings the elements of all maps from what is held to what is desired. Policy and border first, addresses behind, and last
+ * what is out of use: an address never leads to an identity, or an identity to a class, that is not there yet.
+ */
+export class ElementWriter {
+  readonly #held: HeldState;
+  #audit: boolean | undefined;
+  prefixes: FlatPrefixes = { v4: [], v6: [] };
+
+  constructor(held: HeldState) {
+    this.#held = held;
+  }
+
+  async write(writing: Writing): Promise<void> {
+    const { desired, changes, batch, watch, close } = writing;
+    const everything = changes.everything === true || this.#audit !== desired.border.audit;
+    this.#audit = desired.border.audit;
+    const leave = this.#writePolicy(writing, everything);
+    if (everything || changes.border === true || changes.overlay === true) {
+      for (const [name, elements] of borderElements(desired)) this.#held.sets.get(name)?.become(elements, batch);
+    }
+    if (everything || changes.prefixes === true) {
+      this.prefixes = flatPrefixes(desired.addresses.prefixes());
+      this.#held.sets.get('cidr4')?.become(rangeElements(this.prefixes.v4, 1), batch);
+      this.#held.sets.get('cidr6')?.become(rangeElements(this.prefixes.v6, 4), batch);
+    }
+    if (batch.size > PART_BYTES) await watch.deafen();
+    if (close !== undefined) {
+      await send(batch, watch);
+      await close();
+    }
+    await this.#writeAddresses(writing, async () => {
+      if (batch.size < PART_BYTES) return;
+      await watch.deafen();
+      await send(batch, watch);
+    });
+    for (const rest of leave) rest();
+    await send(batch, watch);
+  }
+
+  #writePolicy({ desired, changes, batch }: Writing, everything: boolean): (() => void)[] {
+    const leave: (() => void)[] = [];
+    for (const [side, direction] of [
+      ['in', 'ingress'],
+      ['out', 'egress'],
+    ] as const) {
+      const changed = everything ? undefined : changes[direction];
+      if (!everything && changed === undefined) continue;
+      const options = { changes: changed, audit: desired.border.audit };
+      leave.push(this.#held.classes[side].become(desired[direction], options, batch));
+    }
+    return leave;
+  }
+
+  async #writeAddresses({ desired, changes, batch }: Writing, pause: HostWriter['pause']): Promise<void> {
+    const { hosts4, hosts6 } = desired.addresses;
+    const writer = { batch, pause };
+    if (changes.everything === true) {
+      await this.#held.hosts4.become(hosts4, writer);
+      await this.#held.hosts6.become(hosts6, writer);
+      return;
+    }
+    await this.#held.hosts4.putSome(
+      [...(changes.hosts4 ?? [])].map((word) => [word >>> 0]),
+      hosts4,
+      writer,
+    );
+    const keys = [...(changes.hosts6 ?? [])].map(parseIpv6).filter((key) => key !== undefined);
+    await this.#held.hosts6.putSome(keys, hosts6, writer);
+  }
+}
+
+async function send(batch: ElementBatch, watch: TableWatch): Promise<void> {
+  if (await batch.send()) watch.wrote();
+}
