@@ -1,104 +1,222 @@
-import type { NumericIdentity } from '../core/identity.ts';
-import type { Address, Prefix } from '../core/ip.ts';
+import { LOCAL_SCOPE, type NumericIdentity, REMOTE_NODE_SCOPE } from '../core/identity.ts';
+import type { Address } from '../core/ip.ts';
 import type { LabelSet } from '../core/labels.ts';
-import type { Direction, PolicyChanges, Protocol, ResolvedPolicy, RuleRef, Verdict } from './result.ts';
-import type { Rule } from './rule.ts';
+import { describeEffect, type PolicyEffect } from './effect.ts';
+import { type Explanation, explainFlow, type Flow } from './explain.ts';
+import { type ActiveDirection, buildActive, neededFrom, type Subject, selects } from './resolve/active.ts';
+import { type CidrGroup, CidrGroups } from './resolve/cidr-groups.ts';
+import { Direction } from './resolve/direction.ts';
+import { IdentityTable } from './resolve/identities.ts';
+import { NamedPorts, type NamedPortValue } from './resolve/named-ports.ts';
+import { NameTable } from './resolve/names.ts';
+import type { PeerSet } from './resolve/peers.ts';
+import { PrefixTable } from './resolve/prefixes.ts';
+import type { PolicyChanges, ResolvedPolicy } from './result.ts';
+import type { Entry, Rule } from './rule.ts';
 import type { PolicySettings } from './settings.ts';
 
-/** A port name that an endpoint offers. */
-export interface NamedPortValue {
-  readonly name: string;
-  readonly protocol: 6 | 17 | 132;
-  readonly port: number;
-}
-
-export interface CidrGroup {
-  readonly labels: LabelSet;
-  readonly prefixes: readonly Prefix[];
-}
-
-/** What one policy does at present. */
-export interface PolicyEffect {
-  /** Some of its rules select this machine. */
-  readonly selecting: boolean;
-  /** Directions that its selecting rules enforce. */
-  readonly directions: readonly Direction[];
-  /** What is held back, or points to something unknown; with path and line. */
-  readonly messages: readonly string[];
-}
-
-/** One flow, worked out from the rules themselves rather than from the rows. */
-export interface Explanation {
-  readonly verdict: Verdict;
-  /** The denial is reported, not applied. */
-  readonly audit: boolean;
-  readonly reason:
-    | 'not-enforced'
-    | 'denied-by-rule'
-    | 'allowed-by-rule'
-    | 'no-default-deny'
-    | 'default-deny'
-    | 'needs-authentication';
-  /** The rules that decide; those that ask for default deny when nothing matched. */
-  readonly rules: readonly RuleRef[];
-}
+export type { PolicyEffect } from './effect.ts';
+export type { Explanation, Flow } from './explain.ts';
+export type { CidrGroup } from './resolve/cidr-groups.ts';
+export type { NamedPortValue } from './resolve/named-ports.ts';
+export type { PolicySettings } from './settings.ts';
 
 /**
  * The policy of one machine, pure: facts go in, in any order and as often as one likes; `resolved` follows from the
- * facts that are present. Setters only note what changed; the work is done when the outcome is looked at.
+ * facts that are present. Setters only note what changed; the work is done when the outcome is looked at, and costs what
+ * the change touches. Numbers of classes and of prefixes depend on history, nothing else does.
  */
 export class PolicyModel {
+  #settings: PolicySettings;
+  #subject: Subject | undefined;
+  #revision = 1;
+  readonly #identities = new IdentityTable();
+  readonly #policies = new Map<string, readonly Rule[]>();
+  readonly #groups = new CidrGroups();
+  readonly #names = new NameTable();
+  readonly #prefixes = new PrefixTable();
+  /** Numbers of the local scope that were given from outside. */
+  readonly #foreign = new Set<NumericIdentity>();
+  readonly #compiled = new Map<Entry, PeerSet>();
+  readonly #ingress: Direction;
+  readonly #egress: Direction;
+  #rulesChanged = true;
+  #peersChanged = false;
+  #prefixesChanged = false;
+  #resolved: ResolvedPolicy | undefined;
+  #changedPrefixes = new Set<string>();
+
   constructor(settings: PolicySettings) {
-    void settings;
+    this.#settings = settings;
+    this.#identities.dualStack = settings.dualStack;
+    this.#ingress = new Direction(this.#active('ingress', []), this.#identities);
+    this.#egress = new Direction(this.#active('egress', []), this.#identities);
+    for (const [id] of this.#identities.all()) this.#identities.changed.add(id);
   }
 
-  configure(_settings: PolicySettings): void {}
+  configure(settings: PolicySettings): void {
+    this.#settings = settings;
+    this.#identities.setDualStack(settings.dualStack);
+    this.#peersChanged = true;
+    this.#prefixesChanged = true;
+    this.#touchRules();
+  }
 
   /** Labels of this machine and the port names that it offers; undefined while it is not registered: nothing is enforced. */
-  setSubject(_labels: LabelSet | undefined, _namedPorts: readonly NamedPortValue[] = []): void {}
-
-  /** Replaces labels; reserved identities are known from the start and may be given other labels. */
-  setIdentity(_id: NumericIdentity, _labels: LabelSet): void {}
-
-  /** A reserved identity gets its usual labels back. */
-  removeIdentity(_id: NumericIdentity): void {}
-
-  /** Port names that endpoints with this identity offer, for egress. Survives `removeIdentity`; an empty list removes. */
-  setNamedPorts(_id: NumericIdentity, _ports: readonly NamedPortValue[]): void {}
-
-  /** Replaces all rules of one resource in one step; undefined removes them. */
-  setPolicies(_key: string, _rules: readonly Rule[] | undefined): void {}
-
-  setCidrGroup(_name: string, _group: CidrGroup | undefined): void {}
-
-  /** The addresses that a DNS name has at present, for `toFQDNs`; an empty list removes. */
-  setNames(_name: string, _addresses: readonly Address[]): void {}
-
-  /** Looks at the present facts; cheap when nothing changed. */
-  get resolved(): ResolvedPolicy {
-    throw new Error('in progress');
+  setSubject(labels: LabelSet | undefined, namedPorts: readonly NamedPortValue[] = []): void {
+    const subject = labels === undefined ? undefined : { labels, namedPorts: new NamedPorts(namedPorts) };
+    if (sameSubject(this.#subject, subject)) return;
+    this.#subject = subject;
+    this.#touchRules();
   }
 
-  /** What changed since the last drain. */
+  /** Replaces labels; reserved identities are known from the start and may be given other labels. */
+  setIdentity(id: NumericIdentity, labels: LabelSet): void {
+    if (isLocal(id) && !this.#foreign.has(id)) {
+      // Our own prefix under this number has to take another one.
+      this.#foreign.add(id);
+      this.#prefixesChanged = true;
+    }
+    this.#identities.set(id, labels);
+  }
+
+  /** A reserved identity gets its usual labels back. */
+  removeIdentity(id: NumericIdentity): void {
+    if (isLocal(id) && !this.#foreign.delete(id)) return;
+    this.#identities.set(id, undefined);
+  }
+
+  /** Port names that endpoints with this identity offer, for egress. Survives `removeIdentity`; an empty list removes. */
+  setNamedPorts(id: NumericIdentity, ports: readonly NamedPortValue[]): void {
+    this.#identities.setNamedPorts(id, ports);
+  }
+
+  /** Replaces all rules of one resource in one step; undefined removes them. */
+  setPolicies(key: string, rules: readonly Rule[] | undefined): void {
+    const before = this.#policies.get(key);
+    if (before === rules) return;
+    for (const entry of entriesOf(before ?? [])) this.#compiled.delete(entry);
+    if (rules === undefined) this.#policies.delete(key);
+    else this.#policies.set(key, rules);
+    this.#revision++;
+    this.#touchRules();
+  }
+
+  /** Changes take effect on all policies that name the group. */
+  setCidrGroup(name: string, group: CidrGroup | undefined): void {
+    if (this.#groups.get(name) === group) return;
+    this.#groups.set(name, group);
+    this.#peersChanged = true;
+    this.#revision++;
+    this.#touchRules();
+  }
+
+  /** The addresses that a DNS name has at present, for `toFQDNs`; an empty list removes. */
+  setNames(name: string, addresses: readonly Address[]): void {
+    if (this.#names.set(name, addresses)) this.#prefixesChanged = true;
+  }
+
+  /** Looks at the present facts; cheap when nothing changed. Its directions are views of the present state. */
+  get resolved(): ResolvedPolicy {
+    this.#settle();
+    this.#resolved ??= {
+      revision: this.#revision,
+      ingress: this.#ingress.view(),
+      egress: this.#egress.view(),
+      prefixes: this.#prefixes.byText,
+    };
+    return this.#resolved;
+  }
+
+  /** What changed since the last drain; at first, everything that is not empty. */
   drainChanges(): PolicyChanges {
-    throw new Error('in progress');
+    this.#settle();
+    const prefixes = this.#changedPrefixes;
+    this.#changedPrefixes = new Set();
+    return { ingress: this.#ingress.drain(), egress: this.#egress.drain(), prefixes };
   }
 
   /** Labels of an identity, of the model's own prefixes too. */
-  labelsOf(_id: NumericIdentity): LabelSet | undefined {
-    return undefined;
+  labelsOf(id: NumericIdentity): LabelSet | undefined {
+    this.#settle();
+    return this.#identities.labelsOf(id);
   }
 
-  effectOf(_key: string): PolicyEffect {
-    throw new Error('in progress');
+  /** What one policy does at present; for an unknown key, nothing. */
+  effectOf(key: string): PolicyEffect {
+    return describeEffect(this.#policies.get(key) ?? [], {
+      subject: this.#subject,
+      groups: this.#groups,
+      settings: this.#settings,
+    });
   }
 
-  explain(_flow: {
-    direction: Direction;
-    identity: NumericIdentity;
-    protocol: Protocol | number;
-    port: number;
-  }): Explanation {
-    throw new Error('in progress');
+  /** One flow, worked out from the entries rather than from the rows. */
+  explain(flow: Flow): Explanation {
+    this.#settle();
+    const direction = flow.direction === 'ingress' ? this.#ingress : this.#egress;
+    return explainFlow(flow, direction.active, direction.contributionsFor(flow.identity));
   }
+
+  #touchRules(): void {
+    this.#rulesChanged = true;
+  }
+
+  #active(direction: 'ingress' | 'egress', rules: readonly Rule[]): ActiveDirection {
+    const context = { settings: this.#settings, groups: this.#groups };
+    return buildActive(direction, { subject: this.#subject, rules, context, compiled: this.#compiled });
+  }
+
+  #settle(): void {
+    const changed = this.#identities.changed;
+    if (!this.#rulesChanged && !this.#prefixesChanged && changed.size === 0) return;
+    let ingress = this.#ingress.active;
+    let egress = this.#egress.active;
+    if (this.#rulesChanged) {
+      if (this.#peersChanged) this.#compiled.clear();
+      const rules = this.#selectingRules();
+      ingress = this.#active('ingress', rules);
+      egress = this.#active('egress', rules);
+    }
+    if (this.#rulesChanged || this.#prefixesChanged) this.#settlePrefixes([ingress, egress]);
+    this.#ingress.become(ingress, changed);
+    this.#egress.become(egress, changed);
+    changed.clear();
+    this.#rulesChanged = false;
+    this.#peersChanged = false;
+    this.#prefixesChanged = false;
+    this.#resolved = undefined;
+  }
+
+  #selectingRules(): Rule[] {
+    const labels = this.#subject?.labels;
+    if (labels === undefined) return [];
+    // In one order whatever the order of the calls, so that the outcome is the same to the last reference.
+    return [...this.#policies.keys()]
+      .sort()
+      .flatMap((key) => (this.#policies.get(key) ?? []).filter((rule) => selects(rule, labels)));
+  }
+
+  #settlePrefixes(directions: readonly ActiveDirection[]): void {
+    const { prefixes, fqdns } = neededFrom(directions);
+    this.#names.use(fqdns);
+    const wanted = { prefixes, names: this.#names, dualStack: this.#settings.dualStack };
+    const changes = this.#prefixes.become(wanted, (id) => this.#foreign.has(id));
+    for (const text of changes.texts) this.#changedPrefixes.add(text);
+    for (const [id, labels] of changes.identities) this.#identities.set(id, labels);
+  }
+}
+
+function isLocal(id: NumericIdentity): boolean {
+  return id >= LOCAL_SCOPE && id < REMOTE_NODE_SCOPE;
+}
+
+function entriesOf(rules: readonly Rule[]): Entry[] {
+  return rules.flatMap(({ ingress, egress }) => [ingress, egress].flatMap(({ allow, deny }) => [...allow, ...deny]));
+}
+
+function sameSubject(a: Subject | undefined, b: Subject | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  const text = ({ labels }: Subject): string => labels.map((label) => label.text).join(';');
+  return text(a) === text(b) && a.namedPorts.equals(b.namedPorts);
 }

@@ -1,0 +1,101 @@
+import { type Address, formatAddress } from '../../core/ip.ts';
+import type { FqdnItem } from '../rule.ts';
+
+/** DNS names (specification 7.10): which FQDN selectors match a name. Linear in its input, whatever the pattern. */
+export function normalName(name: string): string {
+  return name.trim().toLowerCase().replace(/\.$/, '');
+}
+
+const LABEL = /^[-a-z0-9_]+$/;
+
+/** Both in normal form. `*` never crosses a dot; alone it is every name; `**.` in front is one or more whole labels. */
+export function fqdnMatches(item: FqdnItem, name: string): boolean {
+  if (item.name !== undefined) return item.name === name;
+  const pattern = item.pattern ?? '';
+  const labels = name === '' ? [] : name.split('.');
+  if (pattern === '*') return labels.every((label) => LABEL.test(label));
+  const deep = pattern.startsWith('**.');
+  const globs = (deep ? pattern.slice(3) : pattern).split('.');
+  const extra = labels.length - globs.length;
+  if (deep ? extra < 1 : extra !== 0) return false;
+  if (!labels.slice(0, extra).every((label) => LABEL.test(label))) return false;
+  return globs.every((glob, index) => globMatches(glob, labels[extra + index] ?? ''));
+}
+
+/** One label; `*` is zero or more of the characters of a label. Greedy with one point of return. */
+function globMatches(glob: string, label: string): boolean {
+  if (!glob.includes('*')) return glob === label;
+  if (!LABEL.test(label) && label !== '') return false;
+  let g = 0;
+  let back = -1;
+  let from = 0;
+  for (let i = 0; i < label.length; ) {
+    if (g < glob.length && glob[g] === '*') {
+      back = g++;
+      from = i;
+    } else if (g < glob.length && glob[g] === label[i]) {
+      g++;
+      i++;
+    } else if (back >= 0) {
+      g = back + 1;
+      i = ++from;
+    } else return false;
+  }
+  while (glob[g] === '*') g++;
+  return g === glob.length;
+}
+
+/** What is known of DNS, and the selectors that someone uses. Tells the selectors that hold for each address. */
+export class NameTable {
+  readonly #names = new Map<string, readonly Address[]>();
+  #items: ReadonlyMap<string, FqdnItem> = new Map();
+  #itemsKey = '';
+  /** Texts of the selectors that match a name; dropped when the selectors change. */
+  readonly #matching = new Map<string, readonly string[]>();
+
+  /** Returns whether anything changed. */
+  set(name: string, addresses: readonly Address[]): boolean {
+    const normal = normalName(name);
+    const text = (list: readonly Address[] | undefined): string => (list ?? []).map(formatAddress).sort().join(' ');
+    if (text(this.#names.get(normal)) === text(addresses)) return false;
+    if (addresses.length === 0) {
+      this.#names.delete(normal);
+      this.#matching.delete(normal);
+    } else this.#names.set(normal, [...addresses]);
+    return true;
+  }
+
+  /** Selectors by their text. */
+  use(items: ReadonlyMap<string, FqdnItem>): void {
+    const key = [...items.keys()].sort().join('\n');
+    if (key === this.#itemsKey) return;
+    this.#items = items;
+    this.#itemsKey = key;
+    this.#matching.clear();
+  }
+
+  /** Addresses that some selector holds for, with the texts of those selectors. */
+  addresses(): Map<string, { readonly address: Address; readonly texts: Set<string> }> {
+    const result = new Map<string, { address: Address; texts: Set<string> }>();
+    if (this.#items.size === 0) return result;
+    for (const [name, addresses] of this.#names) {
+      const texts = this.#textsOf(name);
+      if (texts.length === 0) continue;
+      for (const address of addresses) {
+        const key = formatAddress(address);
+        const known = result.get(key) ?? { address, texts: new Set<string>() };
+        for (const text of texts) known.texts.add(text);
+        result.set(key, known);
+      }
+    }
+    return result;
+  }
+
+  #textsOf(name: string): readonly string[] {
+    const known = this.#matching.get(name);
+    if (known !== undefined) return known;
+    const texts = [...this.#items].filter(([, item]) => fqdnMatches(item, name)).map(([text]) => text);
+    this.#matching.set(name, texts);
+    return texts;
+  }
+}

@@ -1,0 +1,166 @@
+import { type PolicyRow, PROTOCOL, type Protocol, type RuleRef } from '../result.ts';
+import { type Contribution, refsOf } from './contribution.ts';
+import { type Decision, decide, type Match, type Outcome } from './decision.ts';
+
+/**
+ * The rows of a class. Per protocol the port line is cut where an entry begins or ends, each piece is decided, equal
+ * neighbors are joined, and the fewest rows are chosen that a look-up by exact port, range, protocol, any reads back:
+ *
+ *     decided   | none | allow    |deny| allow      | none |
+ *     rows             [ allow  80-444              ]          one range ...
+ *                                 [443]                        ... with an exact port in it
+ */
+export interface RowsInput {
+  readonly contributions: readonly Contribution[];
+  /** The rules that ask for default deny, when only audited policies do. */
+  readonly auditedMiss: readonly RuleRef[] | undefined;
+}
+
+interface Piece {
+  readonly first: number;
+  last: number;
+  readonly outcome: Outcome;
+  readonly by: Set<Contribution>;
+}
+
+interface Span extends Match {
+  readonly first: number;
+  readonly last: number;
+}
+
+const LAST = 65535;
+
+export function computeRows(input: RowsInput): PolicyRow[] {
+  const any: Match[] = [];
+  const byProtocol = new Map<Protocol, Span[]>();
+  for (const contribution of input.contributions) {
+    if (contribution.ranges === undefined) any.push({ contribution, width: Number.POSITIVE_INFINITY });
+    for (const { protocol, first, last } of contribution.ranges ?? []) {
+      const spans = byProtocol.get(protocol) ?? [];
+      byProtocol.set(protocol, spans);
+      spans.push({ contribution, first, last, width: last - first + 1 });
+    }
+  }
+  const base = decide(any, input.auditedMiss !== undefined);
+  const rows = [...rowsOf(PROTOCOL.any, [piece(0, LAST, base)], 'none', input)];
+  // Whatever else matches, an unconditional denial stands.
+  if (base.outcome === 'deny') return rows;
+  for (const [protocol, spans] of [...byProtocol].sort(([a], [b]) => a - b)) {
+    rows.push(...rowsOf(protocol, decidePieces(spans, { any, base, input }), base.outcome, input));
+  }
+  return rows;
+}
+
+interface AnyProtocol {
+  readonly any: readonly Match[];
+  readonly base: Decision;
+  readonly input: RowsInput;
+}
+
+/** Covers the whole port line, neighbors differ. */
+function decidePieces(spans: readonly Span[], { any, base, input }: AnyProtocol): Piece[] {
+  const starts = [...spans].sort((a, b) => a.first - b.first);
+  const cuts = new Set<number>([0]);
+  for (const { first, last } of spans) cuts.add(first).add(last + 1);
+  const points = [...cuts].filter((point) => point <= LAST).sort((a, b) => a - b);
+  const pieces: Piece[] = [];
+  let open: Span[] = [];
+  let next = 0;
+  for (const [index, first] of points.entries()) {
+    if (open.length > 0) open = open.filter(({ last }) => last >= first);
+    for (; next < starts.length && (starts[next] as Span).first <= first; next++) open.push(starts[next] as Span);
+    const last = (points[index + 1] ?? LAST + 1) - 1;
+    const decision =
+      open.length === 0 || (base.outcome === 'allow' && open.every(onlyAllows))
+        ? base
+        : decide([...any, ...open], input.auditedMiss !== undefined);
+    const before = pieces.at(-1);
+    if (before?.outcome !== decision.outcome) pieces.push(piece(first, last, decision));
+    else {
+      before.last = last;
+      for (const each of decision.by) before.by.add(each);
+    }
+  }
+  return pieces;
+}
+
+/** What every port is allowed anyway, such an entry does not change. */
+function onlyAllows({ contribution }: Span): boolean {
+  return !contribution.deny && contribution.authentication === undefined;
+}
+
+function piece(first: number, last: number, { outcome, by }: Decision): Piece {
+  return { first, last, outcome, by: new Set(by) };
+}
+
+/** `under`: what a packet gets that no row of this protocol matches. */
+function rowsOf(protocol: Protocol, pieces: readonly Piece[], under: Outcome, input: RowsInput): PolicyRow[] {
+  const whole = cheapestWhole(pieces, under);
+  const shown = pieces.filter(({ outcome }) => outcome !== (whole ?? under));
+  const rows = protocol === PROTOCOL.icmp || protocol === PROTOCOL.icmpv6 ? shown : overlaid(shown);
+  if (whole !== undefined) {
+    const by = new Set(pieces.filter(({ outcome }) => outcome === whole).flatMap((each) => [...each.by]));
+    rows.push({ first: 0, last: LAST, outcome: whole, by });
+  }
+  return rows.flatMap((each) => toRow(protocol, each, input)).sort((a, b) => a.first - b.first || a.last - b.last);
+}
+
+/** A row for the whole protocol pays when fewer pieces differ from it; it cannot stand under pieces without a row. */
+function cheapestWhole(pieces: readonly Piece[], under: Outcome): Exclude<Outcome, 'none'> | undefined {
+  const differing = (from: Outcome): number => pieces.filter(({ outcome }) => outcome !== from).length;
+  let fewest = differing(under);
+  let best: Exclude<Outcome, 'none'> | undefined;
+  if (pieces.some(({ outcome }) => outcome === 'none')) return undefined;
+  for (const each of ['allow', 'deny', 'audited-deny'] as const) {
+    if (each === under || 1 + differing(each) >= fewest + (pieces.length === 1 ? 1 : 0)) continue;
+    fewest = 1 + differing(each);
+    best = each;
+  }
+  return best;
+}
+
+/** Joins the two sides of a single port into one range, with the port as a row of its own in it. */
+function overlaid(pieces: readonly Piece[]): Piece[] {
+  const rows: Piece[] = [];
+  for (let index = 0; index < pieces.length; ) {
+    const range = { ...(pieces[index++] as Piece) };
+    const by = new Set(range.by);
+    rows.push({ ...range, by });
+    const row = rows.at(-1) as Piece;
+    for (;;) {
+      const inner = pieces[index];
+      const after = pieces[index + 1];
+      if (inner === undefined || after === undefined || inner.first !== inner.last) break;
+      if (row.last + 1 !== inner.first || inner.last + 1 !== after.first || after.outcome !== row.outcome) break;
+      rows.push({ ...inner });
+      row.last = after.last;
+      for (const each of after.by) by.add(each);
+      index += 2;
+    }
+  }
+  return rows;
+}
+
+function toRow(protocol: Protocol, { first, last, outcome, by }: Piece, input: RowsInput): PolicyRow[] {
+  if (outcome === 'none') return [];
+  const rules = by.size === 0 ? (input.auditedMiss ?? []) : refsOf(by);
+  const verdict = outcome === 'allow' ? 'allow' : 'deny';
+  return [{ protocol, first, last, verdict, ...(outcome === 'audited-deny' ? { audit: true } : {}), rules }];
+}
+
+/** Equal for the kernel: the rules behind the rows do not count. */
+export function sameRows(a: readonly PolicyRow[], b: readonly PolicyRow[]): boolean {
+  return (
+    a.length === b.length &&
+    a.every((row, index) => {
+      const other = b[index] as PolicyRow;
+      return (
+        row.protocol === other.protocol &&
+        row.first === other.first &&
+        row.last === other.last &&
+        row.verdict === other.verdict &&
+        row.audit === other.audit
+      );
+    })
+  );
+}
