@@ -89,7 +89,10 @@ export class Agent {
       else log.warn(record.text, facts);
       options.onChange();
     });
-    this.#jobs = new JobGroup((name, error) => log.error(`job ${name} failed`, { error }));
+    // A job that ends by an error leaves a part undone for ever: better to be started anew.
+    this.#jobs = new JobGroup((name, error) => {
+      throw new MeshError('AGT-FAILED', `${name}: ${messageOf(error)}`, { cause: error });
+    });
     this.tables = new Tables((entry) => log.warn('a value of the store was refused', { ...entry }));
     this.machine = new Machine({ config, health: this.health, onChange: () => this.#machineChanged() });
     this.storeAddresses = new StoreAddresses(() => this.#feed.touch());

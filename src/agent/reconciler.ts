@@ -74,11 +74,12 @@ export class Reconciler {
   async #round(signal: AbortSignal): Promise<void> {
     const since = this.#dirtySince ?? performance.now();
     this.#dirtySince = undefined;
-    this.#pending.add(this.#hooks.collect());
-    if (this.#pending.empty) return;
-    const changes = this.#pending.take();
+    let changes: DesiredChanges = {};
     const start = performance.now();
     try {
+      this.#pending.add(this.#hooks.collect());
+      if (this.#pending.empty) return;
+      changes = this.#pending.take();
       await this.#hooks.apply(changes);
       this.#backoff.reset();
       this.#hooks.onApplied(performance.now() - start, performance.now() - since);
