@@ -1,4 +1,4 @@
-import { Argument, Command, type Help, Option } from 'commander';
+import { Argument, Command, type Help, InvalidArgumentError, Option } from 'commander';
 import { EXIT, type ExitCode } from './exit-code.ts';
 import type { Terminal } from './terminal.ts';
 
@@ -16,7 +16,7 @@ export interface SharedOptions {
 /** The shared options that a command heeds; its help shows no others. */
 export type SharedOption = keyof SharedOptions;
 
-export interface Call<Options = unknown> {
+export interface Call<Options = object> {
   readonly terminal: Terminal;
   readonly options: SharedOptions & Options;
   /** Positional arguments, `''` for one that is optional and was left out. */
@@ -44,8 +44,10 @@ const heeded = new WeakMap<Command, readonly SharedOption[]>();
 const runners = new WeakMap<Command, (program: Command, terminal: Terminal) => Promise<ExitCode>>();
 
 /** A command that does something. */
-export function command<Options = unknown>(spec: CommandSpec<Options>): Command {
-  const result = new Command(spec.name).summary(spec.summary);
+export function command<Options = object>(spec: CommandSpec<Options>): Command {
+  const [name, ...arguments_] = spec.name.split(' ');
+  const result = new Command(name).summary(spec.summary);
+  if (arguments_.length > 0) result.arguments(arguments_.join(' '));
   result.description(spec.details === undefined ? `${spec.summary}.` : `${spec.summary}.\n\n${spec.details}`);
   for (const argument of spec.arguments ?? []) result.addArgument(argument);
   for (const option of spec.options ?? []) result.addOption(option);
@@ -57,7 +59,7 @@ export function command<Options = unknown>(spec: CommandSpec<Options>): Command 
       terminal,
       program,
       options: result.optsWithGlobals<SharedOptions & Options>(),
-      args: result.processedArgs.map((value: unknown) => (typeof value === 'string' ? value : '')),
+      args: result.processedArgs.flat().map((value: unknown) => (typeof value === 'string' ? value : '')),
     }),
   );
   return result;
@@ -76,7 +78,7 @@ export function runNamed(program: Command, named: Command, terminal: Terminal): 
   return runners.get(named)?.(program, terminal) ?? Promise.resolve(EXIT.usage);
 }
 
-function examplesText(examples: CommandSpec<unknown>['examples']): string {
+function examplesText(examples: CommandSpec<object>['examples']): string {
   const lines = examples.map(([line, remark]) => [`mesh-agent ${line}`, remark] as const);
   const width = Math.max(...lines.map(([line]) => line.length));
   return `\nExamples:\n${lines.map(([line, remark]) => `  ${line.padEnd(width)}   ${remark}`).join('\n')}`;
@@ -110,4 +112,4 @@ function rootOf(command: Command): Command {
   return root;
 }
 
-export { Argument, Option };
+export { Argument, InvalidArgumentError, Option };

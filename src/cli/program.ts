@@ -1,8 +1,19 @@
 import { Command, CommanderError } from 'commander';
 import { build } from '../host/build.ts';
 import { addSharedOptions, helpSettings, runNamed } from './command.ts';
+import { completionCommand } from './completion.ts';
+import { configCommands } from './config.ts';
+import { endpointCommands } from './endpoint.ts';
 import { EXIT, type ExitCode } from './exit-code.ts';
+import { identityCommands } from './identity.ts';
+import { ipcacheCommands } from './ipcache.ts';
+import { kernelCommands } from './kernel.ts';
+import { nodeCommands } from './node.ts';
+import { policyCommands } from './policy.ts';
 import { reportError } from './report-error.ts';
+import { runCommand } from './run.ts';
+import { serviceCommands } from './service.ts';
+import { statusCommand } from './status.ts';
 import type { Terminal } from './terminal.ts';
 import { versionCommand } from './version.ts';
 
@@ -42,7 +53,22 @@ export function commandTree(): Command {
     .version(build.version, '--version', 'the version alone')
     .helpCommand(false);
   addSharedOptions(program);
-  program.addCommand(versionCommand());
+  for (const each of [
+    runCommand(),
+    statusCommand(),
+    endpointCommands(),
+    identityCommands(),
+    nodeCommands(),
+    serviceCommands(),
+    ipcacheCommands(),
+    policyCommands(),
+    kernelCommands(),
+    configCommands(),
+    versionCommand(),
+    completionCommand(),
+  ]) {
+    program.addCommand(each);
+  }
   return program;
 }
 

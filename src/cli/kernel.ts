@@ -1,0 +1,103 @@
+import type { Command } from 'commander';
+import type { KernelAddressRecord, KernelPolicyRecord } from '../api/types.ts';
+import { askAgent, SHOWS_AGENT } from './agent-socket.ts';
+import { command, group, Option } from './command.ts';
+import { EXIT } from './exit-code.ts';
+import { type Column, writeList } from './output.ts';
+
+export function kernelCommands(): Command {
+  return group('bpf', 'What the kernel really holds, whichever data path is in use', [
+    group('ipcache', 'Addresses in the kernel', [ipcacheList()]),
+    group('policy', 'Policy entries in the kernel', [policyList()]),
+  ]);
+}
+
+function ipcacheList(): Command {
+  return command<{ readonly selector?: string }>({
+    name: 'list',
+    summary: 'List the addresses that the kernel holds, with identity, tunnel endpoint and labels',
+    examples: [
+      ['bpf ipcache list', 'all'],
+      ['bpf ipcache list --selector k8s:app=web', 'by label'],
+    ],
+    shared: SHOWS_AGENT,
+    options: [new Option('--selector <labels>', 'only those with these labels')],
+    async run(call) {
+      const { selector, output } = call.options;
+      await writeList({
+        terminal: call.terminal,
+        format: output,
+        kind: 'KernelAddressList',
+        records: askAgent(call).kernelIpcache(selector === undefined ? {} : { selector }),
+        columns: ADDRESSES,
+      });
+      return EXIT.ok;
+    },
+  });
+}
+
+/** The form of `cilium-dbg bpf ipcache list`, with labels, so that a cluster can be found by its name. */
+const ADDRESSES: readonly Column<KernelAddressRecord>[] = [
+  { heading: 'IP PREFIX/ADDRESS', cell: ({ prefix }) => prefix },
+  {
+    heading: 'IDENTITY',
+    cell: ({ identity, tunnelEndpoint }) =>
+      `identity=${identity} encryptkey=0 tunnelendpoint=${tunnelEndpoint}, flags=<none>`,
+  },
+  { heading: 'LABELS', cell: ({ labels }) => labels.join(',') },
+];
+
+function policyList(): Command {
+  const direction = new Option('--direction <direction>', 'only this direction').choices(['ingress', 'egress']);
+  return command<{ readonly direction?: string }>({
+    name: 'list',
+    summary: 'List the policy entries that the kernel holds, with their counters',
+    examples: [
+      ['bpf policy list', 'all'],
+      ['bpf policy list --direction ingress -o wide', 'with every identity'],
+    ],
+    shared: SHOWS_AGENT,
+    options: [direction],
+    async run(call) {
+      const wanted = call.options.direction;
+      await writeList({
+        terminal: call.terminal,
+        format: call.options.output,
+        kind: 'KernelPolicyList',
+        records: askAgent(call).kernelPolicy(wanted === undefined ? {} : { direction: wanted }),
+        columns: policyColumns(call.options.output === 'wide'),
+        compare: (a, b) => b.direction.localeCompare(a.direction, 'en') || a.classNumber - b.classNumber,
+      });
+      return EXIT.ok;
+    },
+  }).alias('get');
+}
+
+const SHOWN_IDENTITIES = 6;
+
+/** After `cilium-dbg bpf policy get`. A class of identities shares its entries. */
+function policyColumns(wide: boolean): readonly Column<KernelPolicyRecord>[] {
+  const upper = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
+  return [
+    { heading: 'POLICY', cell: ({ verdict }) => upper(verdict) },
+    { heading: 'DIRECTION', cell: ({ direction }) => upper(direction) },
+    { heading: 'IDENTITY', cell: ({ identities }) => identitiesText(identities, wide) },
+    { heading: 'PORT/PROTO', cell: ({ ports, protocol }) => portText(ports, protocol) },
+    { heading: 'PROXY PORT', cell: () => 'NONE' },
+    { heading: 'AUTH TYPE', cell: () => 'disabled' },
+    { heading: 'BYTES', cell: ({ bytes }) => String(bytes) },
+    { heading: 'PACKETS', cell: ({ packets }) => String(packets) },
+    { heading: 'CLASS', wide: true, cell: ({ classNumber }) => String(classNumber) },
+  ];
+}
+
+function portText(ports: string, protocol: string): string {
+  const every = ports === '' || ports.toUpperCase() === 'ANY';
+  return every ? protocol.toUpperCase() : `${ports}/${protocol.toUpperCase()}`;
+}
+
+function identitiesText(identities: readonly number[] | undefined, wide: boolean): string {
+  if (identities === undefined) return 'all others';
+  if (wide || identities.length <= SHOWN_IDENTITIES) return identities.join(',');
+  return `${identities.slice(0, SHOWN_IDENTITIES).join(',')} and ${identities.length - SHOWN_IDENTITIES} more`;
+}

@@ -1,0 +1,81 @@
+import type { Command } from 'commander';
+import type { ListFilter } from '../api/client.ts';
+import type { ServiceRecord } from '../api/types.ts';
+import { MeshError } from '../core/errors.ts';
+import { askAgent, SHOWS_AGENT } from './agent-socket.ts';
+import { type Call, command, group, Option } from './command.ts';
+import { EXIT, type ExitCode } from './exit-code.ts';
+import { type Column, writeList } from './output.ts';
+
+interface Options {
+  readonly cluster?: string;
+}
+
+export function serviceCommands(): Command {
+  const cluster = (): Option => new Option('--cluster <name>', 'only what this cluster announces');
+  return group('service', 'Services that the clusters announce', [
+    command<Options>({
+      name: 'list',
+      summary: 'List the services of all clusters, with their backends',
+      examples: [
+        ['service list', 'all'],
+        ['service list --cluster cluster-b', 'what cluster-b announces'],
+      ],
+      shared: SHOWS_AGENT,
+      options: [cluster()],
+      async run(call) {
+        await show(call, askAgent(call).services(clusterOf(call)));
+        return EXIT.ok;
+      },
+    }),
+    command<Options>({
+      name: 'get <service>',
+      summary: 'Show one service, as each cluster announces it',
+      details: 'The service is given as namespace/name; without a namespace it is in "default".',
+      examples: [['service get production/api-service', 'by namespace and name']],
+      shared: SHOWS_AGENT,
+      options: [cluster()],
+      run: getOne,
+    }),
+  ]);
+}
+
+async function getOne(call: Call<Options>): Promise<ExitCode> {
+  const [first = '', second] = (call.args[0] ?? '').split('/', 2);
+  const [namespace, name] = second === undefined ? ['default', first] : [first, second];
+  // Nothing is written before it is known that there is something.
+  const found: ServiceRecord[] = [];
+  for await (const each of askAgent(call).services({ namespace, name, ...clusterOf(call) })) found.push(each);
+  if (found.length === 0) throw new MeshError('API-NOT-FOUND', `service ${namespace}/${name}`);
+  await show(call, found);
+  return EXIT.ok;
+}
+
+function clusterOf({ options }: Call<Options>): ListFilter {
+  return options.cluster === undefined ? {} : { cluster: options.cluster };
+}
+
+function show(call: Call<Options>, records: readonly ServiceRecord[] | AsyncIterable<ServiceRecord>): Promise<number> {
+  let number = 0;
+  const id: Column<ServiceRecord> = { heading: 'ID', cell: () => String(++number) };
+  return writeList({
+    terminal: call.terminal,
+    format: call.options.output,
+    kind: 'ServiceList',
+    records,
+    columns: [id, ...COLUMNS],
+    compare: (a, b) => sortKey(a).localeCompare(sortKey(b), 'en'),
+  });
+}
+
+const sortKey = (service: ServiceRecord): string => `${service.namespace}/${service.name} ${service.cluster}`;
+
+const COLUMNS: readonly Column<ServiceRecord>[] = [
+  { heading: 'Frontend', cell: ({ frontends }) => frontends },
+  // Only the cluster's own address of a service is announced.
+  { heading: 'Service Type', cell: () => 'ClusterIP' },
+  { heading: 'Backend', cell: ({ backends }) => backends.map((each, index) => `${index + 1} => ${each} (active)`) },
+  { heading: 'Name', cell: ({ namespace, name }) => `${namespace}/${name}` },
+  { heading: 'Cluster', cell: ({ cluster }) => cluster },
+  { heading: 'Scope', cell: ({ global, shared }) => (global ? 'global' : shared ? 'shared' : 'local') },
+];
