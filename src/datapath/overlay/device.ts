@@ -104,7 +104,7 @@ export async function ensureDevice(
 
 /** Whether a device can carry the overlay: VXLAN whose network numbers come from the routes, on this port. */
 export function isFitting(link: Link, port: number): boolean {
-  return link.vxlan !== undefined && link.vxlan.collectMetadata && link.vxlan.port === port;
+  return link.vxlan?.collectMetadata === true && link.vxlan.port === port;
 }
 
 /** Devices that bear our mark. Throws NetlinkError. */

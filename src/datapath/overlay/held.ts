@@ -1,14 +1,14 @@
 import { type Address, type Family, formatAddress, formatPrefix, type Prefix } from '../../core/ip.ts';
 import { WordTable } from '../../core/word-table.ts';
 
-/** The kernel has the route, but not as it should be. */
-export const WRONG = 0;
+/** Or-ed to the number of a tunnel endpoint: the route leads there, but is not as it should be otherwise. */
+export const WRONG = 0x8000_0000;
 const VIA = 0;
 const MARK = 1;
 
 /**
  * The routes of ours that the kernel holds. A million single addresses are two small numbers each; a tunnel endpoint is
- * a number from 1 on, or `WRONG`.
+ * a number from 1 on, with `WRONG` where the rest of the route is to be written again.
  */
 export class HeldRoutes {
   readonly hosts4 = new WordTable({ keyWords: 1, columns: 2 });
@@ -48,6 +48,11 @@ export class HeldRoutes {
     return this.#vias.length;
   }
 
+  /** The tunnel endpoint of a number, with or without `WRONG`. */
+  via(number: number): Address {
+    return this.#vias[(number & ~WRONG) - 1] as Address;
+  }
+
   /** Number of the tunnel endpoint, or undefined when there is no route. */
   getHost(family: Family, key: ArrayLike<number>): number | undefined {
     return this.hosts(family).lookup(key, VIA);
@@ -81,10 +86,10 @@ export class HeldRoutes {
   allWrong(): void {
     for (const table of [this.hosts4, this.hosts6]) {
       table.forEach((slot) => {
-        table.set(slot, VIA, WRONG);
+        table.set(slot, VIA, (table.get(slot, VIA) | WRONG) >>> 0);
       });
     }
-    for (const route of this.prefixes.values()) route.via = WRONG;
+    for (const route of this.prefixes.values()) route.via = (route.via | WRONG) >>> 0;
   }
 
   setPrefix(prefix: Prefix, via: number): void {

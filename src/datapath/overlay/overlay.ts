@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { MeshError, messageOf } from '../../core/errors.ts';
 import { type Address, formatAddress, formatPrefix } from '../../core/ip.ts';
 import { type LinkAddress, readAddresses } from '../../host/links.ts';
@@ -9,9 +10,9 @@ import { DeviceAddresses } from './addresses.ts';
 import { ensureDevice, isFitting, type OverlayDevice, ownDevices, readDevice, removeLink } from './device.ts';
 import { TunnelEndpoints } from './endpoints.ts';
 import { OverlayRoutes, type RouteReport } from './plan.ts';
-import { dumpRoutes, METRIC, type RouteFacts, type RouteShape } from './routes.ts';
+import { dumpRoutes, isOurMetric, type RouteFacts, type RouteShape } from './routes.ts';
 import type { OverlayStatus } from './status.ts';
-import { watchOverlay } from './watch.ts';
+import { OverlayWatch } from './watch.ts';
 
 export interface OverlayLog {
   info(facts: object, message: string): void;
@@ -43,7 +44,7 @@ export class Overlay {
   readonly #log: OverlayLog | undefined;
   readonly #routes = new OverlayRoutes();
   #socket: NetlinkSocket | undefined;
-  #events: NetlinkSocket | undefined;
+  #events: OverlayWatch | undefined;
   #listener: (what: string) => void = () => undefined;
   #overlay: DesiredOverlay | undefined;
   #device: OverlayDevice | undefined;
@@ -69,7 +70,7 @@ export class Overlay {
   /** Begins to watch; changes nothing. Throws NetlinkError. */
   async open(): Promise<void> {
     this.#socket = new NetlinkSocket({ family: NETLINK_ROUTE });
-    this.#events = watchOverlay(this.#socket.portId, {
+    this.#events = new OverlayWatch(this.#socket.portId, {
       onRoute: (change, route) => this.#onRoute(change, route),
       onLink: (link) => {
         const mine = this.#device?.link;
@@ -170,6 +171,7 @@ export class Overlay {
         beforeSend: async () => {
           if ((this.#device?.link.mtu ?? 0) > this.#mtu(overlay)) await this.#ensure(overlay);
         },
+        afterSend: () => this.#hearEchoes(),
       });
       await addresses?.removeOthers();
       if (this.#healing) this.#healed++;
@@ -192,6 +194,19 @@ export class Overlay {
       throw new MeshError('OVL-SOURCE', formatAddress(source), { place: overlay.device });
     }
     return addresses;
+  }
+
+  /**
+   * The kernel tells everyone who watches routes of each one. Whoever writes faster than the events are read makes all
+   * watchers of this process lose some: so a batch is followed by turns of the event loop until no more arrive.
+   */
+  async #hearEchoes(): Promise<void> {
+    for (let heard = -1; this.#events !== undefined && heard !== this.#events.echoes; ) {
+      heard = this.#events.echoes;
+      // The first turn may be the rest of this one, which reads no sockets.
+      await nextTurn();
+      await nextTurn();
+    }
   }
 
   #ipv6Works(): boolean {
@@ -247,7 +262,7 @@ export class Overlay {
 
   #onRoute(change: 'added' | 'removed', route: RouteFacts): void {
     const device = this.#device?.link.index;
-    if (device === undefined || route.metric !== METRIC || this.#suspect) return;
+    if (device === undefined || !isOurMetric(route.metric) || this.#suspect) return;
     const ours = route.device === device;
     // While the kernel is being read nothing is held yet; what it tells then is what it holds afterwards.
     if (change === 'added' && ours) this.#drift(`route ${formatPrefix(route.prefix)} was added`);

@@ -17,8 +17,9 @@ import {
   describeRoute,
   dumpRoutes,
   type KernelRoute,
-  METRIC,
+  metricOf,
   RouteBatch,
+  type RouteChange,
   type RouteShape,
   sourceOf,
 } from './routes.ts';
@@ -33,6 +34,8 @@ export interface RouteRound {
   readonly changes: DesiredChanges;
   /** Called before anything is sent: the device must be fit for it. */
   beforeSend(): Promise<void>;
+  /** Called after each batch. */
+  afterSend(): Promise<void>;
 }
 
 export interface RouteReport {
@@ -99,20 +102,31 @@ export class OverlayRoutes {
   }
 
   #hold(route: KernelRoute): void {
-    if (route.metric !== METRIC) {
+    // One route for each prefix; a second one is left of a change that was cut off, or of another version.
+    if (route.metric !== metricOf(route.via) || this.holds(route.prefix)) {
       this.#strays.push(route);
       return;
     }
-    const via = this.#number(route.via);
-    const { family, words, bits } = route.prefix;
-    if (bits === addressBits(family)) this.held.setHost(family, words, route.right ? via : WRONG);
-    else this.held.setPrefix(route.prefix, route.right ? via : WRONG);
+    const number = this.#number(route.via);
+    this.#set(route.prefix, route.right ? number : (number | WRONG) >>> 0);
   }
 
   holds(prefix: Prefix): boolean {
+    return this.#get(prefix) !== undefined;
+  }
+
+  #get({ family, words, bits }: Prefix): number | undefined {
+    if (bits === addressBits(family)) return this.held.getHost(family, words);
+    return this.held.prefixes.get(formatPrefix({ family, words, bits }))?.via;
+  }
+
+  #set(prefix: Prefix, number: number | undefined): void {
     const { family, words, bits } = prefix;
-    if (bits === addressBits(family)) return this.held.getHost(family, words) !== undefined;
-    return this.held.prefixes.has(formatPrefix(prefix));
+    if (bits === addressBits(family)) {
+      if (number === undefined) this.held.hosts(family).remove(words);
+      else this.held.setHost(family, words, number);
+    } else if (number === undefined) this.held.prefixes.delete(formatPrefix(prefix));
+    else this.held.setPrefix(prefix, number);
   }
 
   /** Brings the routes there. @throws MeshError OVL-ROUTE when most are refused, NetlinkError */
@@ -125,7 +139,7 @@ export class OverlayRoutes {
     const { changes } = round;
     const everything = reshaped || changes.everything === true;
     const batch = new RouteBatch(round.socket, round.shape, (change, error) => {
-      this.#forget(change.prefix, change.held);
+      this.#notMade(change);
       const reason = `${describeRoute(change)}: ${error.message}`;
       this.#refused.set(formatPrefix(change.prefix), { prefix: change.prefix, reason });
     });
@@ -144,13 +158,9 @@ export class OverlayRoutes {
     return { added: batch.added, removed: batch.removed, refused: this.#refused.size };
   }
 
-  #forget(prefix: Prefix, held: boolean): void {
-    const { family, words, bits } = prefix;
-    if (bits === addressBits(family)) {
-      if (held) this.held.setHost(family, words, WRONG);
-      else this.held.hosts(family).remove(words);
-    } else if (held) this.held.setPrefix(prefix, WRONG);
-    else this.held.prefixes.delete(formatPrefix(prefix));
+  #notMade({ prefix, via, held }: RouteChange): void {
+    if (via === undefined) return;
+    this.#set(prefix, held ? (this.#number(via) | WRONG) >>> 0 : undefined);
   }
 
   #renewGuard(work: Work): void {
@@ -201,14 +211,24 @@ export class OverlayRoutes {
   }
 
   async #putPrefix(work: Work, prefix: Prefix, via: Address | undefined): Promise<void> {
-    const text = formatPrefix(prefix);
-    const held = this.held.prefixes.get(text);
-    const number = via === undefined ? undefined : this.#number(via);
-    if (held?.via === number) return;
-    work.batch.put({ prefix, via, held: held !== undefined });
-    if (number === undefined) this.held.prefixes.delete(text);
-    else this.held.setPrefix(prefix, number);
+    this.#change(work, prefix, via);
     if (needsBreath(work)) await this.#breathe(work);
+  }
+
+  /** Another tunnel endpoint is another metric, so the new route comes beside the old one, which then goes. */
+  #change(work: Work, prefix: Prefix, via: Address | undefined): void {
+    const before = this.#get(prefix);
+    const after = via === undefined ? undefined : this.#number(via);
+    if (before === after) return;
+    const old = before === undefined ? undefined : metricOf(this.held.via(before));
+    const metric = via === undefined ? undefined : metricOf(via);
+    if (via !== undefined && metric !== undefined) {
+      work.batch.put({ prefix, via, metric, held: metric === old });
+    }
+    if (old !== undefined && old !== metric) {
+      work.batch.put({ prefix, via: undefined, metric: old, held: true });
+    }
+    this.#set(prefix, after);
   }
 
   #number(via: Address): number {
@@ -276,17 +296,8 @@ export class OverlayRoutes {
   }
 
   #changeHost(work: Work, family: Family, words: readonly number[]): void {
-    const via = this.#hostVia(work, family, words);
-    const held = this.held.getHost(family, words);
-    const number = via === undefined ? undefined : this.#number(via);
-    if (held === number) {
-      if (held !== undefined) this.held.touch(family, words);
-      return;
-    }
-    const prefix: Prefix = { family, words, bits: addressBits(family) };
-    work.batch.put({ prefix, via, held: held !== undefined });
-    if (number === undefined) this.held.hosts(family).remove(words);
-    else this.held.setHost(family, words, number);
+    this.#change(work, { family, words, bits: addressBits(family) }, this.#hostVia(work, family, words));
+    this.held.touch(family, words);
   }
 
   #hostVia(work: Work, family: Family, words: readonly number[]): Address | undefined {
@@ -306,7 +317,7 @@ export class OverlayRoutes {
 
   async #removeStrays(work: Work): Promise<void> {
     for (const { prefix, metric } of this.#strays.splice(0)) {
-      work.batch.put({ prefix, via: undefined, held: true }, metric);
+      work.batch.put({ prefix, via: undefined, metric, held: true });
       if (needsBreath(work)) await this.#breathe(work);
     }
   }
@@ -339,6 +350,7 @@ export class OverlayRoutes {
   async #send(work: Work): Promise<void> {
     await work.beforeSend();
     await work.batch.flush();
+    await work.afterSend();
     work.pacer.rested();
     if (this.#refused.size > TOO_MANY) throw this.refusal();
   }
