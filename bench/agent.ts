@@ -175,7 +175,7 @@ class Scene {
       '-e',
       "fetch('http://127.0.0.1:9964/metrics').then((r) => r.text()).then(console.log)",
     );
-    return Number(/^mesh_agent_event_loop_blocked_max_seconds (\S+)/m.exec(text)?.[1] ?? Number.NaN) * 1000;
+    return Number(/^mesh_agent_event_loop_delay_seconds\{quantile="1"\} (\S+)/m.exec(text)?.[1] ?? Number.NaN) * 1000;
   }
 
   /** CPU time over 20 idle seconds, percent of a core. */
