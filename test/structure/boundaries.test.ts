@@ -8,13 +8,13 @@ import { after, before, test } from 'node:test';
 /** The floors of docs/architecture.md, from the top; rooms in one entry do not import each other. */
 const FLOORS = [
   ['cli'],
-  ['agent'],
+  ['agent', 'hub'],
   ['api'],
   ['datapath'],
   ['policy'],
   ['mesh'],
   ['kvstore'],
-  ['host', 'config', 'observe'],
+  ['host', 'config', 'observe', 'pki'],
 ];
 const ROOMS = [...FLOORS.flat(), 'core'];
 const PROGRAM_STARTERS = ['host', 'datapath'];
