@@ -1,6 +1,6 @@
 import { MeshError } from '../../core/errors.ts';
 import { interfaceIndex } from './interface-index.ts';
-import { ARRIVAL_CHAIN, arrivalText } from './ruleset.ts';
+import { arrivalText } from './ruleset.ts';
 
 /** What nft takes in quotes as it is, and what the kernel takes as the name of a device. */
 const DEVICE_NAME = /^[A-Za-z0-9_.@+-]{1,15}$/;
@@ -26,9 +26,5 @@ export class Arrival {
       this.#bound = wanted;
     };
     return { text, done };
-  }
-
-  static isPresent(chains: readonly string[]): boolean {
-    return chains.includes(ARRIVAL_CHAIN);
   }
 }

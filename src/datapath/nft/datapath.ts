@@ -180,7 +180,7 @@ export class NftDatapath implements Datapath {
   }
 
   async #followOverlay(): Promise<void> {
-    const present = Arrival.isPresent(this.#held.chains);
+    const present = this.#held.arrival;
     if (this.#overlayDevice === undefined && !present) return;
     const plan = await this.#arrival.plan(this.#overlayDevice, present);
     if (plan === undefined) return;
@@ -206,7 +206,7 @@ export class NftDatapath implements Datapath {
     try {
       await this.#denials.read(opened.socket);
       if (this.#busy || this.#appliedAt === undefined) return;
-      const present = Arrival.isPresent(this.#held.chains);
+      const present = this.#held.arrival;
       if ((await this.#arrival.plan(this.#overlayDevice, present)) !== undefined)
         this.#drifted('the overlay device was made anew');
     } catch (error) {

@@ -16,6 +16,7 @@ export const NFT = {
   getObject: 19,
 } as const;
 export const INET = 1;
+export const NETDEV = 5;
 
 /** How a map of ours is keyed: plain, `interval` (first and last, one field), `ranges` (concatenation with a range). */
 export type SetKind = 'plain' | 'interval' | 'ranges';

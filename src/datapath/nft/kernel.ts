@@ -2,26 +2,30 @@ import { createHash } from 'node:crypto';
 import { Attributes, AttributeWriter } from '../../host/attributes.ts';
 import type { NetlinkMessage, NetlinkSocket } from '../../host/netlink.ts';
 import { NetlinkError } from '../../host/netlink-error.ts';
-import { INET, NFT, SUBSYSTEM } from './elements.ts';
+import { INET, NETDEV, NFT, SUBSYSTEM } from './elements.ts';
 import { TABLE } from './names.ts';
 import { ARRIVAL_CHAIN, STAMP_PREFIX } from './ruleset.ts';
 
 const ATTRIBUTE = { table: 1, tableFlags: 2, chain: 3, chainHook: 4, chainPolicy: 5, ruleChain: 2, expressions: 4 };
 
 /** Names of the chains in our table; empty without a table. */
-export async function chains(socket: NetlinkSocket): Promise<string[]> {
+export async function chains(socket: NetlinkSocket, family = INET): Promise<string[]> {
   const names: string[] = [];
-  await ours(socket, { type: NFT.getChain, operation: 'read chains' }, (attributes) => {
+  await ours(socket, { type: NFT.getChain, operation: 'read chains', family }, (attributes) => {
     const name = attributes.string(ATTRIBUTE.chain);
     if (name !== undefined) names.push(name);
   });
   return names;
 }
 
+/** Whether the chain on the overlay's device is there. */
+export async function hasArrival(socket: NetlinkSocket): Promise<boolean> {
+  return (await chains(socket, NETDEV)).includes(ARRIVAL_CHAIN);
+}
+
 /**
  * What the kernel makes of our rules, as one short text: table flags, chains with hook and policy, rules. Two equal texts
- * mean equal rules; a change by anyone gives another one. The chain on the overlay's device is left out, since it comes
- * and goes with the device.
+ * mean equal rules; a change by anyone gives another one.
  */
 export async function rulesDigest(socket: NetlinkSocket): Promise<string> {
   const hash = createHash('sha256');
@@ -37,7 +41,7 @@ export async function rulesDigest(socket: NetlinkSocket): Promise<string> {
   const described: string[] = [];
   await ours(socket, { type: NFT.getChain, operation: 'read chains' }, (attributes) => {
     const name = attributes.string(ATTRIBUTE.chain) ?? '';
-    if (name === ARRIVAL_CHAIN || name.startsWith(STAMP_PREFIX)) return;
+    if (name.startsWith(STAMP_PREFIX)) return;
     const facts = [ATTRIBUTE.chainHook, ATTRIBUTE.chainPolicy].map((type) => attributes.data(type)?.toString('hex'));
     described.push(`${name} ${facts.join(' ')}`);
   });
@@ -47,7 +51,7 @@ export async function rulesDigest(socket: NetlinkSocket): Promise<string> {
   await ours(socket, { type: NFT.getRule, operation: 'read rules' }, (attributes) => {
     const chain = attributes.string(ATTRIBUTE.ruleChain) ?? '';
     const expressions = attributes.data(ATTRIBUTE.expressions);
-    if (chain === ARRIVAL_CHAIN || expressions === undefined) return;
+    if (expressions === undefined) return;
     const list = rules.get(chain);
     if (list === undefined) rules.set(chain, [Buffer.from(expressions)]);
     else list.push(Buffer.from(expressions));
@@ -59,13 +63,14 @@ export async function rulesDigest(socket: NetlinkSocket): Promise<string> {
 /** Visits the objects of one kind that belong to our table. */
 async function ours(
   socket: NetlinkSocket,
-  what: { type: number; operation: string },
+  what: { type: number; operation: string; family?: number },
   visit: (attributes: Attributes) => void,
 ): Promise<void> {
-  const body = Uint8Array.of(INET, 0, 0, 0);
+  const family = what.family ?? INET;
+  const body = Uint8Array.of(family, 0, 0, 0);
   const onMessage = (message: NetlinkMessage): void => {
     const attributes = new Attributes(message.body, 4);
-    if (message.body[0] === INET && attributes.string(ATTRIBUTE.table) === TABLE) visit(attributes);
+    if (message.body[0] === family && attributes.string(ATTRIBUTE.table) === TABLE) visit(attributes);
   };
   await socket.dump({ type: SUBSYSTEM | what.type, body, operation: what.operation }, onMessage);
 }

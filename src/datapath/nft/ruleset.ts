@@ -224,10 +224,10 @@ export function mapsText(): string {
 export function rulesText(options: { overlay: boolean; present: readonly string[] }): string {
   const text = `table inet ${TABLE} {\n${CHAINS}${options.overlay ? OVERLAY_CHAINS : ''}${HOOKS}${options.overlay ? OVERLAY_HOOKS : ''}}\n`;
   const ours = new Set([...text.matchAll(/^ {2}chain (\w+)/gm)].map(([, name]) => name));
-  const stale = options.present.filter((chain) => chain !== ARRIVAL_CHAIN);
+  const { present } = options;
   return [
-    ...stale.map((chain) => `flush chain inet ${TABLE} ${chain}\n`),
-    ...stale.filter((chain) => !ours.has(chain)).map((chain) => `delete chain inet ${TABLE} ${chain}\n`),
+    ...present.map((chain) => `flush chain inet ${TABLE} ${chain}\n`),
+    ...present.filter((chain) => !ours.has(chain)).map((chain) => `delete chain inet ${TABLE} ${chain}\n`),
     text,
   ].join('');
 }
@@ -249,19 +249,20 @@ export function stampText(stamp: string): string {
   return `add chain inet ${TABLE} ${stamp}\n`;
 }
 
-/** Takes the whole table away; no error if there is none. */
+/** Takes everything of ours away; no error if there is nothing. */
 export function removalText(): string {
-  return `add table inet ${TABLE}\ndelete table inet ${TABLE}\n`;
+  return `add table inet ${TABLE}\ndelete table inet ${TABLE}\n${NO_ARRIVAL}`;
 }
 
 /** Bound to a device, so it comes and goes with the device. */
 export const ARRIVAL_CHAIN = 'arrive';
 
+// A packet's type can be set in family netdev alone: in family inet the kernel answers EOPNOTSUPP.
+const NO_ARRIVAL = `add table netdev ${TABLE}\ndelete table netdev ${TABLE}\n`;
+
 /** Frames that the overlay brings have a foreign destination address: without this they are dropped on arrival. */
 export function arrivalText(options: { device: string | undefined; present: boolean }): string {
-  const gone = options.present ? `delete chain inet ${TABLE} ${ARRIVAL_CHAIN}\n` : '';
-  if (options.device === undefined) return gone;
+  if (options.device === undefined) return options.present ? NO_ARRIVAL : '';
   const rule = `type filter hook ingress device "${options.device}" priority 0; policy accept; meta pkttype set host;`;
-  const flush = options.present ? `flush chain inet ${TABLE} ${ARRIVAL_CHAIN}\n` : '';
-  return `${flush}${gone}table inet ${TABLE} { chain ${ARRIVAL_CHAIN} { ${rule} }; }\n`;
+  return `${NO_ARRIVAL}table netdev ${TABLE} { chain ${ARRIVAL_CHAIN} { ${rule} }; }\n`;
 }

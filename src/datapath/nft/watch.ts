@@ -1,6 +1,6 @@
 import { Attributes } from '../../host/attributes.ts';
 import { NETLINK_NETFILTER, NetlinkSocket } from '../../host/netlink.ts';
-import { INET, NFT } from './elements.ts';
+import { INET, NETDEV, NFT } from './elements.ts';
 import { generation } from './kernel.ts';
 import { TABLE } from './names.ts';
 
@@ -79,7 +79,8 @@ export class TableWatch {
       family: NETLINK_NETFILTER,
       onEvent: (message) => {
         if (message.type >> 8 !== SUBSYSTEM_NUMBER || (message.type & 255) === NFT.newGen) return;
-        if (message.body[0] !== INET || new Attributes(message.body, 4).string(1) !== TABLE) return;
+        if (message.body[0] !== INET && message.body[0] !== NETDEV) return;
+        if (new Attributes(message.body, 4).string(1) !== TABLE) return;
         this.#changed(message.portId);
       },
       onLost: () => this.#onForeign('events were lost'),
