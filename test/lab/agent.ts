@@ -128,19 +128,24 @@ export class Agent {
     timeoutMs = 20_000,
   ): Promise<StatusRecord> {
     let last: StatusRecord | undefined;
+    let refusal: unknown;
     try {
       await until(
         what,
         async () => {
           if (!this.running) throw new Error(`the agent ended while waiting for: ${what}`);
           // Not yet, or not any more: the agent may be on its way up.
-          last = await this.status().catch(() => undefined);
+          last = await this.status().catch((error: unknown) => {
+            refusal = error;
+            return undefined;
+          });
           return last !== undefined && condition(last);
         },
         timeoutMs,
       );
     } catch (error) {
-      throw new Error(`${String(error)}\nstatus: ${JSON.stringify(last, null, 1)}\n${this.#tail()}`);
+      const seen = last === undefined ? String(refusal) : JSON.stringify(last, null, 1);
+      throw new Error(`${String(error)}\nstatus: ${seen}\n${this.#tail()}`);
     }
     return last as StatusRecord;
   }

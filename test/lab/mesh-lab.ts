@@ -69,9 +69,14 @@ export class LabCluster {
     const door = await Door.open(node.place, { host: node.place.ipv4, port: 2379 }, target);
     const etcdOptions = { endpoints: etcd.endpoints, ...admin };
     const cluster = new LabCluster({ options, etcd, door, node, pki, admin: etcdOptions });
-    await cluster.allowUsers();
-    await cluster.announce();
-    return cluster;
+    try {
+      await cluster.allowUsers();
+      await cluster.announce();
+      return cluster;
+    } catch (error) {
+      await cluster.close();
+      throw error;
+    }
   }
 
   /** The users and roles of a clustermesh-apiserver of 1.16 (kvstore specification 7.1); again after the data were lost. */
