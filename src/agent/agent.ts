@@ -112,7 +112,11 @@ export class Agent {
       collect: () => this.#feed.collect(),
       apply: (changes) => this.#apply(changes),
       onApplied: (_tookMs, delayMs) => this.#applied(delayMs),
-      onFailed: (error, attempt) => log.warn('a change set was not applied', { error, attempt }),
+      onFailed: (error, attempt) => {
+        // Once, not at every try: `status` shows that it lasts.
+        if (attempt === 1) log.warn('a change set was not applied and is tried again', { error });
+        else log.debug('a change set was not applied', { error, attempt });
+      },
     });
     this.#feed = new ModelFeed({
       tables: this.tables,

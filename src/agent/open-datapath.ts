@@ -20,7 +20,11 @@ export function chooseDatapath(config: Config, log: Log): Datapath {
         info: (details: object, message: string) => log.info(message, { ...details }),
         warn: (details: object, message: string) => log.warn(message, { ...details }),
       };
-      return new KernelDatapath({ policy: new NftDatapath({ log: facts }), overlay: new Overlay({ log: facts }), log: facts });
+      return new KernelDatapath({
+        policy: new NftDatapath({ log: facts }),
+        overlay: new Overlay({ log: facts }),
+        log: facts,
+      });
     }
   }
 }

@@ -32,6 +32,7 @@ export class Readiness {
     if (registered === undefined) return [registration()?.waitingFor ?? 'no store to join is configured'];
     this.#joinedAt ??= now;
     const found: string[] = [];
+    if (mesh.discovering) found.push('listing the clusters that the store caches');
     if (!clustersRead()) found.push('reading the files of remote clusters');
     for (const { cluster } of mesh.list()) {
       const waits = cluster.kind === 'joined' || now - this.#joinedAt < REMOTE_MS;

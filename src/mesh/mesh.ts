@@ -50,6 +50,13 @@ export class Mesh {
     return this.list().every(({ cluster }) => cluster.isSynced(kind));
   }
 
+  /** The joined store has not told yet which clusters it caches. */
+  get discovering(): boolean {
+    const watch = this.#cacheWatch;
+    // An ordinary cluster may not let us look, and caches nothing for us.
+    return watch !== undefined && !watch.synced && !/permission denied/.test(watch.lastError ?? '');
+  }
+
   /** Kinds that the joined cluster has not listed yet. */
   missing(): readonly FactKind[] {
     return FACT_KINDS.filter((kind) => this.#joined?.cluster.isSynced(kind) !== true);
