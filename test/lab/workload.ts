@@ -26,6 +26,8 @@ export interface Registration {
   readonly BootID: string;
 }
 
+const RETRY_MS = 100;
+
 /**
  * Answers registrations as the external-workload manager of Cilium 1.16's clustermesh-apiserver does (kvstore specification 6.2):
  * phase one, told by NodeIdentity 0, is answered with labels, ranges and identity from the administrator's object; phase
@@ -90,12 +92,19 @@ export class WorkloadManager {
         const seen = this.history.get(name) ?? [];
         if (seen.at(-1) !== text) this.history.set(name, [...seen, text]);
         this.#present.set(name, text);
-        void this.#inOrder(() => this.#answer(name)).catch(() => {});
+        this.#answerSoon(name);
       },
       // A machine whose lease ran out keeps its node: the manager ignores the deletion.
       remove: (name) => this.#present.delete(name),
       listed: () => {},
     };
+  }
+
+  /** Until it worked: a store that is just being filled refuses leases of before. */
+  #answerSoon(name: string): void {
+    this.#inOrder(() => this.#answer(name)).catch(() => {
+      if (this.#store.status.state !== 'closed') setTimeout(() => this.#answerSoon(name), RETRY_MS).unref();
+    });
   }
 
   #registration(name: string): Registration | undefined {
