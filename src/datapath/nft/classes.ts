@@ -2,7 +2,7 @@ import type { NumericIdentity } from '../../core/identity.ts';
 import type { DirectionChanges, DirectionPolicy, PolicyClass } from '../../policy/result.ts';
 import { type ElementBatch, type SetShape, SHAPES } from './elements.ts';
 import { markKey, type RowElements, rowAddress, rowElements } from './keys.ts';
-import { CLASS_BIT, UNKNOWN_CLASS } from './names.ts';
+import { CLASS_BIT, classNumber, classOfNumber, UNKNOWN_CLASS } from './names.ts';
 import { SetTracker } from './tracker.ts';
 
 export interface PolicyOptions {
@@ -24,7 +24,7 @@ export class ClassTracker {
   /** Id of the model to number. */
   readonly #numbers = new Map<number, number>();
   #free: number[] = [];
-  #next = CLASS_BIT + 1;
+  #next = 1;
   #unknown = -1;
 
   constructor(side: 'in' | 'out') {
@@ -43,7 +43,7 @@ export class ClassTracker {
     this.identities.held.clear();
     this.#numbers.clear();
     this.#free = [];
-    this.#next = CLASS_BIT + 1;
+    this.#next = 1;
     this.#unknown = -1;
   }
 
@@ -63,7 +63,7 @@ export class ClassTracker {
     if (held !== undefined) return held;
     const rows: RowElements = new Map();
     this.rows.set(number, rows);
-    this.#next = Math.max(this.#next, number + 1);
+    this.#next = Math.max(this.#next, classOfNumber(number) + 1);
     return rows;
   }
 
@@ -121,7 +121,7 @@ export class ClassTracker {
   #number(id: number): number {
     const known = this.#numbers.get(id);
     if (known !== undefined) return known;
-    const number = this.#free.pop() ?? this.#next++;
+    const number = this.#free.pop() ?? classNumber(this.#next++);
     this.#numbers.set(id, number);
     this.#rowsOf(number);
     return number;

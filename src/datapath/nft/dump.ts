@@ -3,7 +3,7 @@ import type { NetlinkSocket } from '../../host/netlink.ts';
 import type { KernelAddress, KernelPolicyRow } from '../datapath.ts';
 import { type KernelElement, VERDICT } from './elements.ts';
 import { dumpIfThere, readRanges } from './held.ts';
-import { ROW_MAPS, readMark } from './keys.ts';
+import { ROW_MAPS, readClass, readMark } from './keys.ts';
 import { hostMap, SHARDS } from './names.ts';
 import { rangePrefixes } from './ranges.ts';
 
@@ -44,7 +44,7 @@ export async function dumpPolicy(socket: NetlinkSocket): Promise<KernelPolicyRow
       else list.push(readMark(key));
     });
     await forEachRow(socket, side, (name, element) => {
-      const classNumber = readMark(element.key);
+      const classNumber = readClass(name, element.key);
       found.push({
         direction,
         verdict: element.value === VERDICT.return ? 'allow' : 'deny',

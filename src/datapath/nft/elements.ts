@@ -230,8 +230,8 @@ function readElement(body: Buffer, offset: number, length: number): KernelElemen
   let audited = false;
   const counter = { packets: 0, bytes: 0 };
   forEachAttribute(body, { offset, end: offset + length }, (type, start, size) => {
-    if (type === 1) key = valueOf(body, start);
-    else if (type === 10) keyEnd = valueOf(body, start);
+    if (type === 1) key = insideOf(body, start);
+    else if (type === 10) keyEnd = insideOf(body, start);
     else if (type === 2) value = readValue(body, start);
     else if (type === 3) flags = body.readUInt32BE(start);
     else if (type === 6) audited = true;
@@ -242,7 +242,7 @@ function readElement(body: Buffer, offset: number, length: number): KernelElemen
 }
 
 /** The value in a nested attribute, without the padding that follows it. */
-function valueOf(body: Buffer, start: number): Buffer {
+function insideOf(body: Buffer, start: number): Buffer {
   return body.subarray(start + 4, start + body.readUInt16LE(start));
 }
 

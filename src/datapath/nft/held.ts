@@ -4,7 +4,7 @@ import { HostTracker } from './addresses.ts';
 import { ClassTracker } from './classes.ts';
 import { dumpElements, type KernelElement, SHAPES } from './elements.ts';
 import { chains, hasArrival, rulesDigest } from './kernel.ts';
-import { ROW_MAPS, rangeElements, readMark, rowOfKernel } from './keys.ts';
+import { ROW_MAPS, rangeElements, readClass, rowOfKernel } from './keys.ts';
 import { hostMap } from './names.ts';
 import { type AddressRange, rangesOfPoints } from './ranges.ts';
 import { SetTracker } from './tracker.ts';
@@ -83,7 +83,7 @@ export class HeldState {
     for (const classes of [this.classes.in, this.classes.out]) {
       for (const name of ROW_MAPS) {
         await read(`${name}_${classes.side}`, ({ key, keyEnd, value }) => {
-          classes.holdRow(readMark(key), rowOfKernel(name, key, keyEnd), value);
+          classes.holdRow(readClass(name, key), rowOfKernel(name, key, keyEnd), value);
         });
       }
       await read(`class_${classes.side}`, ({ key, value }) => classes.holdIdentity(key.toString('latin1'), value));

@@ -11,6 +11,16 @@ export function markKey(value: number): string {
   return String.fromCharCode(value & 255, (value >>> 8) & 255, (value >>> 16) & 255, value >>> 24);
 }
 
+/** In a map of ranges; see `classNumber`. */
+function turnedMarkKey(value: number): string {
+  return addressKey([value]);
+}
+
+/** The class number in the key of a row. */
+export function readClass(name: (typeof ROW_MAPS)[number], key: Buffer): number {
+  return name === 'range' ? key.readUInt32BE(0) : readMark(key);
+}
+
 export function readMark(key: Buffer): number {
   return key.readUInt32LE(0);
 }
@@ -140,10 +150,10 @@ export function rowAddress(row: string, number: number, side: 'in' | 'out'): rea
   const gap = row.indexOf(' ');
   const name = row.slice(0, gap);
   const rest = row.slice(gap + 1);
-  const mark = markKey(number);
+  if (name !== 'range') return [`${name}_${side}`, markKey(number) + rest];
   // A range holds both ends, eight bytes each with a space between.
-  if (name === 'range') return [`range_${side}`, mark + rest.slice(0, 8) + mark + rest.slice(9)];
-  return [`${name}_${side}`, mark + rest];
+  const mark = turnedMarkKey(number);
+  return [`range_${side}`, mark + rest.slice(0, 8) + mark + rest.slice(9)];
 }
 
 export const ROW_MAPS = ['port', 'range', 'icmp4', 'icmp6', 'proto', 'all'] as const;

@@ -3,8 +3,29 @@ export const TABLE = 'mesh_agent';
 
 /** Class numbers have this bit; identities never do, so that one kind cannot be taken for the other. */
 export const CLASS_BIT = 0x8000_0000;
+const MIRRORED = 127 * 256;
+const BEHIND = 0xff00_0000;
+
+/**
+ * The number of the n-th class. Its four bytes read the same from both ends: nft turns the bytes of a mark around in a map
+ * of ranges and leaves them in any other, and this is its own business. (From the 32,512th class on they do not, and such
+ * maps are taken to be turned around.)
+ */
+export function classNumber(n: number): number {
+  if (n >= MIRRORED) return BEHIND + n - MIRRORED;
+  const outer = 0x80 + (n >>> 8);
+  const inner = n & 255;
+  return ((outer << 24) | (inner << 16) | (inner << 8) | outer) >>> 0;
+}
+
+/** Which class a number is of. */
+export function classOfNumber(number: number): number {
+  if (number >= BEHIND) return number - BEHIND + MIRRORED;
+  return (((number >>> 24) - 0x80) << 8) | ((number >>> 16) & 255);
+}
+
 /** The class of every identity without a row of its own. */
-export const UNKNOWN_CLASS = CLASS_BIT;
+export const UNKNOWN_CLASS = classNumber(0);
 
 /**
  * Bits of the connection label that are ours, all in its last byte. `ingress` and `egress` tell how a connection
