@@ -1,5 +1,13 @@
 import { identity } from '../../src/core/identity.ts';
-import { type Address, type Prefix, parseAddress, parsePrefix } from '../../src/core/ip.ts';
+import {
+  type Address,
+  addressBits,
+  contains,
+  formatAddress,
+  type Prefix,
+  parseAddress,
+  parsePrefix,
+} from '../../src/core/ip.ts';
 import { WordTable } from '../../src/core/word-table.ts';
 import type { DesiredState } from '../../src/datapath/desired.ts';
 import type { DirectionPolicy, PolicyClass } from '../../src/policy/result.ts';
@@ -75,7 +83,13 @@ export function stateOf(scene: OverlayScene): DesiredState {
             source6: overlay.source6 === undefined ? undefined : address(overlay.source6),
             underlayMtu: overlay.underlayMtu ?? 1500,
             ownAddresses: (overlay.ownAddresses ?? []).map(prefix),
-            hostRoute: (family, key) => vias[(tables[family].lookup(key, 1) ?? 0) - 1],
+            hostRoute: (family, key) => {
+              const via = vias[(tables[family].lookup(key, 1) ?? 0) - 1];
+              if (via === undefined || prefixes.length === 0) return via;
+              const host: Prefix = { family, words: key, bits: addressBits(family) };
+              const wider = prefixes.filter((route) => route.prefix.bits < host.bits && contains(route.prefix, host));
+              return wider.some((route) => formatAddress(route.via) === formatAddress(via)) ? undefined : via;
+            },
             hostRoutes: () => [],
             prefixRoutes: () => prefixes,
           },

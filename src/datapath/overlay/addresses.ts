@@ -28,26 +28,26 @@ export class DeviceAddresses {
     return new DeviceAddresses(socket, link, [new Map(wanted.map((each) => [formatPrefix(each), each])), present]);
   }
 
-  /** @returns how many */
-  async addMissing(): Promise<number> {
-    return this.#each(this.#wanted, this.#present, RTM.newAddress);
+  async addMissing(): Promise<void> {
+    await this.#each(this.#wanted, this.#present, RTM.newAddress);
   }
 
-  async removeOthers(): Promise<number> {
-    return this.#each(this.#present, this.#wanted, RTM.delAddress);
+  /** @returns whether that took the last address of IPv4 away: the kernel then drops all routes of IPv4 on the device */
+  async removeOthers(): Promise<boolean> {
+    const has4 = (prefixes: ReadonlyMap<string, Prefix>): boolean =>
+      [...prefixes.values()].some(({ family }) => family === 4);
+    await this.#each(this.#present, this.#wanted, RTM.delAddress);
+    return has4(this.#present) && !has4(this.#wanted);
   }
 
-  async #each(from: ReadonlyMap<string, Prefix>, without: ReadonlyMap<string, Prefix>, type: number): Promise<number> {
-    let count = 0;
+  async #each(from: ReadonlyMap<string, Prefix>, without: ReadonlyMap<string, Prefix>, type: number): Promise<void> {
     for (const [text, prefix] of from) {
       if (without.has(text)) continue;
       const verb = type === RTM.newAddress ? 'add' : 'remove';
       const body = addressBody(this.#link, prefix);
       const flags = type === RTM.newAddress ? NLM_F_CREATE : 0;
       await this.#socket.request({ type, flags, body, operation: `${verb} ${text} on ${this.#link.name}` });
-      count++;
     }
-    return count;
   }
 }
 

@@ -9,7 +9,7 @@ import type { DesiredChanges, DesiredOverlay, DesiredState } from '../desired.ts
 import { DeviceAddresses } from './addresses.ts';
 import { ensureDevice, isFitting, type OverlayDevice, ownDevices, readDevice, removeLink } from './device.ts';
 import { TunnelEndpoints } from './endpoints.ts';
-import { OverlayRoutes, type RouteReport } from './plan.ts';
+import { OverlayRoutes, type RouteReport, type RouteRound } from './plan.ts';
 import { dumpRoutes, isOurMetric, type RouteFacts, type RouteShape } from './routes.ts';
 import type { OverlayStatus } from './status.ts';
 import { OverlayWatch } from './watch.ts';
@@ -160,20 +160,12 @@ export class Overlay {
       const everything = this.#fresh || changes.everything === true;
       const addresses =
         everything || changes.overlay === true ? await this.#addOwnAddresses(overlay, device) : undefined;
-      const report = await this.#routes.write({
-        socket: this.#netlink,
-        desired,
-        overlay,
-        shape: shapeOf(overlay, device),
-        ipv6Works: this.#ipv6Works(),
-        changes: { ...changes, everything },
-        // A larger packet must not meet a route over IPv6 before the device knows the smaller size.
-        beforeSend: async () => {
-          if ((this.#device?.link.mtu ?? 0) > this.#mtu(overlay)) await this.#ensure(overlay);
-        },
-        afterSend: () => this.#hearEchoes(),
-      });
-      await addresses?.removeOthers();
+      const round = this.#round(desired, overlay, device);
+      let report = await this.#routes.write({ ...round, changes: { ...changes, everything } });
+      if ((await addresses?.removeOthers()) === true) {
+        this.#routes.lost(4);
+        report = await this.#routes.write({ ...round, changes: { everything: true } });
+      }
       if (this.#healing) this.#healed++;
       this.#healing = false;
       this.#fresh = false;
@@ -181,6 +173,21 @@ export class Overlay {
       this.#settleError();
       return report;
     });
+  }
+
+  #round(desired: DesiredState, overlay: DesiredOverlay, device: OverlayDevice): Omit<RouteRound, 'changes'> {
+    return {
+      socket: this.#netlink,
+      desired,
+      overlay,
+      shape: shapeOf(overlay, device),
+      ipv6Works: this.#ipv6Works(),
+      // A larger packet must not meet a route over IPv6 before the device knows the smaller size.
+      beforeSend: async () => {
+        if ((this.#device?.link.mtu ?? 0) > this.#mtu(overlay)) await this.#ensure(overlay);
+      },
+      afterSend: () => this.#hearEchoes(),
+    };
   }
 
   /** They come before the routes that have them as their source, and go after these. */

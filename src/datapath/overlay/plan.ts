@@ -91,6 +91,12 @@ export class OverlayRoutes {
     this.#outer6 = false;
   }
 
+  /** The kernel dropped those of a family. */
+  lost(family: Family): void {
+    this.held.hosts(family).clear();
+    for (const [text, { prefix }] of this.held.prefixes) if (prefix.family === family) this.held.prefixes.delete(text);
+  }
+
   /** What the kernel holds now. Throws NetlinkError. */
   async read(socket: NetlinkSocket, shape: RouteShape): Promise<void> {
     for (let attempt = 0; attempt < 3; attempt++) {
