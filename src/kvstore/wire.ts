@@ -22,6 +22,19 @@ export class WireWriter {
     return this;
   }
 
+  /** A number of a oneof, whose presence has a meaning: written even when it is zero. */
+  present(field: number, value: number | bigint): this {
+    this.#parts.push(varint(field << 3), varint(value));
+    return this;
+  }
+
+  /** The same for bytes: written even when they are empty. */
+  presentBytes(field: number, value: string | Uint8Array): this {
+    const data = Buffer.from(value);
+    this.#parts.push(varint((field << 3) | 2), varint(data.length), data);
+    return this;
+  }
+
   /** A sub-message; written even when it is empty, since presence has a meaning. */
   message(field: number, value: WireWriter): this {
     const data = value.finish();

@@ -1,0 +1,39 @@
+import { join } from 'node:path';
+
+export interface KeyFiles {
+  readonly key: string;
+  readonly cert: string;
+}
+
+/** Where the hub keeps what (docs/hub.md). */
+export interface HubFolder {
+  readonly path: string;
+  readonly config: string;
+  readonly pki: string;
+  readonly ca: KeyFiles;
+  readonly server: KeyFiles;
+  readonly admin: KeyFiles;
+  readonly peer: KeyFiles;
+  readonly etcd: string;
+  readonly packages: string;
+}
+
+export const HUB_FOLDER = 'hub';
+
+/** The hub's folder in the folder of the state. */
+export function hubFolder(stateDir: string): HubFolder {
+  const path = join(stateDir, HUB_FOLDER);
+  const pki = join(path, 'pki');
+  const files = (name: string): KeyFiles => ({ key: join(pki, `${name}.key`), cert: join(pki, `${name}.crt`) });
+  return {
+    path,
+    config: join(path, 'hub.yaml'),
+    pki,
+    ca: files('ca'),
+    server: files('server'),
+    admin: files('admin'),
+    peer: files('peer'),
+    etcd: join(path, 'etcd'),
+    packages: join(path, 'packages'),
+  };
+}
