@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { Health } from '../api/health.ts';
 import type { Config } from '../config/config.ts';
 import { Backoff } from '../core/backoff.ts';
 import { MeshError, messageOf } from '../core/errors.ts';
@@ -17,7 +18,6 @@ import { PolicyRepository } from '../policy/repository.ts';
 import type { PolicySettings } from '../policy/settings.ts';
 import { ClusterDirectory } from './cluster-directory.ts';
 import { DesiredFromFacts } from './desired-state.ts';
-import { Health } from './health.ts';
 import { openJoinedStore } from './joined-store.ts';
 import { Machine } from './machine.ts';
 import { ModelFeed } from './model-feed.ts';

@@ -1,10 +1,10 @@
+import type { Health } from '../api/health.ts';
 import { MeshError, messageOf } from '../core/errors.ts';
 import { type WatchedDirectory, watchDirectory } from '../host/directory.ts';
 import { type EtcdOptions, parseEtcdConfig } from '../kvstore/etcd-config.ts';
 import { openStore } from '../kvstore/session.ts';
 import type { Store } from '../kvstore/store.ts';
 import type { Mesh } from '../mesh/mesh.ts';
-import type { Health } from './health.ts';
 import type { StoreEvents } from './store-events.ts';
 
 export interface ClusterDirectoryOptions {

@@ -1,3 +1,4 @@
+import type { Health } from '../api/health.ts';
 import type { Config } from '../config/config.ts';
 import { messageOf } from '../core/errors.ts';
 import { type Address, formatAddress, parseAddress } from '../core/ip.ts';
@@ -5,7 +6,6 @@ import { classifyDevices, type DeviceRole, externalDevices } from '../datapath/d
 import { ownAddress } from '../datapath/own-address.ts';
 import { LinkWatch } from '../host/link-watch.ts';
 import type { LinkState } from '../host/links.ts';
-import type { Health } from './health.ts';
 
 export const OVERLAY_DEVICE = 'mesh_vxlan';
 

@@ -1,9 +1,9 @@
+import type { Health } from '../api/health.ts';
 import { messageOf } from '../core/errors.ts';
 import { type WatchedDirectory, watchDirectory } from '../host/directory.ts';
 import { POLICIES_PREFIX } from '../kvstore/paths.ts';
 import type { PrefixWatch, Store } from '../kvstore/store.ts';
 import type { PolicyRepository } from '../policy/repository.ts';
-import type { Health } from './health.ts';
 
 export interface PolicyFeedOptions {
   readonly directory: string;

@@ -1,5 +1,5 @@
-import type { HealthRecord } from '../api/types.ts';
 import { ERROR_CODES, type ErrorCode, type MeshError } from '../core/errors.ts';
+import type { HealthRecord } from './types.ts';
 
 export interface Trouble {
   readonly code: ErrorCode;
