@@ -3,7 +3,7 @@ import { Attributes } from './attributes.ts';
 import type { NetlinkSocket } from './netlink.ts';
 import { addressOfBytes, familyOf, ROUTE_HEADER, RT_TABLE_MAIN, RTA, RTM, RTN_UNICAST } from './rtnetlink.ts';
 
-/** A default route of the main table; one record for each device that it leads through. */
+/** A default route of the main table; one record for each device that it leads through and that is up. */
 export interface DefaultRoute {
   readonly family: Family;
   /** Index of the device. */
@@ -17,6 +17,8 @@ export interface DefaultRoute {
 }
 
 const NEXT_HOP_HEADER = 8;
+// RTNH_F_DEAD: the device is down.
+const DEAD = 0x1;
 
 /** The default routes of the main table, most preferred first within each family. Throws NetlinkError. */
 export async function readDefaultRoutes(
@@ -53,7 +55,8 @@ export function parseDefaultRoute(body: Buffer): DefaultRoute[] {
   const source = address(attributes.data(RTA.preferredSource));
   const hops = nextHops(attributes.data(RTA.multipath));
   const link = attributes.u32(RTA.oif);
-  if (link !== undefined) hops.push({ link, gateway: attributes.data(RTA.gateway) });
+  if (link !== undefined && ((body[8] as number) & DEAD) === 0)
+    hops.push({ link, gateway: attributes.data(RTA.gateway) });
   return hops.map((hop) => ({ family, link: hop.link, gateway: address(hop.gateway), source, metric }));
 }
 
@@ -64,7 +67,8 @@ function nextHops(data: Buffer | undefined): { link: number; gateway: Buffer | u
     const length = data.readUInt16LE(at);
     if (length < NEXT_HOP_HEADER || at + length > data.length) break;
     const attributes = new Attributes(data, at + NEXT_HOP_HEADER, at + length);
-    hops.push({ link: data.readInt32LE(at + 4), gateway: attributes.data(RTA.gateway) });
+    const link = data.readInt32LE(at + 4);
+    if (((data[at + 2] as number) & DEAD) === 0) hops.push({ link, gateway: attributes.data(RTA.gateway) });
     at += (length + 3) & ~3;
   }
   return hops;
