@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseIpv4 } from '../../src/core/ip.ts';
+import { WorkerError } from '../lab/json-worker.ts';
 import { until } from '../lab/namespace.ts';
-import { type OverlayDriver, WorkerError } from './overlay-driver.ts';
+import type { OverlayDriver } from './overlay-driver.ts';
 import { OverlayLab } from './overlay-lab.ts';
 import type { OverlayScene } from './overlay-state.ts';
 
