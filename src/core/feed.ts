@@ -13,6 +13,11 @@ export interface FeedReader<K> {
 export class Feed<K> {
   #readers = new Set<{ keys: Set<K>; wake: () => void }>();
 
+  /** Whether anybody reads it: a mark is lost on nobody. */
+  get heard(): boolean {
+    return this.#readers.size > 0;
+  }
+
   mark(key: K): void {
     for (const reader of this.#readers) {
       const first = reader.keys.size === 0;

@@ -1,14 +1,25 @@
 import type { NumericIdentity } from '../core/identity.ts';
 import { identity } from '../core/identity.ts';
 import { WordTable } from '../core/word-table.ts';
+import { isOlder } from './generation.ts';
 import type { Origin, Origins } from './origin.ts';
+import { Tallies } from './tallies.ts';
+import type { TunnelEndpoints } from './tunnel-endpoints.ts';
 
-/** What one origin says of an address. `host` is an index of the tunnel endpoints; 0 is none. */
+/** What one origin says of an address. `host` is a number of the tunnel endpoints; 0 is none. */
 export interface Claim {
   readonly identity: NumericIdentity;
   readonly host: number;
   readonly origin: number;
   readonly generation: number;
+}
+
+export interface AddressTableOptions {
+  readonly keyWords: 1 | 4;
+  readonly origins: Origins;
+  readonly endpoints: TunnelEndpoints;
+  /** The strongest claim of an address is another one, or none is left. The key is only lent. */
+  readonly changed: (key: ArrayLike<number>) => void;
 }
 
 const IDENTITY = 0;
@@ -17,144 +28,216 @@ const META = 2;
 const ORIGIN_MASK = 0xfff;
 const GENERATION_SHIFT = 12;
 const GENERATION_MASK = 0xffff;
-/** Weaker claims on this address are kept beside. */
+/** Weaker claims on this address are kept in the tables of the weaker ones. */
 const CONTESTED = 0x8000_0000;
+/** In the second table: the claims are of more than one cluster. */
+const DISPUTED = 0x4000_0000;
+/** Withdrawals between two points where a sweep may be interrupted. */
+const STEP = 64;
 
 /**
- * Single addresses of one family: the strongest claim of each in a typed table, the few weaker ones beside it. When the
- * strongest goes, the next one takes its place, whoever came first: the outcome depends on present facts alone.
+ * Single addresses of one family. The strongest claim of each is in one typed table, the second one of those that have
+ * several in another, and so on. When the strongest goes, the next one takes its place, whoever came first: the outcome
+ * depends on present facts alone.
  */
 export class AddressTable {
   readonly table: WordTable;
-  readonly #origins: Origins;
-  readonly #weaker = new Map<string, Claim[]>();
-  readonly #counts = new Map<number, number>();
-  readonly #changed: (key: ArrayLike<number>) => void;
+  readonly #weaker: WordTable[] = [];
+  readonly #options: AddressTableOptions;
+  readonly #tallies = new Tallies();
+  #disputed = 0;
 
-  constructor(keyWords: 1 | 4, origins: Origins, changed: (key: ArrayLike<number>) => void) {
-    this.table = new WordTable({ keyWords, columns: 3 });
-    this.#origins = origins;
-    this.#changed = changed;
+  constructor(options: AddressTableOptions) {
+    this.#options = options;
+    this.table = new WordTable({ keyWords: options.keyWords, columns: 3 });
   }
 
   countOf(origin: Origin): number {
-    return this.#counts.get(origin.index) ?? 0;
+    return this.#tallies.of(origin.index);
+  }
+
+  /** Addresses that more than one cluster claims. */
+  get disputed(): number {
+    return this.#disputed;
   }
 
   claim(key: ArrayLike<number>, claim: Claim): void {
-    const slot = this.table.find(key);
+    const { table } = this;
+    const slot = table.find(key);
+    this.#tallies.add(claim);
+    this.#options.endpoints.retain(claim.host);
     if (slot < 0) {
-      this.#write(this.table.insert(key), claim, false);
-      this.#count(claim.origin, 1);
-      this.#changed(key);
+      write(table, table.insert(key), claim, 0);
+      this.#options.changed(key);
       return;
     }
-    const held = this.#read(slot);
-    if (held.origin === claim.origin) this.#replaceStrongest(key, slot, held, claim);
-    else this.#contest(key, claim);
+    if ((table.get(slot, META) & ORIGIN_MASK) !== claim.origin) {
+      this.#contest(key, claim);
+      return;
+    }
+    const held = read(table, slot);
+    this.#forget(held);
+    write(table, slot, claim, table.get(slot, META) & CONTESTED);
+    if (held.identity !== claim.identity || held.host !== claim.host) this.#options.changed(key);
+  }
+
+  /** Says that what an origin claims of an address was listed again, whatever it is. */
+  keep(key: ArrayLike<number>, origin: number, generation: number): void {
+    for (const table of [this.table, ...this.#weaker]) {
+      const slot = table.find(key);
+      if (slot < 0) return;
+      const held = read(table, slot);
+      if (held.origin !== origin) continue;
+      const kept = { ...held, generation };
+      this.#tallies.drop(held);
+      this.#tallies.add(kept);
+      write(table, slot, kept, table.get(slot, META) & (CONTESTED | DISPUTED));
+      return;
+    }
   }
 
   /** Takes back what an origin said of an address; nothing if it said nothing. */
   withdraw(key: ArrayLike<number>, origin: number): void {
     const slot = this.table.find(key);
     if (slot < 0) return;
-    const held = this.#read(slot);
-    if (held.origin !== origin && !this.#isContested(slot)) return;
-    const claims = this.#claims(key, slot).filter((claim) => claim.origin !== origin);
-    this.#settle(key, claims, held);
+    const held = read(this.table, slot);
+    if (!this.#isContested(slot)) {
+      if (held.origin !== origin) return;
+      this.#forget(held);
+      this.table.remove(key);
+      this.#options.changed(key);
+      return;
+    }
+    const claims = this.claims(key);
+    const gone = claims.find((claim) => claim.origin === origin);
+    if (gone === undefined) return;
+    this.#forget(gone);
+    this.#settle(
+      key,
+      held,
+      claims.filter((claim) => claim !== gone),
+    );
   }
 
-  /** Withdraws every claim of an origin that is not of this generation; all of them without one. */
-  sweep(origin: number, generation: number | undefined): void {
-    const gone: number[][] = [];
-    const stale = (claim: Claim): boolean => claim.origin === origin && claim.generation !== generation;
-    this.table.forEach((slot) => {
-      if (stale(this.#read(slot)) || (this.#isContested(slot) && this.#weakerAt(slot).some(stale))) {
-        gone.push([...this.table.keyAt(slot)]);
-      }
-    });
-    for (const key of gone) this.withdraw(key, origin);
+  /** Withdraws the claims of an origin that are older than a generation, step by step; all of them without one. */
+  *sweeping(origin: number, generation: number | undefined): Generator<void> {
+    if (!this.#tallies.hasOthers(origin, generation)) return;
+    const width = this.table.keyWords;
+    const keys = this.#stale(origin, generation);
+    const key = new Array<number>(width).fill(0);
+    for (let at = 0; at < keys.length; at += width) {
+      for (let word = 0; word < width; word++) key[word] = keys[at + word] as number;
+      // It may have been listed again since.
+      if (generation === undefined || this.#isStale(key, origin, generation)) this.withdraw(key, origin);
+      if (at % (STEP * width) === 0) yield;
+    }
   }
 
   /** All claims on an address, the strongest first. */
-  claims(key: ArrayLike<number>): readonly Claim[] {
+  claims(key: ArrayLike<number>): Claim[] {
     const slot = this.table.find(key);
-    return slot < 0 ? [] : this.#claims(key, slot);
+    if (slot < 0) return [];
+    const claims = [read(this.table, slot)];
+    if (!this.#isContested(slot)) return claims;
+    for (const table of this.#weaker) {
+      const weaker = table.find(key);
+      if (weaker < 0) break;
+      claims.push(read(table, weaker));
+    }
+    return claims;
   }
 
-  at(slot: number): Claim {
-    return this.#read(slot);
-  }
-
-  /** Keys with more than one claim. */
-  *contestedKeys(): Iterable<number[]> {
-    for (const text of this.#weaker.keys()) yield text.split(' ').map(Number);
-  }
-
-  #replaceStrongest(key: ArrayLike<number>, slot: number, held: Claim, claim: Claim): void {
-    this.#write(slot, claim, this.#isContested(slot));
-    if (held.identity !== claim.identity || held.host !== claim.host) this.#changed(key);
+  /** Keys that more than one cluster claims, at most `limit` of them. */
+  disputedKeys(limit: number): number[][] {
+    const found: number[][] = [];
+    const second = this.#weaker[0];
+    if (second === undefined || this.#disputed === 0) return found;
+    second.forEach((slot) => {
+      if (found.length < limit && (second.get(slot, META) & DISPUTED) !== 0) found.push([...second.keyAt(slot)]);
+    });
+    return found;
   }
 
   #contest(key: ArrayLike<number>, claim: Claim): void {
-    const slot = this.table.find(key);
-    const held = this.#read(slot);
-    const claims = this.#claims(key, slot).filter((other) => other.origin !== claim.origin);
-    this.#settle(key, [...claims, claim], held);
+    const claims = this.claims(key);
+    const [held] = claims;
+    const former = claims.find((other) => other.origin === claim.origin);
+    if (former !== undefined) this.#forget(former);
+    this.#settle(key, held, [...claims.filter((other) => other !== former), claim]);
   }
 
-  #settle(key: ArrayLike<number>, claims: Claim[], before: Claim): void {
-    const was = this.#claims(key, this.table.find(key));
-    for (const { origin } of was) this.#count(origin, -1);
-    for (const { origin } of claims) this.#count(origin, 1);
-    const [strongest, ...rest] = claims.sort((a, b) => this.#origins.compare(a.origin, b.origin));
-    const text = keyText(key);
-    if (strongest === undefined) {
-      this.#weaker.delete(text);
-      this.table.remove(key);
-    } else {
-      if (rest.length > 0) this.#weaker.set(text, rest);
-      else this.#weaker.delete(text);
-      this.#write(this.table.find(key), strongest, rest.length > 0);
+  /** Writes the claims that are left of a contested address, each into the table of its rank. */
+  #settle(key: ArrayLike<number>, before: Claim | undefined, claims: Claim[]): void {
+    const { origins, changed } = this.#options;
+    claims.sort((a, b) => origins.compare(a.origin, b.origin));
+    const disputed = claims.length > 1 && origins.areDisputed(claims.map(({ origin }) => origin));
+    this.#disputed += Number(disputed) - Number(this.#isDisputed(key));
+    for (const [rank, claim] of claims.entries()) {
+      const table = this.#rank(rank);
+      const flag = rank === 0 && claims.length > 1 ? CONTESTED : rank === 1 && disputed ? DISPUTED : 0;
+      write(table, table.insert(key), claim, flag);
     }
-    if (strongest?.identity !== before.identity || strongest.host !== before.host) this.#changed(key);
+    for (const table of this.#weaker.slice(Math.max(0, claims.length - 1))) if (!table.remove(key)) break;
+    const strongest = claims[0];
+    if (strongest?.identity !== before?.identity || strongest?.host !== before?.host) changed(key);
   }
 
-  #claims(key: ArrayLike<number>, slot: number): Claim[] {
-    const strongest = this.#read(slot);
-    return this.#isContested(slot) ? [strongest, ...(this.#weaker.get(keyText(key)) ?? [])] : [strongest];
+  #rank(rank: number): WordTable {
+    if (rank === 0) return this.table;
+    const known = this.#weaker[rank - 1];
+    if (known !== undefined) return known;
+    const table = new WordTable({ keyWords: this.table.keyWords, columns: 3 });
+    this.#weaker.push(table);
+    return table;
   }
 
-  #weakerAt(slot: number): readonly Claim[] {
-    return this.#weaker.get(keyText(this.table.keyAt(slot))) ?? [];
+  #stale(origin: number, generation: number | undefined): Uint32Array {
+    const width = this.table.keyWords;
+    const keys = new Uint32Array(this.#tallies.of(origin) * width);
+    let count = 0;
+    for (const table of [this.table, ...this.#weaker]) {
+      table.forEach((slot) => {
+        const meta = table.get(slot, META);
+        if ((meta & ORIGIN_MASK) !== origin) return;
+        if (generation !== undefined && !isOlder((meta >>> GENERATION_SHIFT) & GENERATION_MASK, generation)) return;
+        for (let word = 0; word < width; word++) keys[count++] = table.keyWord(slot, word);
+      });
+    }
+    return keys.subarray(0, count);
+  }
+
+  #isStale(key: ArrayLike<number>, origin: number, generation: number): boolean {
+    const claim = this.claims(key).find((each) => each.origin === origin);
+    return claim !== undefined && isOlder(claim.generation, generation);
   }
 
   #isContested(slot: number): boolean {
     return (this.table.get(slot, META) & CONTESTED) !== 0;
   }
 
-  #read(slot: number): Claim {
-    const meta = this.table.get(slot, META);
-    return {
-      identity: identity(this.table.get(slot, IDENTITY)),
-      host: this.table.get(slot, HOST),
-      origin: meta & ORIGIN_MASK,
-      generation: (meta >>> GENERATION_SHIFT) & GENERATION_MASK,
-    };
+  #isDisputed(key: ArrayLike<number>): boolean {
+    return ((this.#weaker[0]?.lookup(key, META) ?? 0) & DISPUTED) !== 0;
   }
 
-  #write(slot: number, claim: Claim, contested: boolean): void {
-    this.table.set(slot, IDENTITY, claim.identity);
-    this.table.set(slot, HOST, claim.host);
-    const meta = claim.origin | ((claim.generation & GENERATION_MASK) << GENERATION_SHIFT);
-    this.table.set(slot, META, (contested ? meta | CONTESTED : meta) >>> 0);
-  }
-
-  #count(origin: number, by: number): void {
-    this.#counts.set(origin, (this.#counts.get(origin) ?? 0) + by);
+  #forget(claim: Claim): void {
+    this.#tallies.drop(claim);
+    this.#options.endpoints.release(claim.host);
   }
 }
 
-function keyText(key: ArrayLike<number>): string {
-  return Array.prototype.join.call(key, ' ');
+function read(table: WordTable, slot: number): Claim {
+  const meta = table.get(slot, META);
+  return {
+    identity: identity(table.get(slot, IDENTITY)),
+    host: table.get(slot, HOST),
+    origin: meta & ORIGIN_MASK,
+    generation: (meta >>> GENERATION_SHIFT) & GENERATION_MASK,
+  };
+}
+
+function write(table: WordTable, slot: number, claim: Claim, flags: number): void {
+  table.set(slot, IDENTITY, claim.identity);
+  table.set(slot, HOST, claim.host);
+  const generation = (claim.generation & GENERATION_MASK) << GENERATION_SHIFT;
+  table.set(slot, META, (claim.origin | generation | flags) >>> 0);
 }

@@ -1,12 +1,12 @@
 import { messageOf } from '../core/errors.ts';
-import { identity, identityBlock, type MaxClusters } from '../core/identity.ts';
-import { parsePrefix } from '../core/ip.ts';
+import { identity, identityBlock, type MaxClusters, type NumericIdentity } from '../core/identity.ts';
+import { type Address, formatAddress, formatPrefix, parsePrefix } from '../core/ip.ts';
 import { decodeAddress } from '../kvstore/codec/address.ts';
 import { decodeIdentity } from '../kvstore/codec/identity.ts';
 import { BadValue } from '../kvstore/codec/json.ts';
 import { decodeNode } from '../kvstore/codec/node.ts';
 import { decodeService } from '../kvstore/codec/service.ts';
-import type { FactKind } from '../kvstore/paths.ts';
+import { FACT_KINDS, type FactKind } from '../kvstore/paths.ts';
 import type { PrefixSink } from '../kvstore/store.ts';
 import type { Origin } from './origin.ts';
 import type { Tables } from './tables.ts';
@@ -26,62 +26,81 @@ interface FactWriter {
   /** The value under this key was refused: what was accepted before stays. */
   keep(key: string, generation: number): void;
   remove(key: string): void;
-  /** Removes what was not put or kept in this generation; everything without one. */
-  sweep(generation?: number): void;
+  /** Removes what was not put or kept in this generation or a later one, step by step. */
+  sweeping(generation: number): Generator<void>;
+}
+
+export interface FactWatch {
+  readonly kind: FactKind;
+  readonly prefix: string;
+  /** Whether a list that is over now can be believed to be complete. */
+  readonly mayRemove?: () => boolean;
+  /** The list was complete, and what was not in it is gone. */
+  readonly onListed: () => void;
 }
 
 /** Takes the facts of one kind and cluster from a watched prefix into the tables. Refused values go to quarantine. */
 export class FactSink implements PrefixSink {
-  readonly #cluster: string;
-  readonly #prefix: string;
+  readonly #cluster: FollowedCluster;
+  readonly #watch: FactWatch;
   readonly #tables: Tables;
   readonly #writer: FactWriter;
-  readonly #onListed: () => void;
   #generation = 0;
+  #partial = false;
 
-  constructor(
-    tables: Tables,
-    cluster: FollowedCluster,
-    watch: { kind: FactKind; prefix: string; onListed: () => void },
-  ) {
-    this.#cluster = cluster.name;
-    this.#prefix = watch.prefix;
+  constructor(tables: Tables, cluster: FollowedCluster, watch: FactWatch) {
+    this.#cluster = cluster;
+    this.#watch = watch;
     this.#tables = tables;
     this.#writer = WRITERS[watch.kind](tables, cluster);
-    this.#onListed = watch.onListed;
+  }
+
+  /** The last list was not believed: it has to be listed again. */
+  get partial(): boolean {
+    return this.#partial;
   }
 
   listing(): void {
-    this.#generation = this.#tables.nextGeneration();
-    this.#tables.quarantine.clearBelow(this.#cluster, this.#prefix);
+    this.#generation = newGeneration(this.#tables, this.#cluster, this.#watch.kind);
   }
 
   put(key: string, value: Buffer): void {
+    const { quarantine } = this.#tables;
     try {
       this.#writer.put(key, value, this.#generation);
-      this.#tables.quarantine.clear(this.#cluster, this.#prefix + key);
+      quarantine.clear(this.#cluster.name, this.#watch.prefix + key);
     } catch (error) {
-      if (!(error instanceof BadValue)) throw error;
+      // Whatever it was: what was accepted before must not be swept for a value that nobody understands.
       this.#writer.keep(key, this.#generation);
-      this.#tables.quarantine.refuse(this.#cluster, this.#prefix + key, messageOf(error));
+      quarantine.refuse(this.#cluster.name, this.#watch.prefix + key, messageOf(error), this.#generation);
     }
   }
 
   remove(key: string): void {
     this.#writer.remove(key);
-    this.#tables.quarantine.clear(this.#cluster, this.#prefix + key);
+    this.#tables.quarantine.clear(this.#cluster.name, this.#watch.prefix + key);
   }
 
   listed(): void {
-    this.#writer.sweep(this.#generation);
-    this.#onListed();
+    const { mayRemove = () => true, prefix, onListed } = this.#watch;
+    this.#partial = !mayRemove();
+    if (this.#partial) return;
+    this.#tables.quarantine.clearBelow(this.#cluster.name, prefix, this.#generation);
+    this.#tables.slices.run(this.#writer.sweeping(this.#generation), onListed);
   }
+}
 
-  /** Takes everything back: the cluster is no longer followed. */
-  drain(): void {
-    this.#writer.sweep();
-    this.#tables.quarantine.clearBelow(this.#cluster, this.#prefix);
+/** Takes back everything that a cluster said: it is no longer followed. What is listed from now on stays. */
+export function drainFacts(tables: Tables, cluster: FollowedCluster, prefixOf: (kind: FactKind) => string): void {
+  for (const kind of FACT_KINDS) {
+    tables.quarantine.clearBelow(cluster.name, prefixOf(kind));
+    const generation = newGeneration(tables, cluster, kind);
+    tables.slices.run(WRITERS[kind](tables, cluster).sweeping(generation));
   }
+}
+
+function newGeneration(tables: Tables, cluster: FollowedCluster, kind: FactKind): number {
+  return tables.nextGeneration(`${factOrigin(tables, cluster).index} ${kind}`);
 }
 
 const WRITERS: Record<FactKind, (tables: Tables, cluster: FollowedCluster) => FactWriter> = {
@@ -95,6 +114,21 @@ export function factOrigin(tables: Tables, cluster: FollowedCluster): Origin {
   return tables.origins.of(cluster.name, cluster.joined ? 'kvstore' : 'clustermesh');
 }
 
+/** The address or prefix that a key of `ip/v1` names; undefined unless it is spelled as a producer spells it. */
+function addressOf(key: string): { readonly address: Address; readonly bits: number | undefined } | undefined {
+  const prefix = parsePrefix(key);
+  if (prefix === undefined) return undefined;
+  const bits = key.includes('/') ? prefix.bits : undefined;
+  return key === (bits === undefined ? formatAddress(prefix) : formatPrefix(prefix))
+    ? { address: prefix, bits }
+    : undefined;
+}
+
+/** The number that a key of `identities/v1/id` names; undefined unless it is spelled as a producer spells it. */
+function numberOf(key: string): NumericIdentity | undefined {
+  return /^[1-9][0-9]{0,9}$/.test(key) ? identity(Number(key)) : undefined;
+}
+
 function endpointWriter(tables: Tables, cluster: FollowedCluster): FactWriter {
   const origin = factOrigin(tables, cluster);
   const block = identityBlock(cluster.id, cluster.max);
@@ -102,6 +136,8 @@ function endpointWriter(tables: Tables, cluster: FollowedCluster): FactWriter {
   return {
     put(key, value, generation) {
       const entry = decodeAddress(key, value, block);
+      if (entry.identity === 0) throw new BadValue('ID 0 is no identity');
+      if (entry.bits === 0) throw new BadValue('a prefix of all addresses belongs to nobody');
       ipcache.claim(origin, generation, {
         address: entry.address,
         bits: entry.bits,
@@ -110,14 +146,14 @@ function endpointWriter(tables: Tables, cluster: FollowedCluster): FactWriter {
       });
     },
     keep(key, generation) {
-      const prefix = parsePrefix(key);
-      if (prefix !== undefined) ipcache.keep(origin, generation, prefix, key.includes('/') ? prefix.bits : undefined);
+      const named = addressOf(key);
+      if (named !== undefined) ipcache.keep(origin, generation, named.address, named.bits);
     },
     remove(key) {
-      const prefix = parsePrefix(key);
-      if (prefix !== undefined) ipcache.withdraw(origin, prefix, key.includes('/') ? prefix.bits : undefined);
+      const named = addressOf(key);
+      if (named !== undefined) ipcache.withdraw(origin, named.address, named.bits);
     },
-    sweep: (generation) => ipcache.sweep(origin, generation),
+    sweeping: (generation) => ipcache.sweeping(origin, generation),
   };
 }
 
@@ -130,9 +166,15 @@ function identityWriter(tables: Tables, cluster: FollowedCluster): FactWriter {
       const { id, labels } = decodeIdentity(key, value, { cluster: cluster.name, block });
       identities.put(origin, generation, id, { cluster: cluster.name, labels });
     },
-    keep: (key, generation) => void identities.keep(origin, generation, identity(Number(key))),
-    remove: (key) => identities.remove(origin, identity(Number(key))),
-    sweep: (generation) => identities.sweep(origin, generation),
+    keep(key, generation) {
+      const id = numberOf(key);
+      if (id !== undefined) identities.keep(origin, generation, id);
+    },
+    remove(key) {
+      const id = numberOf(key);
+      if (id !== undefined) identities.remove(origin, id);
+    },
+    sweeping: (generation) => identities.sweeping(origin, generation),
   };
 }
 
@@ -144,19 +186,15 @@ function nodeWriter(tables: Tables, cluster: FollowedCluster): FactWriter {
     put(key, value, generation) {
       const node = decodeNode(key, value, { cluster: cluster.name, clusterId: cluster.id });
       nodes.put(origin, generation, name(key), node);
-      nodeAddresses.put(node, cluster.joined);
+      nodeAddresses.put(node, cluster);
     },
     keep: (key, generation) => void nodes.keep(origin, generation, name(key)),
     remove(key) {
       nodes.remove(origin, name(key));
       nodeAddresses.remove(cluster.name, key);
     },
-    sweep(generation) {
-      const before = [...nodes.values()].filter((node) => node.cluster === cluster.name);
-      nodes.sweep(origin, generation);
-      for (const node of before)
-        if (nodes.get(name(node.name)) === undefined) nodeAddresses.remove(cluster.name, node.name);
-    },
+    sweeping: (generation) =>
+      nodes.sweeping(origin, generation, (_, node) => nodeAddresses.remove(cluster.name, node.name)),
   };
 }
 
@@ -175,6 +213,6 @@ function serviceWriter(tables: Tables, cluster: FollowedCluster): FactWriter {
     },
     keep: (key, generation) => void services.keep(origin, generation, name(key)),
     remove: (key) => services.remove(origin, name(key)),
-    sweep: (generation) => services.sweep(origin, generation),
+    sweeping: (generation) => services.sweeping(origin, generation),
   };
 }

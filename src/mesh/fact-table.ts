@@ -1,5 +1,7 @@
 import { Feed } from '../core/feed.ts';
+import { isOlder } from './generation.ts';
 import type { Origin } from './origin.ts';
+import { exhaust } from './slices.ts';
 
 interface Fact<V> {
   readonly value: V;
@@ -7,7 +9,10 @@ interface Fact<V> {
   generation: number;
 }
 
-/** Present facts by key (nodes, identities, services), each of one origin; keys of two origins never meet. */
+/**
+ * Present facts by key (nodes, identities, services), each of one origin. Keys of two origins do not meet: identities lie in
+ * disjoint blocks (`ClusterIds`), the other keys carry the cluster's name.
+ */
 export class FactTable<K, V> {
   readonly changed = new Feed<K>();
   readonly #facts = new Map<K, Fact<V>>();
@@ -64,8 +69,19 @@ export class FactTable<K, V> {
 
   /** Removes what an origin did not list again in this generation; everything of it without one. */
   sweep(origin: Origin, generation?: number): void {
+    exhaust(this.sweeping(origin, generation));
+  }
+
+  /** The same step by step: what is listed again between two steps stays. `onGone` hears what was removed. */
+  *sweeping(origin: Origin, generation?: number, onGone: (key: K, value: V) => void = () => {}): Generator<void> {
+    if (this.countOf(origin) === 0) return;
+    let step = 0;
     for (const [key, fact] of this.#facts) {
-      if (fact.origin === origin.index && fact.generation !== generation) this.remove(origin, key);
+      if (fact.origin === origin.index && (generation === undefined || isOlder(fact.generation, generation))) {
+        this.remove(origin, key);
+        onGone(key, fact.value);
+      }
+      if (++step % 64 === 0) yield;
     }
   }
 

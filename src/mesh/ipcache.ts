@@ -1,17 +1,11 @@
 import { Feed } from '../core/feed.ts';
 import { identity, type NumericIdentity, RESERVED } from '../core/identity.ts';
-import {
-  type Address,
-  addressBits,
-  contains,
-  formatAddress,
-  formatIpv6,
-  formatPrefix,
-  type Prefix,
-  prefixOf,
-} from '../core/ip.ts';
+import { type Address, addressBits, contains, formatIpv6, type Prefix, prefixOf } from '../core/ip.ts';
 import { AddressTable, type Claim } from './address-table.ts';
 import type { Origin, Origins } from './origin.ts';
+import { PrefixTable } from './prefix-table.ts';
+import { exhaust } from './slices.ts';
+import { TunnelEndpoints } from './tunnel-endpoints.ts';
 
 export interface IpcacheEntry {
   readonly prefix: Prefix;
@@ -21,14 +15,6 @@ export interface IpcacheEntry {
   readonly origin: Origin;
   /** What weaker origins say of the same address. */
   readonly others: readonly { readonly origin: Origin; readonly identity: NumericIdentity }[];
-}
-
-interface PrefixClaim {
-  readonly prefix: Prefix;
-  readonly identity: NumericIdentity;
-  readonly host: number;
-  readonly origin: number;
-  readonly generation: number;
 }
 
 /** A claim as an origin makes it. `bits` undefined is a single address, which is stronger than any prefix. */
@@ -52,69 +38,70 @@ export class Ipcache {
   /** Text of the prefixes that changed. */
   readonly changedPrefixes = new Feed<string>();
   readonly #origins: Origins;
-  readonly #prefixes = new Map<string, PrefixClaim[]>();
-  readonly #prefixCounts = new Map<number, number>();
-  readonly #hostList: (Address | undefined)[] = [undefined];
-  readonly #hostIndex = new Map<string, number>();
-  /** Lengths in use per family, longest first, for lookups. */
-  #lengths: { 4: number[]; 6: number[] } | undefined;
+  readonly #endpoints = new TunnelEndpoints();
+  readonly #prefixes: PrefixTable;
 
   constructor(origins: Origins) {
+    const endpoints = this.#endpoints;
     this.#origins = origins;
-    this.hosts4 = new AddressTable(1, origins, (key) => this.changed4.mark(key[0] as number));
-    this.hosts6 = new AddressTable(4, origins, (key) => this.changed6.mark(formatIpv6(Array.from(key))));
+    this.hosts4 = new AddressTable({
+      keyWords: 1,
+      origins,
+      endpoints,
+      changed: (key) => this.changed4.mark(key[0] as number),
+    });
+    this.hosts6 = new AddressTable({
+      keyWords: 4,
+      origins,
+      endpoints,
+      // The text of a million addresses is dear, and before somebody listens nobody needs it.
+      changed: (key) => {
+        if (this.changed6.heard) this.changed6.mark(formatIpv6(Array.from(key)));
+      },
+    });
+    this.#prefixes = new PrefixTable({ origins, endpoints, changed: (text) => this.changedPrefixes.mark(text) });
   }
 
   get size(): number {
     return this.hosts4.table.size + this.hosts6.table.size + this.#prefixes.size;
   }
 
+  /** Tunnel endpoints that are in use. */
+  get tunnelEndpoints(): number {
+    return this.#endpoints.size;
+  }
+
   claim(origin: Origin, generation: number, entry: AddressClaim): void {
-    const host = this.#host(entry.tunnelEndpoint);
+    const host = this.#endpoints.indexOf(entry.tunnelEndpoint);
     const claim = { identity: identity(entry.identity), host, origin: origin.index, generation };
-    if (entry.bits === undefined) this.#hosts(entry.address.family).claim(entry.address.words, claim);
-    else this.#claimPrefix(prefixOf(entry.address, entry.bits), claim);
+    const { address, bits } = entry;
+    if (bits === undefined) this.#hosts(address.family).claim(address.words, claim);
+    else this.#prefixes.claim({ ...claim, prefix: prefixOf(address, bits) });
   }
 
   /** Says that what an origin claims was listed again, although its new value was refused. */
   keep(origin: Origin, generation: number, address: Address, bits: number | undefined): void {
-    const claims: readonly Claim[] =
-      bits === undefined
-        ? this.#hosts(address.family).claims(address.words)
-        : this.#claimsOf(formatPrefix(prefixOf(address, bits)));
-    const held = claims.find((claim) => claim.origin === origin.index);
-    if (held === undefined) return;
-    this.claim(origin, generation, {
-      address,
-      bits,
-      identity: held.identity,
-      tunnelEndpoint: this.#hostList[held.host],
-    });
+    if (bits === undefined) this.#hosts(address.family).keep(address.words, origin.index, generation);
+    else this.#prefixes.keep(prefixOf(address, bits), origin.index, generation);
   }
 
   withdraw(origin: Origin, address: Address, bits: number | undefined): void {
     if (bits === undefined) this.#hosts(address.family).withdraw(address.words, origin.index);
-    else {
-      const text = formatPrefix(prefixOf(address, bits));
-      this.#settlePrefix(
-        text,
-        this.#claimsOf(text).filter((claim) => claim.origin !== origin.index),
-      );
-    }
+    else this.#prefixes.withdraw(prefixOf(address, bits), origin.index);
   }
 
   /** Withdraws what an origin did not say again in this generation; everything of it without one. */
   sweep(origin: Origin, generation?: number): void {
-    this.hosts4.sweep(origin.index, generation);
-    this.hosts6.sweep(origin.index, generation);
-    for (const [text, claims] of [...this.#prefixes]) {
-      const kept = claims.filter((claim) => claim.origin !== origin.index || claim.generation === generation);
-      if (kept.length < claims.length) this.#settlePrefix(text, kept);
-    }
+    exhaust(this.sweeping(origin, generation));
+  }
+
+  /** The same step by step: what is said again between two steps stays. */
+  *sweeping(origin: Origin, generation?: number): Generator<void> {
+    for (const table of [this.hosts4, this.hosts6, this.#prefixes]) yield* table.sweeping(origin.index, generation);
   }
 
   countOf(origin: Origin): number {
-    return this.hosts4.countOf(origin) + this.hosts6.countOf(origin) + (this.#prefixCounts.get(origin.index) ?? 0);
+    return this.hosts4.countOf(origin) + this.hosts6.countOf(origin) + this.#prefixes.countOf(origin);
   }
 
   *prefixes(): Iterable<{
@@ -124,31 +111,25 @@ export class Ipcache {
   }> {
     for (const [claim] of this.#prefixes.values()) {
       if (claim !== undefined)
-        yield { prefix: claim.prefix, identity: claim.identity, via: this.#hostList[claim.host] };
+        yield { prefix: claim.prefix, identity: claim.identity, via: this.#endpoints.at(claim.host) };
     }
   }
 
   /** The tunnel endpoint of a single address. */
   hostOf(family: 4 | 6, key: ArrayLike<number>): Address | undefined {
     const table = family === 4 ? this.hosts4.table : this.hosts6.table;
-    return this.#hostList[table.lookup(key, 1) ?? 0];
+    return this.#endpoints.at(table.lookup(key, 1) ?? 0);
   }
 
   /** Longest match; undefined for an address that nobody claims (world). */
   lookup(address: Address): IpcacheEntry | undefined {
-    const bits = addressBits(address.family);
     const claims = this.#hosts(address.family).claims(address.words);
-    if (claims.length > 0) return this.#entry(prefixOf(address, bits), claims);
-    this.#lengths ??= this.#lengthsInUse();
-    for (const length of this.#lengths[address.family]) {
-      const prefix = prefixOf(address, length);
-      const found = this.#prefixes.get(formatPrefix(prefix));
-      if (found !== undefined) return this.#entry(prefix, found);
-    }
-    return undefined;
+    if (claims.length > 0) return this.#entry(prefixOf(address, addressBits(address.family)), claims);
+    const found = this.#prefixes.lookup(address);
+    return found?.[0] && this.#entry(found[0].prefix, found);
   }
 
-  /** Every entry, prefixes first. May be long: iterate, do not collect. The tables must not change while a step runs. */
+  /** Every entry, prefixes first. May be long: iterate, do not collect. */
   *entries(): Iterable<IpcacheEntry> {
     for (const claims of [...this.#prefixes.values()]) {
       const first = claims[0];
@@ -158,25 +139,19 @@ export class Ipcache {
     yield* this.#hostEntries(this.hosts6, 6);
   }
 
-  /** Addresses that more than one origin claims. */
-  *contestedEntries(): Iterable<IpcacheEntry> {
-    for (const [hosts, family] of [
-      [this.hosts4, 4],
-      [this.hosts6, 6],
-    ] as const) {
-      for (const words of hosts.contestedKeys())
-        yield this.#entry({ family, words, bits: addressBits(family) }, hosts.claims(words));
-    }
-  }
-
-  /** Addresses that several clusters claim; at most `limit` of them. */
+  /** Addresses and prefixes that several clusters claim; at most `limit` of them. */
   conflicts(limit: number): IpcacheEntry[] {
     const found: IpcacheEntry[] = [];
-    for (const entry of this.contestedEntries()) {
-      if (found.length >= limit) break;
-      if (entry.others.some(({ origin }) => origin.cluster !== entry.origin.cluster)) found.push(entry);
+    for (const claims of this.#prefixes.disputed(limit)) {
+      const first = claims[0];
+      if (first !== undefined) found.push(this.#entry(first.prefix, claims));
     }
-    return found;
+    for (const family of [4, 6] as const) {
+      const hosts = this.#hosts(family);
+      for (const words of hosts.disputedKeys(limit - found.length))
+        found.push(this.#entry({ family, words, bits: addressBits(family) }, hosts.claims(words)));
+    }
+    return found.sort((a, b) => comparePrefixes(a.prefix, b.prefix));
   }
 
   *#hostEntries(hosts: AddressTable, family: 4 | 6): Iterable<IpcacheEntry> {
@@ -189,12 +164,12 @@ export class Ipcache {
     }
   }
 
-  #entry(prefix: Prefix, claims: readonly (Claim | PrefixClaim)[]): IpcacheEntry {
+  #entry(prefix: Prefix, claims: readonly Claim[]): IpcacheEntry {
     const [strongest, ...rest] = claims;
     return {
       prefix,
       identity: strongest?.identity ?? RESERVED.unknown,
-      tunnelEndpoint: this.#hostList[strongest?.host ?? 0],
+      tunnelEndpoint: this.#endpoints.at(strongest?.host ?? 0),
       origin: this.#origins.at(strongest?.origin ?? 0),
       others: rest.map((claim) => ({ origin: this.#origins.at(claim.origin), identity: claim.identity })),
     };
@@ -203,49 +178,18 @@ export class Ipcache {
   #hosts(family: 4 | 6): AddressTable {
     return family === 4 ? this.hosts4 : this.hosts6;
   }
-
-  #claimPrefix(prefix: Prefix, claim: Claim): void {
-    const text = formatPrefix(prefix);
-    const others = this.#claimsOf(text).filter((other) => other.origin !== claim.origin);
-    this.#settlePrefix(text, [...others, { prefix, ...claim }]);
-  }
-
-  #claimsOf(text: string): readonly PrefixClaim[] {
-    return this.#prefixes.get(text) ?? [];
-  }
-
-  #settlePrefix(text: string, claims: PrefixClaim[]): void {
-    const before = this.#prefixes.get(text);
-    for (const { origin } of before ?? []) this.#prefixCounts.set(origin, (this.#prefixCounts.get(origin) ?? 0) - 1);
-    for (const { origin } of claims) this.#prefixCounts.set(origin, (this.#prefixCounts.get(origin) ?? 0) + 1);
-    const strongest = claims.sort((a, b) => this.#origins.compare(a.origin, b.origin))[0];
-    if (strongest === undefined) this.#prefixes.delete(text);
-    else this.#prefixes.set(text, claims);
-    if ((before === undefined) !== (strongest === undefined)) this.#lengths = undefined;
-    const held = before?.[0];
-    if (held?.identity !== strongest?.identity || held?.host !== strongest?.host) this.changedPrefixes.mark(text);
-  }
-
-  #lengthsInUse(): { 4: number[]; 6: number[] } {
-    const found = { 4: new Set<number>(), 6: new Set<number>() };
-    for (const [claim] of this.#prefixes.values())
-      if (claim !== undefined) found[claim.prefix.family].add(claim.prefix.bits);
-    const sorted = (set: Set<number>): number[] => [...set].sort((a, b) => b - a);
-    return { 4: sorted(found[4]), 6: sorted(found[6]) };
-  }
-
-  #host(address: Address | undefined): number {
-    if (address === undefined) return 0;
-    const text = formatAddress(address);
-    const known = this.#hostIndex.get(text);
-    if (known !== undefined) return known;
-    this.#hostList.push(address);
-    this.#hostIndex.set(text, this.#hostList.length - 1);
-    return this.#hostList.length - 1;
-  }
 }
 
 /** Whether an address lies in a prefix. */
 export function isIn(prefix: Prefix, address: Address): boolean {
   return contains(prefix, prefixOf(address, addressBits(address.family)));
+}
+
+function comparePrefixes(a: Prefix, b: Prefix): number {
+  if (a.family !== b.family) return a.family - b.family;
+  for (const [index, word] of a.words.entries()) {
+    const other = b.words[index] ?? 0;
+    if (word !== other) return word - other;
+  }
+  return a.bits - b.bits;
 }

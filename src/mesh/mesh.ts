@@ -19,16 +19,25 @@ interface Followed {
   readonly store: Store;
 }
 
+interface Joined extends Followed {
+  readonly id: number;
+}
+
 const GONE_MS = 3 * 60_000;
+const MAX_RETRY_MS = 5000;
+/** There are no more ids: what a store announces beyond that cannot be followed anyway. */
+const MAX_CLUSTERS = 511;
 
 /** The clusters that we follow: the joined one, those that the operator named, and those that the joined store caches. */
 export class Mesh {
   readonly ids = new ClusterIds();
   readonly #options: MeshOptions;
   readonly #followed = new Map<string, Followed>();
+  /** Clusters that the joined store carries in its cache. */
   readonly #announced = new Set<string>();
+  /** Cached clusters that are no longer announced, each with the time since when. */
   readonly #gone = new Map<string, number>();
-  #joined: Followed | undefined;
+  #joined: Joined | undefined;
   #cacheWatch: PrefixWatch | undefined;
 
   constructor(options: MeshOptions) {
@@ -41,7 +50,8 @@ export class Mesh {
 
   /** The joined cluster first, the others by name. */
   list(): readonly Followed[] {
-    const others = [...this.#followed.values()].filter((each) => each !== this.#joined);
+    const own = this.#joined?.cluster;
+    const others = [...this.#followed.values()].filter(({ cluster }) => cluster !== own);
     others.sort((a, b) => (a.cluster.name < b.cluster.name ? -1 : 1));
     return this.#joined === undefined ? others : [this.#joined, ...others];
   }
@@ -65,46 +75,39 @@ export class Mesh {
   /** Follows the cluster that registered us, and the clusters that its store carries in its cache. */
   join(store: Store, own: { readonly name: string; readonly id: number }): void {
     const joined = this.#joined;
-    if (joined?.cluster.name === own.name && this.#joinedId === own.id) return;
+    if (joined?.cluster.name === own.name && joined.id === own.id && joined.store === store) return;
     if (joined !== undefined) this.#unfollow(joined.cluster.name);
     // A file of that name is the joined cluster itself (specification 4.1: ignored).
     this.#unfollow(own.name);
-    this.#joinedId = own.id;
     this.ids.setOwn(own);
-    this.#joined = this.#follow(own.name, 'joined', store, own.id);
-    this.#cacheWatch ??= store.watchPrefix(CLUSTER_CONFIG_PREFIX, {
-      listing: () => this.#announced.clear(),
-      put: (name, value) => this.#cacheAnnounced(name, value, store),
-      remove: (name) => this.#cacheGone(name),
-      listed: () => {
-        for (const [name, each] of this.#followed)
-          if (each.cluster.kind === 'cached' && !this.#announced.has(name)) this.#cacheGone(name);
-      },
-    });
+    this.#joined = { ...this.#follow(own.name, 'joined', store, own.id), id: own.id };
+    if (joined?.store !== store) this.#watchCache(store);
   }
-
-  #joinedId: number | undefined;
 
   /** Follows a cluster that the operator named. False when it is the joined one. */
   addRemote(name: string, store: Store): boolean {
     if (name === this.#joined?.cluster.name) return false;
-    this.#unfollow(name);
-    this.#follow(name, 'remote', store);
+    const followed = this.#followed.get(name);
+    this.#gone.delete(name);
+    if (followed === undefined) this.#follow(name, 'remote', store);
+    else this.#move(name, followed, store, 'remote');
     return true;
   }
 
-  /** Ends following and takes the cluster's facts away. */
+  /** Ends following and takes the cluster's facts away, unless the joined store has it in its cache. */
   removeRemote(name: string): void {
-    if (this.#followed.get(name)?.cluster.kind === 'remote') this.#unfollow(name);
+    const followed = this.#followed.get(name);
+    if (followed?.cluster.kind !== 'remote') return;
+    if (this.#joined !== undefined && this.#announced.has(name))
+      this.#move(name, followed, this.#joined.store, 'cached');
+    else this.#unfollow(name);
   }
 
   /** Moves a cluster to another connection; its facts stay until the new one has listed them. */
   replaceStore(name: string, store: Store): void {
     const followed = this.#followed.get(name);
-    if (followed === undefined) return;
-    followed.cluster.close({ drain: false });
-    this.#followed.delete(name);
-    this.#follow(name, followed.cluster.kind, store);
+    if (followed !== undefined && followed.cluster !== this.joined)
+      this.#move(name, followed, store, followed.cluster.kind);
   }
 
   dataLost(store: Store): void {
@@ -113,17 +116,12 @@ export class Mesh {
 
   /** Tries refused clusters again, and lets cached clusters go that stayed away. */
   async run(signal: AbortSignal): Promise<void> {
-    const backoff = new Backoff({ minMs: 1000, maxMs: 30_000 });
+    const backoff = new Backoff({ minMs: 1000, maxMs: MAX_RETRY_MS });
     while (!signal.aborted) {
-      await sleep(Math.min(backoff.next(), 5000), signal);
-      const refused = [...this.#followed.values()].filter(({ cluster }) => cluster.problem !== undefined);
-      if (refused.length === 0) backoff.reset();
-      for (const { cluster } of refused) await cluster.retry();
-      for (const [name, since] of this.#gone) {
-        if (Date.now() - since < (this.#options.goneMs ?? GONE_MS)) continue;
-        this.#gone.delete(name);
-        this.#unfollow(name);
-      }
+      await sleep(backoff.next(), signal);
+      if (signal.aborted) return;
+      if (!this.#retry()) backoff.reset();
+      this.#expire();
     }
   }
 
@@ -131,39 +129,82 @@ export class Mesh {
     this.#cacheWatch?.close();
     for (const { cluster } of this.#followed.values()) cluster.close({ drain: false });
     this.#followed.clear();
+    this.#joined = undefined;
+  }
+
+  #watchCache(store: Store): void {
+    this.#cacheWatch?.close();
+    this.#announced.clear();
+    this.#cacheWatch = store.watchPrefix(CLUSTER_CONFIG_PREFIX, {
+      listing: () => this.#announced.clear(),
+      put: (name, value) => this.#cacheAnnounced(name, value, store),
+      remove: (name) => this.#cacheGone(name),
+      listed: () => {
+        for (const [name, { cluster }] of this.#followed)
+          if (cluster.kind === 'cached' && !this.#announced.has(name)) this.#cacheGone(name);
+      },
+    });
   }
 
   #cacheAnnounced(name: string, value: Buffer, store: Store): void {
+    if (name === this.#joined?.cluster.name || name === '' || name.includes('/')) return;
+    if (!isCached(value)) {
+      this.#cacheGone(name);
+      return;
+    }
     this.#announced.add(name);
     this.#gone.delete(name);
-    if (name === this.#joined?.cluster.name || this.#followed.has(name) || name.includes('/') || !isCached(value))
-      return;
-    this.#follow(name, 'cached', store);
+    if (!this.#followed.has(name) && this.#followed.size < MAX_CLUSTERS) this.#follow(name, 'cached', store);
   }
 
   #cacheGone(name: string): void {
-    const followed = this.#followed.get(name);
+    this.#announced.delete(name);
     // Not at once: a store that is filled again after a restart has no configurations for a while.
-    if (followed?.cluster.kind === 'cached' && !this.#gone.has(name)) this.#gone.set(name, Date.now());
+    if (this.#followed.get(name)?.cluster.kind === 'cached' && !this.#gone.has(name)) this.#gone.set(name, Date.now());
+  }
+
+  /** The time in which the joined store is away or incomplete does not count: it cannot announce anything then. */
+  #expire(): void {
+    const now = Date.now();
+    const joined = this.#joined;
+    const believable = joined?.store.status.state === 'connected' && joined.cluster.synced;
+    for (const [name, since] of this.#gone) {
+      if (!believable) this.#gone.set(name, now);
+      else if (now - since >= (this.#options.goneMs ?? GONE_MS)) this.#unfollow(name);
+    }
+  }
+
+  /** Whether any cluster was refused. */
+  #retry(): boolean {
+    const refused = [...this.#followed.values()].filter(({ cluster }) => cluster.problem !== undefined);
+    for (const { cluster } of refused) cluster.retry();
+    return refused.length > 0;
   }
 
   #follow(name: string, kind: ClusterKind, store: Store, expectedId?: number): Followed {
     const { tables, onChange } = this.#options;
     const expected = expectedId === undefined ? {} : { expectedId };
-    const followed = {
-      cluster: new Cluster({ name, kind, store, tables, ids: this.ids, onChange, ...expected }),
-      store,
-    };
+    const cluster = new Cluster({ name, kind, store, tables, ids: this.ids, onChange, ...expected });
+    const followed = { cluster, store };
     this.#followed.set(name, followed);
     onChange();
     return followed;
   }
 
+  #move(name: string, { cluster }: Followed, store: Store, kind: ClusterKind): void {
+    this.#followed.set(name, { cluster, store });
+    cluster.moveTo(store, kind);
+  }
+
   #unfollow(name: string): void {
     const followed = this.#followed.get(name);
+    this.#gone.delete(name);
     if (followed === undefined) return;
     followed.cluster.close({ drain: true });
     this.#followed.delete(name);
+    if (this.#joined?.cluster === followed.cluster) this.#joined = undefined;
+    // Its id is free now.
+    this.#retry();
     this.#options.onChange();
   }
 }

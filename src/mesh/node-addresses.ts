@@ -2,7 +2,7 @@ import { identityBlock, type MaxClusters, RESERVED } from '../core/identity.ts';
 import { type Address, formatAddress } from '../core/ip.ts';
 import { type Node, nodeIp } from '../kvstore/codec/node.ts';
 import type { Ipcache } from './ipcache.ts';
-import type { Origins } from './origin.ts';
+import type { Origin, Origins } from './origin.ts';
 
 interface NodeClaim {
   readonly address: Address;
@@ -10,68 +10,92 @@ interface NodeClaim {
   readonly tunnelEndpoint: Address | undefined;
 }
 
+/** What the nodes of one origin say of one address. */
+interface Named {
+  readonly byNode: Map<string, NodeClaim>;
+  /** The node that counts. */
+  first: string;
+}
+
+/** Of the cluster of a node. */
+export interface NodeOwner {
+  /** It is the one that this machine joined. */
+  readonly joined: boolean;
+  readonly max: MaxClusters;
+}
+
 /**
  * What the nodes of a cluster say of addresses (kvstore specification 3.4, 9.2): node addresses are `remote-node` and
  * reached natively; the router, health and ingress addresses lie behind the node's tunnel. When several nodes name one
- * address, the one whose key sorts first counts, until it is gone.
+ * address, the one whose name sorts first counts, until it is gone.
  */
 export class NodeAddresses {
   readonly #ipcache: Ipcache;
   readonly #origins: Origins;
-  /** Cluster and address to the claims by node. */
-  readonly #claims = new Map<string, Map<string, NodeClaim>>();
-  readonly #byNode = new Map<string, readonly NodeClaim[]>();
+  /** By origin and address. */
+  readonly #named = new Map<string, Named>();
+  readonly #byNode = new Map<string, { readonly origin: Origin; readonly claims: ReadonlyMap<string, NodeClaim> }>();
 
   constructor(ipcache: Ipcache, origins: Origins) {
     this.#ipcache = ipcache;
     this.#origins = origins;
   }
 
-  /** `own` tells that the node is of the cluster that this machine joined. */
-  put(node: Node, own: boolean): void {
+  put(node: Node, owner: NodeOwner): void {
     const name = `${node.cluster}/${node.name}`;
-    const claims = claimsOf(node, own);
-    const before = this.#byNode.get(name) ?? [];
-    this.#byNode.set(name, claims);
-    const kept = new Set(claims.map(({ address }) => formatAddress(address)));
-    for (const { address } of before) if (!kept.has(formatAddress(address))) this.#unclaim(node.cluster, name, address);
-    for (const claim of claims) this.#claim(node.cluster, name, claim);
+    const origin = this.#origins.of(node.cluster, owner.joined ? 'node' : 'clustermesh-node');
+    const claims = new Map(claimsOf(node, owner).map((claim) => [formatAddress(claim.address), claim]));
+    const before = this.#byNode.get(name);
+    this.#byNode.set(name, { origin, claims });
+    for (const [text, { address }] of before?.claims ?? [])
+      if (before !== undefined && (before.origin !== origin || !claims.has(text)))
+        this.#unclaim(before.origin, name, address);
+    for (const claim of claims.values()) this.#claim(origin, name, claim);
   }
 
   remove(cluster: string, nodeName: string): void {
     const name = `${cluster}/${nodeName}`;
-    for (const { address } of this.#byNode.get(name) ?? []) this.#unclaim(cluster, name, address);
+    const before = this.#byNode.get(name);
+    if (before === undefined) return;
     this.#byNode.delete(name);
+    for (const { address } of before.claims.values()) this.#unclaim(before.origin, name, address);
   }
 
-  #claim(cluster: string, name: string, claim: NodeClaim): void {
-    const key = `${cluster} ${formatAddress(claim.address)}`;
-    const claims = this.#claims.get(key) ?? new Map<string, NodeClaim>();
-    this.#claims.set(key, claims.set(name, claim));
-    this.#settle(cluster, claims, claim.address);
+  #claim(origin: Origin, name: string, claim: NodeClaim): void {
+    const key = keyOf(origin, claim.address);
+    const named = this.#named.get(key) ?? { byNode: new Map<string, NodeClaim>(), first: name };
+    this.#named.set(key, named);
+    named.byNode.set(name, claim);
+    if (name < named.first) named.first = name;
+    if (name === named.first) this.#ipcache.claim(origin, 0, { ...claim, bits: undefined });
   }
 
-  #unclaim(cluster: string, name: string, address: Address): void {
-    const key = `${cluster} ${formatAddress(address)}`;
-    const claims = this.#claims.get(key);
-    if (claims?.delete(name) !== true) return;
-    if (claims.size === 0) this.#claims.delete(key);
-    this.#settle(cluster, claims, address);
-  }
-
-  #settle(cluster: string, claims: ReadonlyMap<string, NodeClaim>, address: Address): void {
-    const origin = this.#origins.of(cluster, 'node');
-    const first = [...claims.keys()].sort()[0];
-    const claim = first === undefined ? undefined : claims.get(first);
-    if (claim === undefined) this.#ipcache.withdraw(origin, address, undefined);
-    else this.#ipcache.claim(origin, 0, { ...claim, bits: undefined });
+  #unclaim(origin: Origin, name: string, address: Address): void {
+    const key = keyOf(origin, address);
+    const named = this.#named.get(key);
+    if (named?.byNode.delete(name) !== true) return;
+    if (named.byNode.size === 0) {
+      this.#named.delete(key);
+      this.#ipcache.withdraw(origin, address, undefined);
+    } else if (named.first === name) {
+      // Thousands of nodes may name one address: the least name, not a sorted list.
+      let least: readonly [string, NodeClaim] | undefined;
+      for (const entry of named.byNode) if (least === undefined || entry[0] < least[0]) least = entry;
+      if (least === undefined) return;
+      named.first = least[0];
+      this.#ipcache.claim(origin, 0, { ...least[1], bits: undefined });
+    }
   }
 }
 
-function claimsOf(node: Node, own: boolean): NodeClaim[] {
+function keyOf(origin: Origin, address: Address): string {
+  return `${origin.index} ${formatAddress(address)}`;
+}
+
+function claimsOf(node: Node, owner: NodeOwner): NodeClaim[] {
   // The overlay's outer family is the one of the node's own address; IPv4 where there are both (specification 9.2).
   const tunnelEndpoint = nodeIp(node, 4) ?? nodeIp(node, 6);
-  const identity = own ? workloadIdentity(node) : RESERVED.remoteNode;
+  const identity = owner.joined ? workloadIdentity(node, owner.max) : RESERVED.remoteNode;
   const behind = (address: Address, reserved: number): NodeClaim => ({ address, identity: reserved, tunnelEndpoint });
   return [
     ...node.addresses.map(({ type, address }) =>
@@ -85,7 +109,7 @@ function claimsOf(node: Node, own: boolean): NodeClaim[] {
 }
 
 /** In its own cluster a node may be an external workload, with an identity of that cluster (specification 2.1). */
-function workloadIdentity(node: Node, max: MaxClusters = 255): number {
+function workloadIdentity(node: Node, max: MaxClusters): number {
   const [first, last] = identityBlock(node.clusterId, max);
   return node.nodeIdentity >= first && node.nodeIdentity <= last ? node.nodeIdentity : RESERVED.remoteNode;
 }

@@ -1,3 +1,5 @@
+import { createHash } from 'node:crypto';
+
 /** A value of a store that was refused at the door: what was accepted before under its key stays in force. */
 export interface Quarantined {
   readonly cluster: string;
@@ -6,23 +8,28 @@ export interface Quarantined {
   readonly since: number;
 }
 
-/** Details beyond this many are only counted: a store full of garbage must not fill our memory. */
+/** Details beyond this many are only counted, and nobody is told: a store full of garbage must not fill memory or log. */
 const MAX_DETAILS = 1000;
+/** Beyond this many per cluster they are not even counted. */
+const MAX_KEYS = 100_000;
+const MAX_KEY = 512;
+const MAX_REASON = 300;
 
+/** Refused values by cluster and key. */
 export class Quarantine {
   readonly #details = new Map<string, Quarantined>();
-  readonly #keys = new Map<string, Set<string>>();
-  readonly #onChange: (entry: Quarantined) => void;
+  /** Keys of a cluster, each with the generation of the list that saw it last. */
+  readonly #keys = new Map<string, Map<string, number>>();
+  readonly #onRefused: (entry: Quarantined) => void;
+  #size = 0;
 
-  /** `onRefused` hears of each refusal once, not again while the reason stays. */
+  /** `onRefused` hears of a key that is refused once, not again before it was good or gone. */
   constructor(onRefused: (entry: Quarantined) => void) {
-    this.#onChange = onRefused;
+    this.#onRefused = onRefused;
   }
 
   get size(): number {
-    let size = 0;
-    for (const keys of this.#keys.values()) size += keys.size;
-    return size;
+    return this.#size;
   }
 
   countOf(cluster: string): number {
@@ -34,26 +41,54 @@ export class Quarantine {
     return [...this.#details.values()];
   }
 
-  refuse(cluster: string, key: string, reason: string): void {
-    const keys = this.#keys.get(cluster) ?? new Set<string>();
+  /** `generation` is the one of the list that is under way, or of the last one. */
+  refuse(cluster: string, key: string, reason: string, generation = 0): void {
+    const keys = this.#keys.get(cluster) ?? new Map<string, number>();
     this.#keys.set(cluster, keys);
-    const name = `${cluster} ${key}`;
+    const short = shortened(key);
+    const known = keys.has(short);
+    if (!known && keys.size >= MAX_KEYS) return;
+    keys.set(short, generation);
+    if (!known) this.#size++;
+    const name = nameOf(cluster, short);
     const before = this.#details.get(name);
-    if (before?.reason === reason || (before === undefined && keys.has(key))) return;
-    keys.add(key);
-    const entry = { cluster, key, reason, since: before?.since ?? Date.now() };
-    if (before !== undefined || this.#details.size < MAX_DETAILS) this.#details.set(name, entry);
-    this.#onChange(entry);
+    if (before === undefined && (known || this.#details.size >= MAX_DETAILS)) return;
+    const text = copied(reason, MAX_REASON);
+    if (before?.reason === text) return;
+    const entry = { cluster, key: short, reason: text, since: before?.since ?? Date.now() };
+    this.#details.set(name, entry);
+    if (before === undefined) this.#onRefused(entry);
   }
 
   /** The key has a good value now, or is gone. */
   clear(cluster: string, key: string): void {
-    if (this.#keys.size === 0 || this.#keys.get(cluster)?.delete(key) !== true) return;
-    this.#details.delete(`${cluster} ${key}`);
+    if (this.#size > 0) this.#clear(cluster, shortened(key));
   }
 
-  /** Everything below a prefix of keys is gone. */
-  clearBelow(cluster: string, prefix: string): void {
-    for (const key of this.#keys.get(cluster) ?? []) if (key.startsWith(prefix)) this.clear(cluster, key);
+  /** Everything below a prefix of keys is gone; with a generation, everything that its list did not refuse again. */
+  clearBelow(cluster: string, prefix: string, generation?: number): void {
+    for (const [key, seen] of this.#keys.get(cluster) ?? [])
+      if (seen !== generation && key.startsWith(prefix)) this.#clear(cluster, key);
   }
+
+  #clear(cluster: string, short: string): void {
+    const keys = this.#keys.get(cluster);
+    if (keys?.delete(short) !== true) return;
+    this.#size--;
+    if (keys.size === 0) this.#keys.delete(cluster);
+    this.#details.delete(nameOf(cluster, short));
+  }
+}
+
+const nameOf = (cluster: string, key: string): string => `${cluster} ${key}`;
+
+/** A key may be as long as a value; the beginning tells where it is, the digest which one it is. */
+function shortened(key: string): string {
+  if (key.length <= MAX_KEY) return key;
+  return `${copied(key, MAX_KEY)}~${createHash('sha256').update(key).digest('hex').slice(0, 16)}`;
+}
+
+/** A slice of a string keeps the whole one in memory; this does not. */
+function copied(text: string, length: number): string {
+  return text.length <= length ? text : `${Buffer.from(text.slice(0, length)).toString()}…`;
 }

@@ -1,6 +1,6 @@
 import { MeshError, messageOf } from '../core/errors.ts';
 import { identity, identityBlock, type NumericIdentity } from '../core/identity.ts';
-import type { Address, Prefix } from '../core/ip.ts';
+import { type Address, formatAddress, type Prefix } from '../core/ip.ts';
 import { sleep } from '../core/job.ts';
 import { CLUSTER_LABEL, type LabelSet, labelSet, makeLabel } from '../core/labels.ts';
 import { BadValue } from '../kvstore/codec/json.ts';
@@ -64,8 +64,11 @@ export class Registration {
   #registered: Registered | undefined;
   #registrations = 0;
   #refusal: MeshError | undefined;
+  /** When an announcement was written last, monotonic milliseconds. */
+  #wroteAt = 0;
   #announcedAt: number | undefined;
   #found = false;
+  #closed = false;
 
   constructor(options: RegistrationOptions) {
     this.#options = options;
@@ -128,30 +131,33 @@ export class Registration {
     if (this.#owned !== undefined) this.#announce();
   }
 
-  /** Our addresses changed. */
+  /** Our addresses changed. Before an answer was adopted there is nothing to publish them with. */
   addressesChanged(): void {
-    if (this.#registered !== undefined && this.#state !== 'announced') this.#publish(this.#registered);
+    const adopted = this.#state === 'answered' || this.#state === 'registered';
+    if (this.#registered !== undefined && adopted) this.#publish(this.#registered);
   }
 
   /** Announces again where no answer came, and from time to time where nothing changed. */
   async run(signal: AbortSignal): Promise<void> {
     const { answerMs = ANSWER_MS, refreshMs = REFRESH_MS } = this.#options.timing ?? {};
-    let announced = performance.now();
+    let refresh = refreshMs * (0.9 + Math.random() * 0.2);
     while (!signal.aborted) {
-      await sleep(Math.min(answerMs, 1000), signal);
-      if (signal.aborted) return;
+      await sleep(Math.min(answerMs, refreshMs, 1000), signal);
+      if (signal.aborted || this.#closed) return;
       this.#settle();
-      const waited = performance.now() - announced;
-      const due = this.#state === 'registered' ? refreshMs * (0.9 + Math.random() * 0.2) : answerMs;
-      if (waited < due || this.#owned === undefined || this.#options.store.status.state !== 'connected') continue;
-      announced = performance.now();
+      const fresh = this.#state === 'registered' && this.#announcedAt === undefined;
+      if (performance.now() - this.#wroteAt < (fresh ? refresh : answerMs)) continue;
+      // An answer that was adopted waits for our own write, which is tried again by itself.
+      if (this.#owned === undefined || this.#state === 'answered') continue;
+      if (this.#options.store.status.state !== 'connected') continue;
       this.#writeAnnouncement();
-      if (this.#state !== 'registered') this.#setState(this.#state === 'refused' ? 'refused' : 'announced');
+      refresh = refreshMs * (0.9 + Math.random() * 0.2);
     }
   }
 
   /** Stops. `leave` takes our key away; otherwise it lives on until its lease ends. */
   async close(options: { readonly leave: boolean }): Promise<void> {
+    this.#closed = true;
     this.#watch.close();
     await this.#owned?.release({ keep: !options.leave });
   }
@@ -162,6 +168,7 @@ export class Registration {
   }
 
   #writeAnnouncement(): void {
+    this.#wroteAt = performance.now();
     this.#announcedAt ??= Date.now();
     this.#write(announcement(this.#options.name));
   }
@@ -177,17 +184,27 @@ export class Registration {
     try {
       const answer = decodeRegisterNode(this.#options.name, value);
       if (answer.nodeIdentity === 0) return;
-      const registered = adopt(answer, this.#options.expected);
-      this.#refusal = undefined;
-      this.#announcedAt = undefined;
-      this.#registered = registered;
-      this.#setState('answered');
-      this.#publish(registered);
+      if (isOurs(answer, this.#options.bootId)) return;
+      this.#adopt(answer);
     } catch (error) {
-      const message = error instanceof BadValue ? `${this.key}: ${error.message}` : messageOf(error);
-      this.#refusal = error instanceof MeshError ? error : new MeshError('MSH-REFUSED', message, { place: this.key });
-      this.#setState('refused');
+      this.#refuse(error);
     }
+  }
+
+  #adopt(answer: Node): void {
+    const registered = adopt(answer, this.#options.expected, this.key);
+    this.#refusal = undefined;
+    this.#announcedAt = undefined;
+    this.#registered = registered;
+    this.#setState('answered');
+    this.#publish(registered);
+  }
+
+  #refuse(error: unknown): void {
+    const refused = (detail: string): MeshError => new MeshError('MSH-REFUSED', detail, { place: this.key });
+    this.#announcedAt = undefined;
+    this.#refusal = error instanceof MeshError ? error : refused(messageOf(error));
+    this.#setState('refused');
   }
 
   #vanished(): void {
@@ -209,6 +226,7 @@ export class Registration {
   }
 
   #write(node: Node): void {
+    if (this.#closed) return;
     const value = encodeRegisterNode(node);
     this.#written.push(Buffer.from(value).toString('latin1'));
     if (this.#written.length > 8) this.#written.shift();
@@ -230,9 +248,20 @@ export class Registration {
   }
 }
 
+/**
+ * An answer has no addresses (specification 6.2, step 4). What has them was written by a machine: by an earlier process of
+ * ours, or by another one of the same name, with which we must not take turns for ever.
+ */
+function isOurs(answer: Node, bootId: string): boolean {
+  if (answer.addresses.length === 0) return false;
+  if (answer.bootId === bootId) return true;
+  const addresses = answer.addresses.map(({ address }) => formatAddress(address)).join(', ');
+  throw new BadValue(`another machine registers under the name ${answer.name}: ${addresses}`);
+}
+
 /** Takes what we need from an answer. Throws MSH-REFUSED. */
-function adopt(answer: Node, expected: { readonly name: string; readonly id: number } | undefined): Registered {
-  const refuse = (detail: string): MeshError => new MeshError('MSH-REFUSED', detail);
+function adopt(answer: Node, expected: RegistrationOptions['expected'], place: string): Registered {
+  const refuse = (detail: string): MeshError => new MeshError('MSH-REFUSED', detail, { place });
   const { cluster, clusterId } = answer;
   if (cluster === '') throw refuse('it names no cluster');
   if (expected !== undefined && (expected.name !== cluster || expected.id !== clusterId)) {
@@ -240,6 +269,7 @@ function adopt(answer: Node, expected: { readonly name: string; readonly id: num
       `it is from cluster ${cluster} with id ${clusterId}, the configuration says ${expected.name} with id ${expected.id}`,
     );
   }
+  if (clusterId === 0) throw refuse(`cluster ${cluster} has no id: without one it cannot be followed`);
   const blocks = [identityBlock(clusterId, 255), identityBlock(clusterId, 511)];
   if (!blocks.some(([first, last]) => answer.nodeIdentity >= first && answer.nodeIdentity <= last)) {
     throw refuse(`identity ${answer.nodeIdentity} is outside of the block of cluster id ${clusterId}`);

@@ -1,12 +1,15 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { NumericIdentity } from '../core/identity.ts';
 import type { LabelSet } from '../core/labels.ts';
 import type { Node } from '../kvstore/codec/node.ts';
 import type { ClusterService } from '../kvstore/codec/service.ts';
 import { FactTable } from './fact-table.ts';
+import { nextAfter } from './generation.ts';
 import { Ipcache } from './ipcache.ts';
 import { NodeAddresses } from './node-addresses.ts';
 import { Origins } from './origin.ts';
 import { Quarantine, type Quarantined } from './quarantine.ts';
+import { Slices } from './slices.ts';
 
 export interface IdentityFact {
   readonly cluster: string;
@@ -19,18 +22,24 @@ export class Tables {
   readonly ipcache = new Ipcache(this.origins);
   readonly identities = new FactTable<NumericIdentity, IdentityFact>(sameIdentity);
   /** By `<cluster>/<name>`. */
-  readonly nodes = new FactTable<string, Node>();
+  readonly nodes = new FactTable<string, Node>(isDeepStrictEqual);
   /** By `<cluster>/<namespace>/<name>`. */
-  readonly services = new FactTable<string, ClusterService>();
+  readonly services = new FactTable<string, ClusterService>(isDeepStrictEqual);
   readonly nodeAddresses = new NodeAddresses(this.ipcache, this.origins);
   readonly quarantine: Quarantine;
 
-  #generation = 0;
+  /** Sweeps of the big tables, in pieces. */
+  readonly slices = new Slices();
+  readonly #generations = new Map<string, number>();
 
-  /** A number for one listing: facts of earlier ones that were not listed again are swept. */
-  nextGeneration(): number {
-    this.#generation = (this.#generation + 1) & 0xffff;
-    return this.#generation;
+  /**
+   * A number for one listing: facts of earlier ones that were not listed again are swept. Each scope (one kind of facts of one
+   * origin) counts for itself, so that a number cannot come back while facts carry it.
+   */
+  nextGeneration(scope = ''): number {
+    const next = nextAfter(this.#generations.get(scope) ?? 0);
+    this.#generations.set(scope, next);
+    return next;
   }
 
   constructor(onRefused: (entry: Quarantined) => void) {
