@@ -312,7 +312,6 @@ class EtcdSession implements Store {
     this.#connection = undefined;
     this.#watches.disconnect();
     this.#owned.disconnect();
-    if (this.#state !== 'closed') this.#setState('connecting');
   }
 
   /** The connection, or the attempt at one, failed. */

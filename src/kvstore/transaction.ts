@@ -72,7 +72,8 @@ export function encodeTransaction(transaction: Transaction): Buffer {
 /** A part of a oneof is written even when it is zero or empty: presence says which one is meant. */
 function compare(condition: Condition): WireWriter {
   const writer = new WireWriter().uint(1, RESULTS[condition.is ?? 'equal']);
-  if ('version' in condition) return writer.uint(2, TARGETS.version).bytes(3, condition.key).present(4, condition.version);
+  if ('version' in condition)
+    return writer.uint(2, TARGETS.version).bytes(3, condition.key).present(4, condition.version);
   if ('createRevision' in condition)
     return writer.uint(2, TARGETS.createRevision).bytes(3, condition.key).present(5, condition.createRevision);
   if ('modRevision' in condition)

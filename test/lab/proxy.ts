@@ -1,12 +1,6 @@
 import { once } from 'node:events';
 import { type AddressInfo, createServer, connect as dial, type Server, type Socket } from 'node:net';
 
-/** How the bytes of one direction go through. */
-interface Path {
-  readonly from: Socket;
-  readonly to: Socket;
-}
-
 /**
  * A TCP proxy on 127.0.0.1 that breaks connections in the ways that networks do. Made for one target; everything may be
  * changed while connections are open.
@@ -104,22 +98,41 @@ export class TcpProxy {
     server.on('error', end);
     client.on('close', end);
     server.on('close', end);
-    client.on('data', (data) => this.#pass({ from: client, to: server }, data, 0));
-    server.on('data', (data) => this.#pass({ from: server, to: client }, data, this.bytesPerSecond));
+    this.#pump(client, server, () => 0);
+    this.#pump(server, client, () => this.bytesPerSecond);
   }
 
-  #pass(path: Path, data: Buffer, bytesPerSecond: number): void {
-    const { from, to } = path;
-    if (this.#blackhole) return;
-    const wait = this.latencyMs + (bytesPerSecond > 0 ? (data.length / bytesPerSecond) * 1000 : 0);
-    const write = (): void => {
-      if (this.#blackhole || to.destroyed) return;
-      // Whoever does not read holds up whoever sends.
-      if (!to.write(data)) to.once('drain', () => from.resume());
+  /** Bytes leave in their order: each waits its turn on the line, then the latency. */
+  #pump(from: Socket, to: Socket, rate: () => number): void {
+    const queue: { data: Buffer; due: number }[] = [];
+    let timer: NodeJS.Timeout | undefined;
+    let waiting = 0;
+    let free = 0;
+    const run = (): void => {
+      timer = undefined;
+      for (let first = queue[0]; first !== undefined; first = queue[0]) {
+        const wait = first.due - performance.now();
+        if (wait > 0) {
+          timer = setTimeout(run, wait);
+          return;
+        }
+        queue.shift();
+        waiting -= first.data.length;
+        if (!this.#blackhole && !to.destroyed) to.write(first.data);
+      }
+      if (to.writableNeedDrain) to.once('drain', () => from.resume());
       else from.resume();
     };
-    from.pause();
-    if (wait > 0) setTimeout(write, wait);
-    else write();
+    from.on('close', () => clearTimeout(timer));
+    from.on('data', (data) => {
+      if (this.#blackhole) return;
+      const bytesPerSecond = rate();
+      free = Math.max(free, performance.now()) + (bytesPerSecond > 0 ? (data.length / bytesPerSecond) * 1000 : 0);
+      queue.push({ data, due: free + this.latencyMs });
+      waiting += data.length;
+      // Whoever sends more than the line carries is held up.
+      if (waiting > 65_536 || to.writableNeedDrain) from.pause();
+      if (timer === undefined) run();
+    });
   }
 }
