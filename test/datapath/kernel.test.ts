@@ -136,3 +136,32 @@ test('a device that is taken away comes back, known to the policy before routes 
     assert.deepEqual(seen[0], { device: true, routes: 0, changes: '{"everything":true}' });
     await until('it is told as healed', async () => ((await driver.status()).overlay?.healed ?? 0) > 0);
   }));
+
+test('with the real rules, the identity in the overlay decides who may enter, also on a device made anew', () =>
+  withLab(async (lab) => {
+    const machine = (own: string, peer: string, node: string): OverlayScene => ({
+      overlay: { source4: own, ownAddresses: [`${own}/32`] },
+      hosts: [[peer, node]],
+      nodes: [node],
+      devices: ['eth0'],
+    });
+    const left = machine('10.9.0.1', '10.9.0.2', '192.0.2.2');
+    const right = machine('10.9.0.2', '10.9.0.1', '192.0.2.1');
+    const a = await Driver.start(lab.a, 'nft');
+    const b = await Driver.start(lab.b, 'nft');
+    const answers = (): boolean => lab.a.try('ping', '-c', '1', '-W', '0.5', '10.9.0.2').code === 0;
+    await a.apply(left);
+    await b.apply({ ...right, allowedPeers: [59102] });
+    await until('the peer answers', answers);
+    await a.apply({ ...left, overlay: { ...left.overlay, identity: 60000 } }, { overlay: true });
+    assert.equal(answers(), false, 'another identity is kept out');
+    await b.apply({ ...right, allowedPeers: [60000] });
+    await until('the peer answers the identity that is allowed now', answers);
+    lab.b.run('ip', 'link', 'delete', 'mesh_vxlan');
+    await until('the peer answers over its new device', answers);
+    const status = await b.status();
+    assert.equal(status.overlay?.applied, true);
+    await b.remove();
+    assert.equal(lab.b.run('nft', 'list', 'tables').trim(), '');
+    assert.equal(lab.b.try('ip', 'link', 'show', 'mesh_vxlan').code, 1);
+  }));

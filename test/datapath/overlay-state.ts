@@ -10,7 +10,7 @@ import {
 } from '../../src/core/ip.ts';
 import { WordTable } from '../../src/core/word-table.ts';
 import type { DesiredState } from '../../src/datapath/desired.ts';
-import type { DirectionPolicy, PolicyClass } from '../../src/policy/result.ts';
+import { type DirectionPolicy, type PolicyClass, PROTOCOL } from '../../src/policy/result.ts';
 
 /** A desired state in plain JSON, as the tests write it. */
 export interface OverlayScene {
@@ -30,6 +30,10 @@ export interface OverlayScene {
   readonly manyHosts?: { readonly first: string; readonly count: number; readonly vias: readonly string[] };
   readonly prefixes?: readonly (readonly [prefix: string, via: string])[];
   readonly nodes?: readonly string[];
+  /** External devices. */
+  readonly devices?: readonly string[];
+  /** Absent: everything may enter. */
+  readonly allowedPeers?: readonly number[];
 }
 
 const HOST_IDENTITY = 4242;
@@ -61,10 +65,10 @@ export function stateOf(scene: OverlayScene): DesiredState {
   const { overlay } = scene;
   return {
     addresses: { hosts4: tables[4], hosts6: tables[6], prefixes: () => [] },
-    ingress: NO_POLICY,
+    ingress: scene.allowedPeers === undefined ? NO_POLICY : onlyFrom(scene.allowedPeers),
     egress: NO_POLICY,
     border: {
-      devices: [],
+      devices: scene.devices ?? [],
       dualStack: true,
       failsafe: { ingress: [], egress: [] },
       stores: [],
@@ -105,6 +109,19 @@ const NO_POLICY: DirectionPolicy = {
   identities: () => [],
   classes: () => [EMPTY_CLASS],
 };
+
+function onlyFrom(peers: readonly number[]): DirectionPolicy {
+  const rows = [{ protocol: PROTOCOL.any, first: 0, last: 65535, verdict: 'allow', rules: [] }] as const;
+  const allowed: PolicyClass = { id: 2, rows };
+  return {
+    enforcing: true,
+    defaultDeny: true,
+    unknownClass: EMPTY_CLASS,
+    classOf: (id) => (peers.includes(id) ? allowed : EMPTY_CLASS),
+    identities: () => peers.map((peer) => [identity(peer), allowed] as const),
+    classes: () => [EMPTY_CLASS, allowed],
+  };
+}
 
 function address(text: string): Address {
   const found = parseAddress(text);
