@@ -3,7 +3,7 @@
  * trying again can help. Every face (log, status, command line, metrics) renders these same records.
  *
  * Code prefixes name the room: CFG configuration, KVS kvstore, MSH mesh, POL policy, DPN nftables data path,
- * OVL overlay, API local socket, OBS metrics, HST host, AGT agent.
+ * OVL overlay, PKI certificates, HUB hub, API local socket, OBS metrics, HST host, AGT agent.
  */
 export interface ErrorEntry {
   readonly summary: string;
@@ -233,6 +233,61 @@ export const ERROR_CODES = {
     '`mesh-agent policy list` shows which and why; `mesh-agent policy validate FILE` checks a correction',
   ),
   'AGT-FAILED': entry('the agent cannot run', 'read the message that is attached'),
+  // certificates
+  'PKI-FILE': entry('a file of keys or certificates cannot be written', 'check the folder, its rights and free space'),
+  'PKI-REQUEST': entry(
+    'a certificate signing request is not acceptable',
+    'make it with `mesh-agent join`: EC P-256, ECDSA with SHA-256, one common name',
+  ),
+  'PKI-NAME': entry(
+    'a common name is not acceptable',
+    'use 1 to 64 printable characters: names of workloads have 56 at most',
+  ),
+  'PKI-CA': entry(
+    'the certificate authority is not usable',
+    'restore `ca.key` and `ca.crt` of the hub from a backup (`mesh-agent hub restore`)',
+  ),
+  // hub
+  'HUB-CONFIG': entry('hub.yaml is not acceptable', 'correct the line that is named; docs/hub.md shows every key'),
+  'HUB-EXISTS': entry(
+    'there is a hub in this folder already',
+    'use it (`mesh-agent hub run`), name another --state-dir, or give up its keys and data with --force',
+  ),
+  'HUB-MISSING': entry('there is no hub in this folder', 'make one with `mesh-agent hub init`, or restore a backup'),
+  'HUB-FILES': entry(
+    'a file of the hub is missing or not usable',
+    'restore it from a backup (`mesh-agent hub restore`)',
+  ),
+  'HUB-RUNNING': entry('a hub runs in this folder already', 'stop it first, or name another --state-dir'),
+  'HUB-ETCD': entry(
+    "the hub's etcd does not run",
+    'install the package etcd-server; read its last words above and in the log of the hub',
+    true,
+  ),
+  'HUB-ETCD-PORT': entry(
+    "another program uses the port of the hub's etcd",
+    'stop it, or choose another port in `listen.etcd` of hub.yaml',
+    true,
+  ),
+  'HUB-ETCD-SPACE': entry(
+    "the hub's etcd is out of space",
+    'wait for compaction and defragmentation; raise `etcd.quota` in hub.yaml if it comes back',
+    true,
+  ),
+  'HUB-ETCD-DATA': entry(
+    "the data of the hub's etcd were lost or replaced",
+    'restore a backup (`mesh-agent hub restore`); workloads, tokens and policies are gone otherwise',
+  ),
+  'HUB-NOT-LEADER': entry('this hub does not lead any more', 'wait: the hub that leads now does it', true),
+  'HUB-CERTIFICATE': entry(
+    'a certificate of the hub expires soon',
+    'it is renewed at the next start; that of the authority must be replaced by hand before it expires',
+  ),
+  'HUB-PART': entry('a part of the hub cannot run', 'read the message that is attached', true),
+  'HUB-BACKUP': entry(
+    'a backup cannot be written or is not usable',
+    'check the file, the free space and that it was made by `mesh-agent hub backup`',
+  ),
   // local API
   'API-UNREACHABLE': entry(
     'the agent does not answer on its socket',

@@ -11,5 +11,8 @@ export interface HubConfig {
   readonly etcd: { readonly endpoints: readonly string[] };
   readonly maxClusters: 255 | 511;
   readonly metrics: { readonly listen: string };
-  readonly log: { readonly level: 'trace' | 'debug' | 'info' | 'warn' | 'error'; readonly format: 'auto' | 'json' | 'pretty' };
+  readonly log: {
+    readonly level: 'trace' | 'debug' | 'info' | 'warn' | 'error';
+    readonly format: 'auto' | 'json' | 'pretty';
+  };
 }

@@ -1,12 +1,12 @@
 import type { Health } from '../api/health.ts';
+import type { Log } from '../observe/log.ts';
+import type { Metrics } from '../observe/metrics.ts';
 import type { HubApi } from './api.ts';
 import type { HubConfig } from './config.ts';
 import type { Leadership } from './election.ts';
 import type { MachineAccess } from './etcd/machine-access.ts';
-import type { HubStore } from './hub-store.ts';
 import type { HubPki } from './hub-pki.ts';
-import type { Log } from '../observe/log.ts';
-import type { Metrics } from '../observe/metrics.ts';
+import type { HubStore } from './hub-store.ts';
 
 /** Something that the hub does beside others: it is started and stopped once. */
 export interface HubPart {
