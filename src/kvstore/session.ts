@@ -50,12 +50,32 @@ const SESSION_TIMING: SessionTiming = {
 };
 const MAX_QUORUM_ERRORS = 3;
 
+/** Lives on the connections of a session, as its own watches and keys do. Nothing here may throw. */
+export interface Follower {
+  connect(connection: Connection): void;
+  disconnect(): void;
+  /** The store shows other data than before: nothing that was known of it holds. */
+  forget(): void;
+}
+
+/** A store, and what it takes to do more with its connection than a store does. */
+export interface Session extends Store {
+  /** One request over the present connection, or the next. @throws MeshError KVS-* */
+  request: Connection['request'];
+  /** From now on, until the answer is called. A session that is connected calls `connect` at once. */
+  follow(follower: Follower): () => void;
+}
+
 export function openStore(options: StoreOptions): Store {
   return new EtcdSession(options);
 }
 
+export function openSession(options: StoreOptions): Session {
+  return new EtcdSession(options);
+}
+
 /** One store: connects, checks, fails over, and keeps watches and owned keys going over all of it. */
-class EtcdSession implements Store {
+class EtcdSession implements Session {
   readonly #options: StoreOptions;
   readonly #timing: SessionTiming;
   readonly #jobs: JobGroup;
@@ -63,6 +83,7 @@ class EtcdSession implements Store {
   readonly #watches: PrefixWatches;
   readonly #owned: OwnedKeys;
   readonly #dataSet = new DataSet();
+  readonly #followers = new Set<Follower>();
   readonly #listeners = new Set<() => void>();
   readonly #waiting = new Set<{ resolve: (connection: Connection) => void; reject: (error: unknown) => void }>();
   #connection: Connection | undefined;
@@ -108,6 +129,15 @@ class EtcdSession implements Store {
       leases: this.#owned.leases,
       summary: this.#summary(),
     };
+  }
+
+  request: Session['request'] = async (method, message, decode) =>
+    (await this.#connected()).request(method, message, decode);
+
+  follow(follower: Follower): () => void {
+    this.#followers.add(follower);
+    if (this.#connection !== undefined) follower.connect(this.#connection);
+    return () => this.#followers.delete(follower);
   }
 
   onStatus(listener: () => void): () => void {
@@ -156,6 +186,7 @@ class EtcdSession implements Store {
     this.#watches.close();
     // Keys are left to their leases: a stopped agent is not a machine that left.
     this.#owned.disconnect();
+    for (const follower of this.#followers) follower.disconnect();
     this.#connection?.fail(undefined);
     await this.#jobs.stop();
   }
@@ -227,6 +258,7 @@ class EtcdSession implements Store {
   #otherData(reason: string): void {
     this.#watches.forget();
     this.#owned.forget();
+    for (const follower of this.#followers) follower.forget();
     this.#tell('data-lost', reason);
   }
 
@@ -303,6 +335,7 @@ class EtcdSession implements Store {
     this.#tell('connected', `connected to ${connection.transport.endpoint}`);
     this.#watches.connect(connection);
     this.#owned.connect(connection);
+    for (const follower of this.#followers) follower.connect(connection);
     for (const waiting of this.#waiting) waiting.resolve(connection);
     this.#waiting.clear();
   }
@@ -312,6 +345,7 @@ class EtcdSession implements Store {
     this.#connection = undefined;
     this.#watches.disconnect();
     this.#owned.disconnect();
+    for (const follower of this.#followers) follower.disconnect();
   }
 
   /** The connection, or the attempt at one, failed. */
