@@ -177,11 +177,15 @@ function checkRows(direction: DirectionPolicy): void {
     for (const [index, row] of rows.entries()) {
       const before = rows[index - 1];
       assert.ok(row.rules.length > 0, 'a row names what decides it');
-      if (before?.protocol !== row.protocol) continue;
-      assert.ok(before.first < row.first || before.last < row.last, 'sorted, no row twice');
-      const whole = before.first === 0 && before.last === 65535;
-      const inside = row.first === row.last && row.last < before.last;
-      assert.ok(whole || inside || before.last < row.first, 'ranges are disjoint, single ports may lie in them');
+      if (before === undefined) continue;
+      const order = row.protocol - before.protocol || row.first - before.first || row.last - before.last;
+      assert.ok(order > 0, 'sorted, no row twice');
+    }
+    // Single ports may lie in ranges, and ranges under the whole protocol.
+    const ranges = rows.filter(({ first, last }) => first < last && !(first === 0 && last === 65535));
+    for (const [index, row] of ranges.entries()) {
+      const before = ranges[index - 1];
+      assert.ok(before?.protocol !== row.protocol || before.last < row.first, 'ranges are disjoint');
     }
     const policy = { classOf: () => ({ id: 1, rows }) };
     for (const row of rows) {

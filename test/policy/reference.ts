@@ -213,10 +213,11 @@ function cidrSetFits(items: readonly Loose[], number: number, world: ReferenceWo
 
 function kubernetesPeerFits(
   peers: Loose,
-  object: ReferenceObject,
+  judged: Omit<Judged, 'entry'>,
   peer: ReferencePeer,
   world: ReferenceWorld,
 ): boolean {
+  const { object, required } = judged;
   if (peers === undefined || peers.length === 0) return true;
   const labels = labelsOf(peer);
   return peers.some((each: Loose) => {
@@ -228,7 +229,7 @@ function kubernetesPeerFits(
     const anywhere = { source: 'k8s', key: NS, operator: 'Exists', values: [] };
     const here = { source: 'k8s', key: NS, operator: 'In', values: [object.namespace] };
     const place = each.namespaceSelector === undefined ? [here] : namespaces.length === 0 ? [anywhere] : namespaces;
-    return !peer.unknown && selectsAll([...pods, ...place, ...localCluster(pods, world)], labels);
+    return !peer.unknown && selectsAll([...pods, ...place, ...localCluster(pods, world), ...required], labels);
   });
 }
 
@@ -311,7 +312,7 @@ export function referenceVerdict(flow: ReferenceFlow, peer: ReferencePeer, world
         const ports = entry.ports ?? [];
         const place = { flow, peer, world };
         const fits = ports.length === 0 || ports.some((port: Loose) => portFits(port, 'TCP', place));
-        allowed ||= fits && kubernetesPeerFits(entry[way], object, peer, world);
+        allowed ||= fits && kubernetesPeerFits(entry[way], { object, required: required(flow.direction) }, peer, world);
       }
       continue;
     }

@@ -15,7 +15,9 @@ export interface Contribution {
 }
 
 /** Sorted, without doubles. */
-export function refsOf(contributions: Iterable<Contribution>): RuleRef[] {
+export function refsOf(contributions: readonly Contribution[]): RuleRef[] {
+  const [first] = contributions;
+  if (first !== undefined && contributions.length === 1) return [first.ref];
   const refs = new Set<RuleRef>();
   for (const { ref } of contributions) refs.add(ref);
   return [...refs].sort(byPlace);

@@ -19,6 +19,10 @@ export interface Decision {
 
 /** `missIsAudited`: default deny comes from audited policies alone, so that what nothing matches would pass. */
 export function decide(matching: readonly Match[], missIsAudited: boolean): Decision {
+  const [only] = matching;
+  if (only !== undefined && matching.length === 1 && isPlain(only.contribution)) {
+    return { outcome: 'allow', by: [only.contribution], reason: 'allowed' };
+  }
   const denies: Contribution[] = [];
   const allows: Match[] = [];
   let authenticated = false;
@@ -42,6 +46,11 @@ export function decide(matching: readonly Match[], missIsAudited: boolean): Deci
   }
   if (usable.length > 0) return { outcome: 'allow', by: usable, reason: 'allowed' };
   return { outcome: missIsAudited ? 'audited-deny' : 'none', by: [], reason: 'nothing-matched' };
+}
+
+/** By far the most frequent: something allows, and nothing else is to be said. */
+function isPlain({ deny, authentication }: Contribution): boolean {
+  return !deny && authentication === undefined;
 }
 
 function needsAuthentication({ authentication }: Contribution): boolean {
