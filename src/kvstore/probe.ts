@@ -2,7 +2,7 @@ import { lookup } from 'node:dns/promises';
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { type ErrorCode, MeshError, messageOf } from '../core/errors.ts';
-import { ownCertificateProblem, type TlsMaterial } from './tls.ts';
+import { ownCertificateProblem, secureSocket, type TlsMaterial } from './tls.ts';
 
 export interface ProbeTarget {
   readonly host: string;
@@ -55,10 +55,7 @@ function probeTcp(target: ProbeTarget): Promise<Result> {
 }
 
 function probeTls(target: ProbeTarget, tls: TlsMaterial): Promise<Result> {
-  const servername = isIP(target.host) === 0 ? { servername: target.host } : {};
-  const { host, port } = target;
-  const security = { secureContext: tls.context, rejectUnauthorized: true, ALPNProtocols: ['h2'] };
-  return outcome(connectTls({ host, port, ...servername, ...security }), 'secureConnect', target);
+  return outcome(secureSocket(tls, target.host, { port: target.port }), 'secureConnect', target);
 }
 
 /** Under TLS 1.3 a refusal of our certificate arrives only after the handshake: so it is waited for after the greeting. */
@@ -116,7 +113,7 @@ function speaksTls(target: ProbeTarget): Promise<boolean> {
     };
     socket.setTimeout(Math.min(2000, target.timeoutMs), () => done(false));
     // A certificate that we do not trust, or a demand for ours, proves TLS as well as a finished handshake.
-    socket.once('error', (problem: Problem) => done(/CERT|SIGNED|ISSUER|ALTNAME|ALERT/i.test(`${problem.code}`)));
+    socket.once('error', (problem: Problem) => done(/CERT|SIGN|ISSUER|ALTNAME|ALERT/i.test(`${problem.code}`)));
     socket.once('secureConnect', () => done(true));
   });
 }

@@ -1,6 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { createSecureContext, type SecureContext } from 'node:tls';
+import { isIP, type Socket } from 'node:net';
+import { connect, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls';
 import * as grpc from '@grpc/grpc-js';
 import { MeshError, messageOf } from '../core/errors.ts';
 import type { EtcdOptions } from './etcd-config.ts';
@@ -32,9 +33,51 @@ export async function readTls(options: EtcdOptions): Promise<TlsMaterial> {
   }
 }
 
-export function tlsCredentials(tls: TlsMaterial): grpc.ChannelCredentials {
+/** A TLS client for `host`, over a socket that is connected or to a port. */
+export function secureSocket(tls: TlsMaterial, host: string, to: { socket: Socket } | { port: number }): TLSSocket {
+  // No server name for an address: RFC 6066 forbids it. The certificate is checked against `host` all the same.
+  const servername = isIP(host) === 0 ? { servername: host } : {};
   // Said aloud, since NODE_TLS_REJECT_UNAUTHORIZED=0 in the environment would turn verification off.
-  return grpc.credentials.createFromSecureContext(tls.context, { rejectUnauthorized: true });
+  const verified = { secureContext: tls.context, rejectUnauthorized: true };
+  return connect({ ...to, host, ...servername, ...verified, ALPNProtocols: ['h2'] });
+}
+
+/** gRPC's own credentials send an address as server name, with a warning of Node, and obey `GRPC_*` in the environment. */
+export class TlsCredentials extends grpc.ChannelCredentials {
+  readonly #tls: TlsMaterial;
+  readonly #host: string;
+
+  constructor(tls: TlsMaterial, host: string) {
+    super();
+    this.#tls = tls;
+    this.#host = host;
+  }
+
+  override _isSecure(): boolean {
+    return true;
+  }
+
+  override _equals(other: grpc.ChannelCredentials): boolean {
+    return this === other;
+  }
+
+  override _createSecureConnector(
+    _target: unknown,
+    _options: unknown,
+    callCredentials = grpc.CallCredentials.createEmpty(),
+  ): grpc.experimental.SecureConnector {
+    return {
+      connect: (socket) =>
+        new Promise((resolve, reject) => {
+          const secured = secureSocket(this.#tls, this.#host, { socket });
+          secured.once('secureConnect', () => resolve({ socket: secured, secure: true }));
+          secured.on('error', reject);
+        }),
+      waitForReady: () => Promise.resolve(),
+      getCallCredentials: () => callCredentials,
+      destroy() {},
+    };
+  }
 }
 
 /** Why our own certificate cannot be good now, if it cannot. */

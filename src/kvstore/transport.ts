@@ -3,7 +3,7 @@ import { MeshError, messageOf } from '../core/errors.ts';
 import type { EtcdOptions } from './etcd-config.ts';
 import { decodeAuthenticate, encodeAuthenticate } from './messages.ts';
 import { findCause } from './probe.ts';
-import { readTls, tlsCredentials } from './tls.ts';
+import { readTls, TlsCredentials } from './tls.ts';
 
 /** Deadlines and pings, milliseconds. A dead link is noticed after ping + answer, whatever TCP thinks. */
 export interface TransportTiming {
@@ -23,6 +23,7 @@ export const DEFAULT_TIMING: TransportTiming = {
 
 /** A hostile or broken server must not fill our memory with one answer; lists ask for smaller pages when they meet it. */
 const MAX_MESSAGE_BYTES = 64 << 20;
+const WINDOW_BYTES = 4 << 20;
 
 export type Stream = grpc.ClientDuplexStream<Buffer, Buffer>;
 
@@ -53,7 +54,8 @@ export class Transport {
     const url = new URL(endpoint);
     const secure = url.protocol === 'https:';
     const tls = secure ? await readTls(options) : undefined;
-    const credentials = tls === undefined ? grpc.credentials.createInsecure() : tlsCredentials(tls);
+    const host = url.hostname.replace(/^\[|\]$/g, '');
+    const credentials = tls === undefined ? grpc.credentials.createInsecure() : new TlsCredentials(tls, host);
     const port = url.port === '' ? (secure ? 443 : 80) : Number(url.port);
     const client = new grpc.Client(`${url.hostname}:${port}`, credentials, {
       'grpc.keepalive_time_ms': timing.pingMs,
@@ -61,6 +63,8 @@ export class Transport {
       // etcd takes pings of a connection without streams for abuse; ours always has the watch stream.
       'grpc.keepalive_permit_without_calls': 0,
       'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
+      // 64 kB, the default, is one round trip's worth: a list over a long line would take minutes.
+      'grpc-node.flow_control_window': WINDOW_BYTES,
       'grpc.enable_retries': 0,
       'grpc.use_local_subchannel_pool': 1,
       // http_proxy and its relatives in the environment are not meant for the store.
@@ -76,7 +80,6 @@ export class Transport {
     } catch (cause) {
       transport.close();
       if (cause instanceof MeshError || signal.aborted) throw cause;
-      const host = url.hostname.replace(/^\[|\]$/g, '');
       throw await findCause({ host, port, tls, timeoutMs: timing.connectMs, cause, endpoint, signal });
     }
   }
