@@ -22,6 +22,11 @@ export interface DeviceOptions {
   readonly overlayDevice: string;
   /** The machine's own addresses: a device that carries one is external. */
   readonly nodeAddresses?: readonly Address[];
+  /**
+   * The roles before. A device that was external for its default route or the own address stays so while it is up and has
+   * an address: otherwise the firewall would open for a moment when a DHCP client or a routing daemon renews its route.
+   */
+  readonly previous?: readonly DeviceRole[];
 }
 
 // A physical device, bond or tunnel is one way out of the machine, even while it is down: it may come up any moment.
@@ -52,6 +57,9 @@ const SWITCHING_MASTERS: ReadonlySet<string> = new Set(['bridge', 'bond', 'team'
 /** A device of one of these is as external as the device below. */
 const STACKED_KINDS: ReadonlySet<string> = new Set(['vlan', 'macvlan', 'ipvlan', 'macsec']);
 const ARPHRD_ETHER = 1;
+const ROUTED = 'has a default route';
+const CARRIES = 'carries the address of this machine';
+const KEPT = 'had a default route or the own address before';
 
 /**
  * The role of every device, and of every configured one that does not exist. Policy is judged on external devices: those
@@ -120,6 +128,7 @@ class Classifier {
   readonly #routed: ReadonlySet<number>;
   readonly #node: ReadonlySet<number>;
   readonly #natures = new Map<number, Verdict>();
+  readonly #before: ReadonlySet<number>;
 
   constructor(state: LinkState, options: DeviceOptions) {
     this.#links = new Map(state.links.map((link) => [link.index, link]));
@@ -135,6 +144,18 @@ class Classifier {
     this.#node = new Set(
       state.addresses.filter(({ address }) => own.has(formatAddress(address))).map(({ link }) => link),
     );
+    this.#before = this.#proofsBefore(state, options);
+  }
+
+  /** By index: a device made anew under an old name starts anew. */
+  #proofsBefore(state: LinkState, options: DeviceOptions): ReadonlySet<number> {
+    const addressed = new Set(state.addresses.filter(({ scope }) => scope === 0).map(({ link }) => link));
+    const proofs = [ROUTED, CARRIES, KEPT];
+    return new Set(
+      (options.previous ?? [])
+        .filter(({ role, reason, index }) => role === 'external' && proofs.includes(reason) && addressed.has(index))
+        .map(({ index }) => index),
+    );
   }
 
   role(link: Link): Verdict {
@@ -148,8 +169,9 @@ class Classifier {
   }
 
   #proof(link: Link): Verdict | undefined {
-    if (this.#routed.has(link.index)) return ['external', 'has a default route'];
-    if (this.#node.has(link.index)) return ['external', 'carries the address of this machine'];
+    if (this.#routed.has(link.index)) return ['external', ROUTED];
+    if (this.#node.has(link.index)) return ['external', CARRIES];
+    if (this.#before.has(link.index) && link.up) return ['external', KEPT];
     return undefined;
   }
 

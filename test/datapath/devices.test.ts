@@ -234,3 +234,15 @@ test('configured devices are the external ones, and one that does not exist is k
   const later = roles.at(-1);
   assert.deepEqual([later?.index, later?.kind, later?.up], [0, 'missing', false]);
 });
+
+test('a container stays judged while its default route is renewed', () => {
+  const container = (sketch: Sketch): LinkState =>
+    stateOf({ eth0: { kind: 'veth', ...sketch }, eth1: { kind: 'veth' } });
+  const first = classifyDevices(container({ address: '10.3.3.3', route: true }), OPTIONS);
+  const second = classifyDevices(container({ address: '10.3.3.3' }), { ...OPTIONS, previous: first });
+  const third = classifyDevices(container({ address: '10.3.3.3' }), { ...OPTIONS, previous: second });
+  assert.deepEqual([first, second, third].map(externalDevices), [['eth0'], ['eth0'], ['eth0']]);
+  const gone = classifyDevices(container({}), { ...OPTIONS, previous: third });
+  assert.deepEqual(externalDevices(gone), []);
+  assert.deepEqual(externalDevices(classifyDevices(container({ address: '10.3.3.3' }), OPTIONS)), []);
+});

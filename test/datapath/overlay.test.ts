@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseIpv4 } from '../../src/core/ip.ts';
+import { TokenBucket } from '../../src/datapath/overlay/token-bucket.ts';
 import { WorkerError } from '../lab/json-worker.ts';
 import { until } from '../lab/namespace.ts';
 import type { OverlayDriver } from './overlay-driver.ts';
@@ -220,8 +221,15 @@ test('foreign routes and devices are never touched', () =>
     const before = foreign();
     const driver = await lab.driver();
     await driver.apply(scene(lab));
-    assert.equal((await driver.status()).applied, true);
+    const status = await driver.status();
+    assert.equal(status.applied, true);
+    // They are preferred to ours, and that is told.
+    assert.deepEqual([...status.shadowed.examples].sort(), ['10.1.0.5/32', '10.2.0.0/24', 'fd00:2::/64']);
     assert.equal(foreign(), before);
+    lab.a.run('ip', 'route', 'delete', '10.2.0.0/24', 'via', '192.0.2.77');
+    await until('one is told no more', async () => (await driver.status()).shadowed.count === 2);
+    lab.a.run('ip', 'route', 'add', '10.2.0.0/24', 'via', '192.0.2.77', 'dev', 'eth0');
+    await until('it is told again', async () => (await driver.status()).shadowed.count === 3);
     await driver.remove();
     assert.equal(foreign(), before);
     assert.equal(lab.a.try('ip', 'link', 'show', 'mesh_vxlan').code, 1);
@@ -288,6 +296,28 @@ test('what a foreign hand takes away is noticed and comes back', () =>
       assert.ok(status.healed > index);
       assert.match(lab.a.run('ip', '-o', 'address', 'show', 'mesh_vxlan'), /10\.99\.0\.1\/32.*fd00:99::1\/128/s);
     }
+  }));
+
+test('a fight over the routes is answered to the end, in a measured way', () =>
+  withLab(async (lab) => {
+    let now = 0;
+    const bucket = new TokenBucket({ burst: 3, perSecond: 1, now: () => now });
+    const takes = (): boolean[] => [0, 1, 2, 3].map(() => bucket.take());
+    assert.deepEqual(takes(), [true, true, true, false]);
+    now = 1500;
+    assert.deepEqual(takes(), [true, false, false, false]);
+    now = 1_000_000;
+    assert.deepEqual(takes(), [true, true, true, false]);
+    const driver = await lab.driver();
+    await driver.apply(lab.scene({ hosts: [['10.1.0.5', '192.0.2.2']] }));
+    while (driver.drifts.length < 23) {
+      const told = driver.drifts.length;
+      lab.a.run('ip', 'route', 'flush', 'proto', '77');
+      await until('the change is told', () => driver.drifts.length > told);
+      await driver.apply();
+    }
+    assert.deepEqual(targets(lab), ['10.1.0.5']);
+    assert.equal((await driver.status()).drifted, 23);
   }));
 
 test('own changes are no drift', () =>

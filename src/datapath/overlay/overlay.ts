@@ -10,8 +10,9 @@ import { DeviceAddresses } from './addresses.ts';
 import { ensureDevice, isFitting, type OverlayDevice, ownDevices, readDevice, removeLink } from './device.ts';
 import { TunnelEndpoints } from './endpoints.ts';
 import { OverlayRoutes, type RouteReport, type RouteRound } from './plan.ts';
-import { dumpRoutes, isOurMetric, type RouteFacts, type RouteShape } from './routes.ts';
+import { dumpRoutes, isOurMetric, PROTOCOL, type RouteFacts, type RouteShape } from './routes.ts';
 import type { OverlayStatus } from './status.ts';
+import { TokenBucket } from './token-bucket.ts';
 import { OverlayWatch } from './watch.ts';
 
 export interface OverlayLog {
@@ -28,7 +29,12 @@ const OVERHEAD = { 4: 50, 6: 70 } as const;
 const MIN_MTU = 576;
 const MIN_MTU_IPV6 = 1280;
 const EXAMPLES = 5;
+/** The index of no device. */
+const NO_DEVICE = -1;
 const LOOK_MS = 5;
+/** A program that fights over our device must not keep the agent busy: so many changes are answered at once, then later. */
+const HASTY = { burst: 20, perSecond: 1 } as const;
+const LATE_MS = 1000;
 
 /**
  * Device, addresses and routes of the overlay in the network namespace of this process. Two steps, because the policy
@@ -59,6 +65,8 @@ export class Overlay {
   #busy = false;
   #applied = false;
   #look: NodeJS.Timeout | undefined;
+  #late: NodeJS.Timeout | undefined;
+  readonly #haste = new TokenBucket(HASTY);
   #error: OverlayStatus['error'];
   #drifted = 0;
   #healed = 0;
@@ -74,6 +82,7 @@ export class Overlay {
       onRoute: (change, route) => this.#onRoute(change, route),
       onLink: (link) => {
         const mine = this.#device?.link;
+        if (!link.up) this.#routes.foreign.deviceDown(link.index);
         if (mine !== undefined && (link.index === mine.index || link.name === mine.name)) this.#lookSoon();
       },
       onAddress: (change, address) => this.#onAddress(change, address),
@@ -145,9 +154,9 @@ export class Overlay {
       if (link.name !== overlay.device) await removeLink(socket, link);
     }
     const device = await readDevice(socket, overlay.device);
-    if (device === undefined || !isFitting(device.link, overlay.port)) return;
-    await this.#routes.read(socket, shapeOf(overlay, device));
-    this.#device = device;
+    const fitting = device !== undefined && isFitting(device.link, overlay.port);
+    await this.#routes.read(socket, shapeOf(overlay, fitting ? device.link.index : NO_DEVICE));
+    if (fitting) this.#device = device;
   }
 
   /** Call `prepare` first. Never called twice at once. @throws MeshError OVL-*, HST-* */
@@ -180,7 +189,7 @@ export class Overlay {
       socket: this.#netlink,
       desired,
       overlay,
-      shape: shapeOf(overlay, device),
+      shape: shapeOf(overlay, device.link.index),
       ipv6Works: this.#ipv6Works(),
       // A larger packet must not meet a route over IPv6 before the device knows the smaller size.
       beforeSend: async () => {
@@ -269,8 +278,10 @@ export class Overlay {
 
   #onRoute(change: 'added' | 'removed', route: RouteFacts): void {
     const device = this.#device?.link.index;
-    if (device === undefined || !isOurMetric(route.metric) || this.#suspect) return;
-    const ours = route.device === device;
+    if (device === undefined) return;
+    const ours = route.device === device && route.protocol === PROTOCOL;
+    if (!ours) this.#routes.foreign[change](route);
+    if (!isOurMetric(route.metric) || this.#suspect) return;
     // While the kernel is being read nothing is held yet; what it tells then is what it holds afterwards.
     if (change === 'added' && ours) this.#drift(`route ${formatPrefix(route.prefix)} was added`);
     else if (this.#routes.holds(route.prefix)) {
@@ -321,7 +332,13 @@ export class Overlay {
     this.#suspect = true;
     this.#drifted++;
     this.#log?.warn({ what }, 'foreign change of the overlay');
-    this.#listener(what);
+    this.#late ??= this.#haste.take() ? undefined : setTimeout(() => this.#tellLate(what), LATE_MS).unref();
+    if (this.#late === undefined) this.#listener(what);
+  }
+
+  #tellLate(what: string): void {
+    this.#late = undefined;
+    if (this.#suspect) this.#listener(what);
   }
 
   /** Called when a foreign hand changed what is ours; the caller answers with `prepare` and `apply`. */
@@ -336,18 +353,25 @@ export class Overlay {
     const link = this.#device?.link ?? (await ownDevices(socket))[0];
     if (link === undefined) return endpoints;
     const nothing = { source4: undefined, source6: undefined, outer4: undefined, outer6: undefined };
-    await dumpRoutes(socket, { device: link.index, identity: 0, ...nothing }, (route) => endpoints.add(route));
+    await dumpRoutes(
+      socket,
+      { device: link.index, identity: 0, ...nothing },
+      {
+        own: (route) => endpoints.add(route),
+      },
+    );
     return endpoints;
   }
 
   get status(): OverlayStatus {
-    const { refused, leftOut, held } = this.#routes;
+    const { refused, leftOut, held, shadowed } = this.#routes;
     return {
       applied: this.#applied && this.#error === undefined && !this.#suspect && !this.#stale,
       device: this.#overlay?.device,
       mtu: this.#device?.link.mtu,
       routes: held.size,
       refused: { count: refused.length + leftOut.length, examples: [...refused, ...leftOut].slice(0, EXAMPLES) },
+      shadowed: { count: shadowed.length, examples: shadowed.slice(0, EXAMPLES) },
       error: this.#error,
       drifted: this.#drifted,
       healed: this.#healed,
@@ -364,6 +388,7 @@ export class Overlay {
   /** Stops watching; device and routes stay as they are. */
   async close(): Promise<void> {
     clearTimeout(this.#look);
+    clearTimeout(this.#late);
     this.#device = undefined;
     this.#events?.close();
     this.#socket?.close();
@@ -372,12 +397,12 @@ export class Overlay {
 }
 
 /** An address of our allocation range is known inside the overlay only: outer packets leave with the underlay's. */
-function shapeOf(overlay: DesiredOverlay, device: OverlayDevice): RouteShape {
+function shapeOf(overlay: DesiredOverlay, device: number): RouteShape {
   const inside = new Set(overlay.ownAddresses.map(formatAddress));
   const outer = (source: Address | undefined): Address | undefined =>
     source === undefined || inside.has(formatAddress(source)) ? undefined : source;
   const { identity, source4, source6 } = overlay;
-  return { device: device.link.index, identity, source4, source6, outer4: outer(source4), outer6: outer(source6) };
+  return { device, identity, source4, source6, outer4: outer(source4), outer6: outer(source6) };
 }
 
 function explain(error: unknown): MeshError {

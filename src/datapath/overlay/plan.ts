@@ -10,6 +10,7 @@ import {
 } from '../../core/ip.ts';
 import type { NetlinkSocket } from '../../host/netlink.ts';
 import type { DesiredChanges, DesiredOverlay, DesiredState } from '../desired.ts';
+import { ForeignRoutes } from './foreign.ts';
 import { LoopGuard, PrefixRanges } from './guard.ts';
 import { collectKeys, HeldRoutes, WRONG } from './held.ts';
 import { Pacer } from './pacer.ts';
@@ -57,6 +58,7 @@ const TOO_MANY = 1000;
 /** The routes of the overlay: what the kernel holds, and the way to what is desired. */
 export class OverlayRoutes {
   readonly held = new HeldRoutes();
+  readonly foreign = new ForeignRoutes();
   readonly #refused = new Map<string, { readonly prefix: Prefix; readonly reason: string }>();
   readonly #leftOut = new Map<string, string>();
   #shape = '';
@@ -82,6 +84,11 @@ export class OverlayRoutes {
     return [...this.#leftOut.values()];
   }
 
+  /** Prefixes whose packets take a route of somebody else. */
+  get shadowed(): string[] {
+    return this.foreign.shadowed((prefix) => this.holds(prefix));
+  }
+
   /** The kernel holds none (any more). */
   clear(): void {
     this.held.clear();
@@ -101,8 +108,12 @@ export class OverlayRoutes {
   async read(socket: NetlinkSocket, shape: RouteShape): Promise<void> {
     for (let attempt = 0; attempt < 3; attempt++) {
       this.clear();
+      this.foreign.clear();
       this.#shape = JSON.stringify(shape);
-      const { interrupted } = await dumpRoutes(socket, shape, (route) => this.#hold(route));
+      const { interrupted } = await dumpRoutes(socket, shape, {
+        own: (route) => this.#hold(route),
+        foreign: (route) => this.foreign.added(route),
+      });
       if (!interrupted) return;
     }
   }

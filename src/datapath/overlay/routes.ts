@@ -83,16 +83,21 @@ function outerOf(shape: RouteShape, family: Family): Address | undefined {
   return family === 4 ? shape.outer4 : shape.outer6;
 }
 
-/** Streams our routes, as far as they lead to `device`. Throws NetlinkError. */
+/** Streams our routes, as far as they lead to the device, and those of others in the main table. Throws NetlinkError. */
 export async function dumpRoutes(
   socket: NetlinkSocket,
   shape: RouteShape,
-  visit: (route: KernelRoute) => void,
+  visit: { readonly own: (route: KernelRoute) => void; readonly foreign?: (route: RouteFacts) => void },
 ): Promise<{ interrupted: boolean }> {
   const body = Buffer.alloc(ROUTE_HEADER);
   return socket.dump({ type: RTM.getRoute, body, operation: 'list routes', timeoutMs: 30_000 }, (message) => {
-    const route = message.type === RTM.newRoute ? parseRoute(message.body, shape) : undefined;
-    if (route !== undefined) visit(route);
+    if (message.type !== RTM.newRoute) return;
+    const route = parseRoute(message.body, shape);
+    if (route !== undefined) visit.own(route);
+    else if (visit.foreign !== undefined) {
+      const facts = routeFacts(message.body);
+      if (facts !== undefined) visit.foreign(facts);
+    }
   });
 }
 
