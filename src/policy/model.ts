@@ -35,8 +35,9 @@ export class PolicyModel {
   readonly #groups = new CidrGroups();
   readonly #names = new NameTable();
   readonly #prefixes = new PrefixTable();
-  /** Numbers of the local scope that were given from outside. */
-  readonly #foreign = new Set<NumericIdentity>();
+  /** Identities of the local scope that were given from outside: our own prefixes make way for them. */
+  readonly #foreign = new Map<NumericIdentity, LabelSet>();
+  readonly #touchedLocal = new Set<NumericIdentity>();
   readonly #compiled = new Map<Entry, PeerSet>();
   readonly #ingress: Direction;
   readonly #egress: Direction;
@@ -72,18 +73,16 @@ export class PolicyModel {
 
   /** Replaces labels; reserved identities are known from the start and may be given other labels. */
   setIdentity(id: NumericIdentity, labels: LabelSet): void {
-    if (isLocal(id) && !this.#foreign.has(id)) {
-      // Our own prefix under this number has to take another one.
-      this.#foreign.add(id);
-      this.#prefixesChanged = true;
-    }
-    this.#identities.set(id, labels);
+    if (isLocal(id)) {
+      this.#foreign.set(id, labels);
+      this.#touchLocal(id);
+    } else this.#identities.set(id, labels);
   }
 
   /** A reserved identity gets its usual labels back. */
   removeIdentity(id: NumericIdentity): void {
-    if (isLocal(id) && !this.#foreign.delete(id)) return;
-    this.#identities.set(id, undefined);
+    if (!isLocal(id)) this.#identities.set(id, undefined);
+    else if (this.#foreign.delete(id)) this.#touchLocal(id);
   }
 
   /** Port names that endpoints with this identity offer, for egress. Survives `removeIdentity`; an empty list removes. */
@@ -158,6 +157,11 @@ export class PolicyModel {
     return explainFlow(flow, direction.active, direction.contributionsFor(flow.identity));
   }
 
+  #touchLocal(id: NumericIdentity): void {
+    this.#touchedLocal.add(id);
+    this.#prefixesChanged = true;
+  }
+
   #touchRules(): void {
     this.#rulesChanged = true;
   }
@@ -204,6 +208,10 @@ export class PolicyModel {
     const changes = this.#prefixes.become(wanted, (id) => this.#foreign.has(id));
     for (const text of changes.texts) this.#changedPrefixes.add(text);
     for (const [id, labels] of changes.identities) this.#identities.set(id, labels);
+    for (const id of this.#touchedLocal) {
+      this.#identities.set(id, this.#foreign.get(id) ?? this.#prefixes.labelsOf(id));
+    }
+    this.#touchedLocal.clear();
   }
 }
 

@@ -20,7 +20,7 @@ export interface PrefixChanges {
 export class PrefixTable {
   /** By canonical text. A new map after every change, so that readers may keep the old one. */
   byText: ReadonlyMap<string, LocalPrefix> = new Map();
-  readonly #used = new Set<number>();
+  readonly #used = new Map<NumericIdentity, LabelSet>();
   #next = LOCAL_SCOPE + 1;
 
   /** `foreign` tells numbers that someone else uses. */
@@ -41,6 +41,7 @@ export class PrefixTable {
       }
       const id = keeps ? before.identity : this.#allocate(foreign);
       after.set(text, { prefix, identity: id, labels });
+      this.#used.set(id, labels);
       identities.set(id, labels);
       if (!keeps) texts.add(text);
     }
@@ -54,13 +55,16 @@ export class PrefixTable {
     return { texts, identities };
   }
 
+  labelsOf(id: NumericIdentity): LabelSet | undefined {
+    return this.#used.get(id);
+  }
+
   /** Numbers are not used again soon: what still carries an old one must not come under a new prefix. */
   #allocate(foreign: (id: NumericIdentity) => boolean): NumericIdentity {
     for (;;) {
       const id = identity(this.#next);
       this.#next = this.#next + 1 >= REMOTE_NODE_SCOPE ? LOCAL_SCOPE + 1 : this.#next + 1;
       if (this.#used.has(id) || foreign(id)) continue;
-      this.#used.add(id);
       return id;
     }
   }
