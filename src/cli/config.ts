@@ -10,8 +10,9 @@ import { type Call, command, group } from './command.ts';
 import { configOptions, loadFor } from './config-options.ts';
 import { EXIT, type ExitCode } from './exit-code.ts';
 import { writeRecord } from './output.ts';
-import { problemText } from './report-error.ts';
+import { problemsText } from './report-error.ts';
 import { TableWriter } from './table.ts';
+import { plural } from './words.ts';
 
 const SHARED = ['config', 'stateDir', 'socket', 'output'] as const;
 
@@ -81,11 +82,8 @@ function checkText(
   problems: readonly MeshError[],
   warnings: readonly MeshError[],
 ): string {
-  const lines = [
-    ...problems.map((each) => problemText(each, 'error')),
-    ...warnings.map((each) => problemText(each, 'warning')),
-  ].join('');
-  if (problems.length > 0) return `${lines}${problems.length} wrong\n`;
+  const lines = problemsText(problems, 'error') + problemsText(warnings, 'warning');
+  if (problems.length > 0) return `${lines}${plural(problems.length, 'problem')}\n`;
   const files = loaded === undefined || loaded.files.length === 0 ? 'no file, defaults only' : loaded.files.join(', ');
   return `${lines}configuration is fine (${files})\n`;
 }
@@ -109,7 +107,7 @@ async function show(call: Call): Promise<ExitCode> {
     },
     table: (wide) => showText(keys, wide),
   });
-  for (const warning of loaded.warnings) call.terminal.error.write(problemText(warning, 'warning'));
+  call.terminal.error.write(problemsText(loaded.warnings, 'warning'));
   return EXIT.ok;
 }
 

@@ -3,6 +3,7 @@ import type { EndpointRecord } from '../api/types.ts';
 import { askAgent, SHOWS_AGENT } from './agent-socket.ts';
 import { command, group, Option } from './command.ts';
 import { EXIT } from './exit-code.ts';
+import { clusterOption, given, selectorOption } from './filters.ts';
 import { type Column, writeList } from './output.ts';
 
 interface Options {
@@ -23,23 +24,15 @@ export function endpointCommands(): Command {
         ['endpoint list --selector k8s:app=web,env!=test', 'all terms must match'],
       ],
       shared: SHOWS_AGENT,
-      options: [
-        new Option('--selector <labels>', 'only those with these labels'),
-        new Option('--cluster <name>', 'only those of this cluster'),
-        new Option('--all', 'also those of clusters'),
-      ],
+      options: [selectorOption(), clusterOption(), new Option('--all', 'also those of clusters')],
       async run(call) {
         const { selector, cluster, all } = call.options;
-        const filter = {
-          all: all === true || selector !== undefined || cluster !== undefined,
-          ...(selector !== undefined && { selector }),
-          ...(cluster !== undefined && { cluster }),
-        };
+        const everyone = all === true || selector !== undefined || cluster !== undefined;
         await writeList({
           terminal: call.terminal,
           format: call.options.output,
           kind: 'EndpointList',
-          records: askAgent(call).endpoints(filter),
+          records: askAgent(call).endpoints({ all: everyone, ...given({ selector, cluster }) }),
           columns: COLUMNS,
           compare: (a, b) => Number(b.local) - Number(a.local) || a.id - b.id,
         });

@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
 import { API_VERSION, type IdentityRecord } from '../api/types.ts';
 import { askAgent, SHOWS_AGENT } from './agent-socket.ts';
-import { command, group, Option } from './command.ts';
+import { command, group } from './command.ts';
 import { EXIT } from './exit-code.ts';
+import { clusterOption, given, identityArgument, selectorOption } from './filters.ts';
 import { type Column, writeList, writeRecord } from './output.ts';
 import { TableWriter } from './table.ts';
 
@@ -26,18 +27,14 @@ function list(): Command {
       ['identity list -o wide', 'one line each, with the number of addresses'],
     ],
     shared: SHOWS_AGENT,
-    options: [
-      new Option('--cluster <name>', 'only those of this cluster'),
-      new Option('--selector <labels>', 'only those with these labels'),
-    ],
+    options: [clusterOption(), selectorOption()],
     async run(call) {
       const { cluster, selector, output } = call.options;
-      const filter = { ...(cluster !== undefined && { cluster }), ...(selector !== undefined && { selector }) };
       await writeList({
         terminal: call.terminal,
         format: output,
         kind: 'IdentityList',
-        records: askAgent(call).identities(filter),
+        records: askAgent(call).identities(given({ cluster, selector })),
         columns: output === 'wide' ? WIDE : COLUMNS,
         compare: (a, b) => a.id - b.id,
       });
@@ -48,8 +45,9 @@ function list(): Command {
 
 function get(): Command {
   return command({
-    name: 'get <id>',
+    name: 'get',
     summary: 'Show one identity',
+    arguments: [identityArgument()],
     examples: [['identity get 59102', 'by its number']],
     shared: SHOWS_AGENT,
     async run(call) {

@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
 import { API_VERSION, type IpcacheRecord } from '../api/types.ts';
 import { askAgent, SHOWS_AGENT } from './agent-socket.ts';
-import { command, group, Option } from './command.ts';
+import { command, group } from './command.ts';
 import { EXIT } from './exit-code.ts';
+import { addressArgument, clusterOption, given, selectorOption, sourceOption } from './filters.ts';
 import { type Column, writeList, writeRecord } from './output.ts';
 import { TableWriter } from './table.ts';
 
@@ -27,25 +28,14 @@ function list(): Command {
       ['ipcache list --source clustermesh --selector k8s:app=web', 'by source and label'],
     ],
     shared: SHOWS_AGENT,
-    options: [
-      new Option('--cluster <name>', 'only those of this cluster'),
-      new Option(
-        '--source <source>',
-        'only those from this source (local, kvstore, clustermesh, node, policy, reserved)',
-      ),
-      new Option('--selector <labels>', 'only those with these labels'),
-    ],
+    options: [clusterOption(), sourceOption('local, kvstore, clustermesh, node, policy, reserved'), selectorOption()],
     async run(call) {
       const { cluster, source, selector, output } = call.options;
       await writeList({
         terminal: call.terminal,
         format: output,
         kind: 'IpcacheList',
-        records: askAgent(call).ipcache({
-          ...(cluster !== undefined && { cluster }),
-          ...(source !== undefined && { source }),
-          ...(selector !== undefined && { selector }),
-        }),
+        records: askAgent(call).ipcache(given({ cluster, source, selector })),
         columns: COLUMNS,
       });
       return EXIT.ok;
@@ -55,8 +45,9 @@ function list(): Command {
 
 function get(): Command {
   return command({
-    name: 'get <ip>',
+    name: 'get',
     summary: 'Show which entry holds an address: the longest prefix around it',
+    arguments: [addressArgument()],
     examples: [['ipcache get 10.245.1.5', 'who is it?']],
     shared: SHOWS_AGENT,
     async run(call) {

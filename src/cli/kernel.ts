@@ -3,6 +3,7 @@ import type { KernelAddressRecord, KernelPolicyRecord } from '../api/types.ts';
 import { askAgent, SHOWS_AGENT } from './agent-socket.ts';
 import { command, group, Option } from './command.ts';
 import { EXIT } from './exit-code.ts';
+import { given, selectorOption } from './filters.ts';
 import { type Column, writeList } from './output.ts';
 
 export function kernelCommands(): Command {
@@ -21,14 +22,14 @@ function ipcacheList(): Command {
       ['bpf ipcache list --selector k8s:app=web', 'by label'],
     ],
     shared: SHOWS_AGENT,
-    options: [new Option('--selector <labels>', 'only those with these labels')],
+    options: [selectorOption()],
     async run(call) {
       const { selector, output } = call.options;
       await writeList({
         terminal: call.terminal,
         format: output,
         kind: 'KernelAddressList',
-        records: askAgent(call).kernelIpcache(selector === undefined ? {} : { selector }),
+        records: askAgent(call).kernelIpcache(given({ selector })),
         columns: ADDRESSES,
       });
       return EXIT.ok;
@@ -59,12 +60,11 @@ function policyList(): Command {
     shared: SHOWS_AGENT,
     options: [direction],
     async run(call) {
-      const wanted = call.options.direction;
       await writeList({
         terminal: call.terminal,
         format: call.options.output,
         kind: 'KernelPolicyList',
-        records: askAgent(call).kernelPolicy(wanted === undefined ? {} : { direction: wanted }),
+        records: askAgent(call).kernelPolicy(given({ direction: call.options.direction })),
         columns: policyColumns(call.options.output === 'wide'),
         compare: (a, b) => b.direction.localeCompare(a.direction, 'en') || a.classNumber - b.classNumber,
       });

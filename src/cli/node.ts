@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
 import type { NodeRecord } from '../api/types.ts';
 import { askAgent, SHOWS_AGENT } from './agent-socket.ts';
-import { command, group, Option } from './command.ts';
+import { command, group } from './command.ts';
 import { EXIT } from './exit-code.ts';
+import { clusterOption, given, sourceOption } from './filters.ts';
 import { type Column, writeList } from './output.ts';
 
 interface Options {
@@ -21,20 +22,14 @@ export function nodeCommands(): Command {
         ['node list --source clustermesh', 'those of remote clusters'],
       ],
       shared: SHOWS_AGENT,
-      options: [
-        new Option('--cluster <name>', 'only those of this cluster'),
-        new Option('--source <source>', 'only those from this source (local, kvstore, clustermesh)'),
-      ],
+      options: [clusterOption(), sourceOption('local, kvstore, clustermesh')],
       async run(call) {
         const { cluster, source, output } = call.options;
         await writeList({
           terminal: call.terminal,
           format: output,
           kind: 'NodeList',
-          records: askAgent(call).nodes({
-            ...(cluster !== undefined && { cluster }),
-            ...(source !== undefined && { source }),
-          }),
+          records: askAgent(call).nodes(given({ cluster, source })),
           columns: COLUMNS,
           compare: (a, b) => fullName(a).localeCompare(fullName(b), 'en'),
         });

@@ -13,7 +13,7 @@ const EXIT_OF: Readonly<Partial<Record<ErrorCode, ExitCode>>> = {
 /** Says what went wrong, where, and what to do; the exit code. */
 export function reportError(error: unknown, terminal: Terminal): ExitCode {
   if (error instanceof ConfigErrors) {
-    for (const problem of error.problems) terminal.error.write(problemText(problem));
+    terminal.error.write(problemsText(error.problems, 'mesh-agent'));
     return EXIT.failure;
   }
   if (error instanceof MeshError) {
@@ -26,6 +26,19 @@ export function reportError(error: unknown, terminal: Terminal): ExitCode {
 
 /** `mesh-agent: <place>: <what> (<code>)` and the remedy below. */
 export function problemText(problem: MeshError, label = 'mesh-agent'): string {
+  return `${problemLine(problem, label)}  remedy: ${problem.remedy}\n`;
+}
+
+/** Many of them: a remedy that several share is said once, after the last of them. */
+export function problemsText(problems: readonly MeshError[], label: string): string {
+  return problems
+    .map((problem, index) =>
+      problems[index + 1]?.code === problem.code ? problemLine(problem, label) : problemText(problem, label),
+    )
+    .join('');
+}
+
+function problemLine(problem: MeshError, label: string): string {
   const place = problem.place === undefined ? '' : `${printable(problem.place)}: `;
-  return `${label}: ${place}${printable(problem.message)} (${problem.code})\n  remedy: ${problem.remedy}\n`;
+  return `${label}: ${place}${printable(problem.message)} (${problem.code})\n`;
 }

@@ -1,10 +1,10 @@
 import type { Command } from 'commander';
-import type { ListFilter } from '../api/client.ts';
 import type { ServiceRecord } from '../api/types.ts';
 import { MeshError } from '../core/errors.ts';
 import { askAgent, SHOWS_AGENT } from './agent-socket.ts';
-import { type Call, command, group, Option } from './command.ts';
+import { type Call, command, group } from './command.ts';
 import { EXIT, type ExitCode } from './exit-code.ts';
+import { clusterOption, given } from './filters.ts';
 import { type Column, writeList } from './output.ts';
 
 interface Options {
@@ -12,7 +12,6 @@ interface Options {
 }
 
 export function serviceCommands(): Command {
-  const cluster = (): Option => new Option('--cluster <name>', 'only what this cluster announces');
   return group('service', 'Services that the clusters announce', [
     command<Options>({
       name: 'list',
@@ -22,9 +21,9 @@ export function serviceCommands(): Command {
         ['service list --cluster cluster-b', 'what cluster-b announces'],
       ],
       shared: SHOWS_AGENT,
-      options: [cluster()],
+      options: [clusterOption('only what this cluster announces')],
       async run(call) {
-        await show(call, askAgent(call).services(clusterOf(call)));
+        await show(call, askAgent(call).services(given({ cluster: call.options.cluster })));
         return EXIT.ok;
       },
     }),
@@ -34,7 +33,7 @@ export function serviceCommands(): Command {
       details: 'The service is given as namespace/name; without a namespace it is in "default".',
       examples: [['service get production/api-service', 'by namespace and name']],
       shared: SHOWS_AGENT,
-      options: [cluster()],
+      options: [clusterOption('only what this cluster announces')],
       run: getOne,
     }),
   ]);
@@ -45,14 +44,11 @@ async function getOne(call: Call<Options>): Promise<ExitCode> {
   const [namespace, name] = second === undefined ? ['default', first] : [first, second];
   // Nothing is written before it is known that there is something.
   const found: ServiceRecord[] = [];
-  for await (const each of askAgent(call).services({ namespace, name, ...clusterOf(call) })) found.push(each);
+  for await (const each of askAgent(call).services({ namespace, name, ...given({ cluster: call.options.cluster }) }))
+    found.push(each);
   if (found.length === 0) throw new MeshError('API-NOT-FOUND', `service ${namespace}/${name}`);
   await show(call, found);
   return EXIT.ok;
-}
-
-function clusterOf({ options }: Call<Options>): ListFilter {
-  return options.cluster === undefined ? {} : { cluster: options.cluster };
 }
 
 function show(call: Call<Options>, records: readonly ServiceRecord[] | AsyncIterable<ServiceRecord>): Promise<number> {

@@ -72,7 +72,8 @@ class Checks {
 
   /** The host name is a default like any other, but may be unfit. */
   name(): void {
-    const name = this.#settings.get('name')?.value;
+    if (this.#settings.get('name')?.refused === true) return;
+    const name = this.#value('name');
     try {
       KEYS.name.kind.read(name);
     } catch (error) {
@@ -83,11 +84,9 @@ class Checks {
   }
 
   cluster(): void {
-    const [name, id] = [this.#value('cluster.name'), this.#value('cluster.id')];
-    if (name === undefined && id === undefined) return;
-    if (name === undefined) this.#problem('CFG-VALUE', 'cluster.id needs cluster.name as well', ['cluster.id']);
-    if (id === undefined) this.#problem('CFG-VALUE', 'cluster.name needs cluster.id as well', ['cluster.name']);
-    const max = this.#value('maxConnectedClusters') ?? 255;
+    this.#bothOrNone('cluster.name', 'cluster.id');
+    const id = this.#value('cluster.id');
+    const max = this.#value('maxConnectedClusters') ?? 511;
     if (typeof id === 'number' && id > Number(max)) {
       const detail = `cluster.id: ${id} is more than the ${max} of maxConnectedClusters`;
       this.#problem('CFG-VALUE', detail, ['cluster.id']);
@@ -139,7 +138,9 @@ class Checks {
     return this.#settings.get(name)?.value;
   }
 
+  /** Also when it was refused: one fault is told once. */
   #given(name: KeyName): boolean {
+    if (this.#settings.get(name)?.refused === true) return true;
     const value = this.#value(name);
     return value !== undefined && !(Array.isArray(value) && value.length === 0);
   }

@@ -34,7 +34,7 @@ const DEVICE = /^(?!\.{1,2}$)[^/\s:\p{Cc}]{1,15}$/u;
 
 const name = text('text of lower-case letters, digits, "-" and "." (a DNS name)', (value) => NAME.test(value));
 const clusterName = text(
-  'text of 1 to 32 lower-case letters, digits and "-" that is not "default"',
+  'text of 1 to 32 lower-case letters, digits and "-" (and not the word default)',
   (value) => CLUSTER_NAME.test(value) && value !== 'default',
 );
 const anyText = text('text', (value) => value !== '' && !/\p{Cc}/u.test(value));

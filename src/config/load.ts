@@ -49,13 +49,15 @@ export async function loadConfig(options: LoadOptions): Promise<LoadedConfig> {
 /**
  * The socket alone, for commands that only ask the agent: another fault of the configuration must not keep an operator
  * from seeing the status.
- * @throws ConfigErrors when a file that was named cannot be read, since another agent may answer on the default socket
+ * @throws ConfigErrors when a file that was named cannot be read, or its socket: another agent may answer on the default one
  */
 export function socketPath(options: LoadOptions): string {
   const { settings, problems } = gather(options);
+  const socket = settings.get('socket');
+  if (socket?.origin.kind === 'flag' && typeof socket.value === 'string') return socket.value;
   const fatal = problems.filter((problem) => problem.code === 'CFG-FILE' && options.file !== undefined);
-  if (fatal.length > 0 && options.socket === undefined) throw new ConfigErrors(fatal);
-  return settings.get('socket')?.value as string;
+  if (fatal.length > 0 || typeof socket?.value !== 'string') throw new ConfigErrors(problems);
+  return socket.value;
 }
 
 interface Gathered {

@@ -1,8 +1,8 @@
-/** The known word that a misspelt one most likely means: at most a third of its letters differ. */
+/** The known word that a misspelt one most likely means: at most a third of its letters differ, and none of one or two. */
 export function nearest(word: string, known: Iterable<string>): string | undefined {
   if (word.length > 64) return undefined;
   let best: string | undefined;
-  let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1;
+  let bestDistance = word.length < 3 ? 1 : Math.floor(word.length / 3) + 1;
   for (const candidate of known) {
     const distance = editDistance(word.toLowerCase(), candidate.toLowerCase());
     if (distance < bestDistance) [best, bestDistance] = [candidate, distance];

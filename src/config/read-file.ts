@@ -1,5 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import {
+  type Document,
   isAlias,
   isMap,
   isScalar,
@@ -58,23 +59,27 @@ function readLimited(file: string): string {
 export function parseConfig(text: string, file: string, problems: MeshError[]): Settings {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, uniqueKeys: true, prettyErrors: false });
-  const reader = new FileReader(file, lines, problems);
-  let fatal = false;
-  for (const error of [...document.errors, ...document.warnings].sort((a, b) => a.pos[0] - b.pos[0])) {
+  const reader = new FileReader(file, lines);
+  if (readable(document, text, reader) && document.contents !== null) reader.read(document.contents);
+  problems.push(...reader.problems());
+  return reader.settings;
+}
+
+/** Tells the reader what the parser found; whether the content still makes sense. */
+function readable(document: Document.Parsed, text: string, reader: FileReader): boolean {
+  let sound = true;
+  for (const error of [...document.errors, ...document.warnings]) {
     if (error.code === 'RESOURCE_EXHAUSTION') {
       reader.syntax('the values are nested too deeply', error.pos[0]);
-      return reader.settings;
+      return false;
     }
     if (error.code === 'DUPLICATE_KEY') reader.duplicate(text.slice(error.pos[0]), error.pos[0]);
     else {
-      fatal = true;
+      sound = false;
       reader.syntax(MESSAGES[error.code] ?? error.message, error.pos[0]);
     }
   }
-  if (fatal || document.contents === null) return reader.settings;
-  if (reader.aliases(document.contents)) return reader.settings;
-  reader.read(document.contents);
-  return reader.settings;
+  return sound && (document.contents === null || !reader.aliases(document.contents));
 }
 
 /** Where the parser speaks to programmers. */
@@ -87,13 +92,17 @@ class FileReader {
   readonly settings: Settings = new Map();
   readonly #file: string;
   readonly #lines: LineCounter;
-  readonly #problems: MeshError[];
-  #count = 0;
+  readonly #found: { readonly line: number; readonly problem: MeshError }[] = [];
 
-  constructor(file: string, lines: LineCounter, problems: MeshError[]) {
+  constructor(file: string, lines: LineCounter) {
     this.#file = file;
     this.#lines = lines;
-    this.#problems = problems;
+  }
+
+  /** By line. */
+  problems(): MeshError[] {
+    const sorted = this.#found.sort((a, b) => a.line - b.line);
+    return sorted.slice(0, MAX_PROBLEMS).map(({ problem }) => problem);
   }
 
   syntax(message: string, offset: number): void {
@@ -140,6 +149,7 @@ class FileReader {
   #readValue(name: KeyName, node: ParsedNode | null, offset: number): void {
     const place = this.#place(offset);
     if (isEmpty(node)) {
+      this.settings.set(name, { value: undefined, refused: true, origin: { kind: 'file', place } });
       this.#add(new MeshError('CFG-VALUE', `${name} has no value: give one, or remove the key`, { place }));
       return;
     }
@@ -148,6 +158,7 @@ class FileReader {
       this.settings.set(name, { value, origin: { kind: 'file', place } });
     } catch (error) {
       if (!(error instanceof Unacceptable)) throw error;
+      this.settings.set(name, { value: undefined, refused: true, origin: { kind: 'file', place } });
       this.#add(valueProblem(name, error, this.#place(offsetInside(node, error.inside) ?? offset)));
     }
   }
@@ -167,7 +178,7 @@ class FileReader {
   }
 
   #add(problem: MeshError): void {
-    if (++this.#count <= MAX_PROBLEMS) this.#problems.push(problem);
+    this.#found.push({ line: Number(problem.place?.split(':').at(-1)), problem });
   }
 
   #place(offset: number): string {

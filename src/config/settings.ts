@@ -10,8 +10,10 @@ export interface Origin {
 }
 
 export interface Setting {
-  /** Checked by the kind of its key. */
+  /** Checked by the kind of its key; undefined when it was refused. */
   readonly value: unknown;
+  /** It was given, but is not acceptable; the problem is told already. */
+  readonly refused?: true;
   readonly origin: Origin;
 }
 
@@ -32,6 +34,7 @@ export function readText(source: {
     source.into.set(name, { value: kind.read(kind.fromText(source.text)), origin });
   } catch (error) {
     if (!(error instanceof Unacceptable)) throw error;
+    source.into.set(name, { value: undefined, refused: true, origin });
     source.problems.push(valueProblem(name, error, origin.place));
   }
 }

@@ -21,9 +21,9 @@ export class Unacceptable extends Error {
   }
 }
 
-/** Refused values are quoted, escaped and cut: they may be anything. */
+/** Refused values are quoted, escaped and cut: they may be anything. A user in a URL is left out, with the password. */
 export function quote(value: unknown): string {
-  const text = JSON.stringify(value) ?? String(value);
+  const text = (JSON.stringify(value) ?? String(value)).replace(/\/\/[^/@\s"]*@/g, '//[redacted]@');
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }
 
