@@ -1,0 +1,112 @@
+import { parseAddress } from '../src/core/ip.ts';
+import { factPrefix } from '../src/kvstore/paths.ts';
+import { drainFacts, FactSink, type FollowedCluster } from '../src/mesh/fact-sinks.ts';
+import { Tables } from '../src/mesh/tables.ts';
+import { bulkAddress, bulkHost, bulkIdentity } from '../test/lab/bulk.ts';
+import { addressValue } from '../test/lab/values.ts';
+import type { Row } from './row.ts';
+
+const COUNT = 1_000_000;
+const CLUSTER: FollowedCluster = { name: 'bench', id: 1, max: 255, joined: true };
+const prefixOf = (kind: Parameters<typeof factPrefix>[0]): string => factPrefix(kind, CLUSTER.name, 'direct');
+
+type Entries = readonly (readonly [key: string, value: Buffer])[];
+
+/** A million addresses in memory: what a list costs, what is left of it, and how long the event loop is held. */
+export async function run(): Promise<Row[]> {
+  return [...(await measure('IPv4', addresses(bulkAddress))), ...(await measure('IPv6', addresses(address6)))];
+}
+
+async function measure(family: string, entries: Entries): Promise<Row[]> {
+  globalThis.gc?.();
+  const before = memory();
+  const tables = new Tables(() => {});
+  const sink = new FactSink(tables, CLUSTER, { kind: 'endpoints', prefix: prefixOf('endpoints'), onListed() {} });
+  const first = list(sink, entries);
+  globalThis.gc?.();
+  const held = (memory() - before) / 2 ** 20;
+  const again = list(sink, entries);
+  const found = lookups(tables, entries);
+  list(
+    sink,
+    entries.filter((_, index) => index % 2 === 0),
+    false,
+  );
+  const half = await loopWhile(
+    () => sink.listed(),
+    () => tables.ipcache.size === COUNT / 2,
+  );
+  list(sink, entries);
+  const all = await loopWhile(
+    () => drainFacts(tables, CLUSTER, prefixOf),
+    () => tables.ipcache.size === 0,
+  );
+  const bar = family === 'IPv4' ? { bar: '< 2500' } : {};
+  return [
+    { name: `${family}: 1,000,000 values decoded and claimed`, value: first.ms, unit: 'ms', ...bar },
+    { name: `${family}: longest single step meanwhile`, value: first.longest, unit: 'ms', bar: '< 50' },
+    { name: `${family}: the same list again`, value: again.ms, unit: 'ms', ...bar },
+    { name: `${family}: memory of 1,000,000 addresses`, value: held, unit: 'MB', bar: '< 120' },
+    { name: `${family}: a lookup`, value: found, unit: 'µs', bar: '< 5' },
+    { name: `${family}: sweep of 1,000,000 of which half vanished`, value: half.ms, unit: 'ms', bar: '< 500' },
+    { name: `${family}: event loop held meanwhile`, value: half.longest, unit: 'ms', bar: '< 50' },
+    { name: `${family}: the cluster goes with 1,000,000 addresses`, value: all.ms, unit: 'ms', bar: '< 1000' },
+    { name: `${family}: event loop held meanwhile, again`, value: all.longest, unit: 'ms', bar: '< 50' },
+  ];
+}
+
+function addresses(name: (index: number) => string): Entries {
+  const bulk = { id: CLUSTER.id, addresses: COUNT };
+  return Array.from({ length: COUNT }, (_, index) => {
+    const ip = name(index);
+    const pod = { namespace: `namespace-${index % 50}`, pod: `pod-${index}` };
+    const value = addressValue({ ip, host: bulkHost(index), identity: bulkIdentity(bulk, index), ...pod });
+    return [ip, Buffer.from(value)] as const;
+  });
+}
+
+function address6(index: number): string {
+  return `fd00:10:1:${(1 + (index >> 14)).toString(16)}::${(1 + (index & 0x3fff)).toString(16)}`;
+}
+
+/** One list; without `end` the sweep is left to the caller. */
+function list(sink: FactSink, entries: Entries, end = true): { ms: number; longest: number } {
+  const began = performance.now();
+  let longest = 0;
+  sink.listing();
+  for (const [key, value] of entries) {
+    const before = performance.now();
+    sink.put(key, value);
+    longest = Math.max(longest, performance.now() - before);
+  }
+  if (end) sink.listed();
+  return { ms: performance.now() - began, longest };
+}
+
+function lookups(tables: Tables, entries: Entries): number {
+  const asked = Array.from({ length: 100_000 }, (_, index) => parseAddress(entries[index * 10]?.[0] ?? ''));
+  const began = performance.now();
+  for (const address of asked)
+    if (address === undefined || tables.ipcache.lookup(address) === undefined) throw new Error();
+  return ((performance.now() - began) * 1000) / asked.length;
+}
+
+/** How long a work in slices takes, and the longest time for which nothing else could run. */
+async function loopWhile(start: () => void, over: () => boolean): Promise<{ ms: number; longest: number }> {
+  const began = performance.now();
+  let longest = 0;
+  let last = began;
+  start();
+  for (;;) {
+    const now = performance.now();
+    longest = Math.max(longest, now - last);
+    last = now;
+    if (over()) return { ms: now - began, longest };
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+function memory(): number {
+  const { heapUsed, arrayBuffers } = process.memoryUsage();
+  return heapUsed + arrayBuffers;
+}
