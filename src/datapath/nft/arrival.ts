@@ -11,17 +11,21 @@ export class Arrival {
   #bound: string | undefined;
 
   /**
-   * @param present whether the kernel has the chain
+   * @param present the device that the chain in the kernel is on
    * @returns the text to run, or undefined when all is well
    */
-  async plan(device: string | undefined, present: boolean): Promise<{ text: string; done(): void } | undefined> {
+  async plan(
+    device: string | undefined,
+    present: string | undefined,
+  ): Promise<{ text: string; done(): void } | undefined> {
     if (device !== undefined && !DEVICE_NAME.test(device))
       throw new MeshError('DPN-APPLY', `the overlay device cannot be named ${JSON.stringify(device)}`);
     const index = device === undefined ? undefined : await interfaceIndex(device);
     const wanted = index === undefined ? undefined : `${device} ${index}`;
-    // Whether a chain found at start is on this device is only known by making it again.
-    if (present === (wanted !== undefined) && (wanted === undefined || wanted === this.#bound)) return undefined;
-    const text = arrivalText({ device: wanted === undefined ? undefined : device, present });
+    // What an earlier run left is right: a chain goes with its device, so it is on the one that has this name now.
+    if (this.#bound === undefined && wanted !== undefined && present === device) this.#bound = wanted;
+    if (wanted === undefined ? present === undefined : present === device && wanted === this.#bound) return undefined;
+    const text = arrivalText({ device: wanted === undefined ? undefined : device, present: present !== undefined });
     const done = (): void => {
       this.#bound = wanted;
     };

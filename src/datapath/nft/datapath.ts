@@ -180,9 +180,7 @@ export class NftDatapath implements Datapath {
   }
 
   async #followOverlay(): Promise<void> {
-    const present = this.#held.arrival;
-    if (this.#overlayDevice === undefined && !present) return;
-    const plan = await this.#arrival.plan(this.#overlayDevice, present);
+    const plan = await this.#arrival.plan(this.#overlayDevice, this.#held.arrival);
     if (plan === undefined) return;
     await this.#nft(plan.text);
     plan.done();
@@ -206,8 +204,7 @@ export class NftDatapath implements Datapath {
     try {
       await this.#denials.read(opened.socket);
       if (this.#busy || this.#appliedAt === undefined) return;
-      const present = this.#held.arrival;
-      if ((await this.#arrival.plan(this.#overlayDevice, present)) !== undefined)
+      if ((await this.#arrival.plan(this.#overlayDevice, this.#held.arrival)) !== undefined)
         this.#drifted('the overlay device was made anew');
     } catch (error) {
       if (this.#opened !== undefined) this.#log?.warn({ error: messageOf(error) }, 'the packet filter cannot be read');

@@ -3,7 +3,7 @@ import { NetlinkError } from '../../host/netlink-error.ts';
 import { HostTracker } from './addresses.ts';
 import { ClassTracker } from './classes.ts';
 import { dumpElements, type KernelElement, SHAPES } from './elements.ts';
-import { chains, hasArrival, rulesDigest } from './kernel.ts';
+import { arrivalDevice, chains, rulesDigest } from './kernel.ts';
 import { ROW_MAPS, rangeElements, readClass, rowOfKernel } from './keys.ts';
 import { hostMap } from './names.ts';
 import { type AddressRange, rangesOfPoints } from './ranges.ts';
@@ -17,8 +17,8 @@ export class HeldState {
   readonly hosts4 = new HostTracker(4);
   readonly hosts6 = new HostTracker(6);
   chains: readonly string[] = [];
-  /** The chain on the overlay's device. */
-  arrival = false;
+  /** The device that the arrival chain is on. */
+  arrival: string | undefined;
   /** See `rulesDigest`; empty without a table. */
   digest = '';
   /** A map or set that we need is not there. */
@@ -39,7 +39,7 @@ export class HeldState {
 
   async readRules(socket: NetlinkSocket): Promise<void> {
     this.chains = await chains(socket);
-    this.arrival = await hasArrival(socket);
+    this.arrival = await arrivalDevice(socket);
     this.digest = this.chains.length === 0 ? '' : await rulesDigest(socket);
   }
 
@@ -50,7 +50,7 @@ export class HeldState {
     this.hosts4.clear();
     this.hosts6.clear();
     this.chains = [];
-    this.arrival = false;
+    this.arrival = undefined;
     this.digest = '';
     this.incomplete = true;
   }

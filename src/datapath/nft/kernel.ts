@@ -6,21 +6,40 @@ import { INET, NETDEV, NFT, SUBSYSTEM } from './elements.ts';
 import { TABLE } from './names.ts';
 import { ARRIVAL_CHAIN, STAMP_PREFIX } from './ruleset.ts';
 
-const ATTRIBUTE = { table: 1, tableFlags: 2, chain: 3, chainHook: 4, chainPolicy: 5, ruleChain: 2, expressions: 4 };
+const ATTRIBUTE = {
+  table: 1,
+  tableFlags: 2,
+  chain: 3,
+  chainHook: 4,
+  hookDevice: 3,
+  chainPolicy: 5,
+  ruleChain: 2,
+  expressions: 4,
+};
 
 /** Names of the chains in our table; empty without a table. */
-export async function chains(socket: NetlinkSocket, family = INET): Promise<string[]> {
+export async function chains(socket: NetlinkSocket): Promise<string[]> {
   const names: string[] = [];
-  await ours(socket, { type: NFT.getChain, operation: 'read chains', family }, (attributes) => {
+  await ours(socket, { type: NFT.getChain, operation: 'read chains' }, (attributes) => {
     const name = attributes.string(ATTRIBUTE.chain);
     if (name !== undefined) names.push(name);
   });
   return names;
 }
 
-/** Whether the chain on the overlay's device is there. */
-export async function hasArrival(socket: NetlinkSocket): Promise<boolean> {
-  return (await chains(socket, NETDEV)).includes(ARRIVAL_CHAIN);
+/** The device that the arrival chain is on; undefined when the chain or its one rule is not there. */
+export async function arrivalDevice(socket: NetlinkSocket): Promise<string | undefined> {
+  let device: string | undefined;
+  let rules = 0;
+  await ours(socket, { type: NFT.getChain, operation: 'read chains', family: NETDEV }, (attributes) => {
+    if (attributes.string(ATTRIBUTE.chain) === ARRIVAL_CHAIN)
+      device = attributes.nested(ATTRIBUTE.chainHook)?.string(ATTRIBUTE.hookDevice);
+  });
+  if (device === undefined) return undefined;
+  await ours(socket, { type: NFT.getRule, operation: 'read rules', family: NETDEV }, () => {
+    rules++;
+  });
+  return rules === 1 ? device : undefined;
 }
 
 /**
