@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { parseAddress } from '../../src/core/ip.ts';
 import type { DatapathStatus, KernelAddress } from '../../src/datapath/datapath.ts';
+import { metricOf } from '../../src/datapath/overlay/routes.ts';
 import { JsonWorker } from '../lab/json-worker.ts';
 import { type Namespace, until } from '../lab/namespace.ts';
 import type { KernelCommand, Sight } from './kernel-worker.ts';
@@ -123,6 +125,19 @@ test('an overlay that fails does not hold the policy back, and comes by itself w
     const last = (await driver.seen()).seen.at(-1);
     assert.deepEqual(last, { device: true, routes: 0, changes: '{"overlay":true}' }, 'the rules learnt the new device');
     assert.equal((await driver.status()).overlay?.error, undefined);
+  }));
+
+test('a single route that is refused is tried again without being asked', () =>
+  withLab(async (lab, scene) => {
+    const metric = metricOf(parseAddress('192.0.2.2') ?? assert.fail());
+    const inTheWay = ['10.1.0.5/32', 'via', '192.0.2.77', 'dev', 'eth0', 'metric', String(metric)];
+    lab.a.run('ip', 'route', 'add', ...inTheWay);
+    const driver = await Driver.start(lab.a, 'probe');
+    await driver.apply(scene);
+    assert.equal((await driver.status()).overlay?.error?.code, 'OVL-ROUTE');
+    lab.a.run('ip', 'route', 'delete', ...inTheWay);
+    await until('the route is there', async () => (await driver.status()).overlay?.applied === true, 30_000);
+    assert.equal(lab.routes().length, 3);
   }));
 
 test('a device that is taken away comes back, known to the policy before routes lead to it', () =>

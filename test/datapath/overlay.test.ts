@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { parseIpv4 } from '../../src/core/ip.ts';
+import { parseAddress, parseIpv4 } from '../../src/core/ip.ts';
+import { metricOf } from '../../src/datapath/overlay/routes.ts';
 import { TokenBucket } from '../../src/datapath/overlay/token-bucket.ts';
 import { WorkerError } from '../lab/json-worker.ts';
 import { until } from '../lab/namespace.ts';
@@ -354,6 +355,80 @@ test('20,000 routes come and go, and the event loop stays free', () =>
     assert.equal(gone.removed, 20_000);
     assert.deepEqual(lab.routes(), []);
     assert.deepEqual(driver.drifts, []);
+  }));
+
+test('a change that was cut off between two endpoints is brought to its end', () =>
+  withLab(async (lab) => {
+    const first = await lab.driver();
+    await first.apply(lab.scene());
+    await first.stop();
+    const vias = ['192.0.2.2', '192.0.2.3', '192.0.2.4'];
+    for (const via of vias) {
+      const metric = metricOf(parseAddress(via) ?? assert.fail());
+      for (const prefix of ['10.1.0.5/32', '10.2.0.0/24']) {
+        const text = `${prefix} encap ip id 59102 src 192.0.2.1 dst ${via} dev mesh_vxlan src 192.0.2.1 metric ${metric} proto 77`;
+        lab.a.run('ip', 'route', 'add', ...text.split(' '));
+      }
+    }
+    const second = await lab.driver();
+    const via = '192.0.2.3';
+    const report = await second.apply(lab.scene({ hosts: [['10.1.0.5', via]], prefixes: [['10.2.0.0/24', via]] }));
+    assert.equal(report.refused, 0);
+    assert.deepEqual(targets(lab), ['10.1.0.5', '10.2.0.0/24']);
+    assert.ok(lab.routes().every((line) => line.includes(`dst ${via} `)));
+  }));
+
+test('a route that is refused holds no other back, and is made when it can be', () =>
+  withLab(async (lab) => {
+    const metric = metricOf(parseAddress('192.0.2.2') ?? assert.fail());
+    const inTheWay = ['10.1.0.5/32', 'via', '192.0.2.77', 'dev', 'eth0', 'metric', String(metric)];
+    lab.a.run('ip', 'route', 'add', ...inTheWay);
+    const driver = await lab.driver();
+    const hosts = ['10.1.0.4', '10.1.0.5', '10.1.0.6'].map((host) => [host, '192.0.2.2'] as const);
+    const report = await driver.apply(lab.scene({ hosts }));
+    assert.deepEqual([report.added, report.refused], [2, 1]);
+    assert.deepEqual(targets(lab), ['10.1.0.4', '10.1.0.6']);
+    assert.match(lab.a.run('ip', 'route', 'show', '10.1.0.5'), /via 192\.0\.2\.77 dev eth0/);
+    const { error, refused } = await driver.status();
+    assert.equal(error?.code, 'OVL-ROUTE');
+    assert.match(refused.examples[0] ?? '', /10\.1\.0\.5\/32 via 192\.0\.2\.2: .*EEXIST/);
+    lab.a.run('ip', 'route', 'delete', ...inTheWay);
+    const again = await driver.apply(undefined, {});
+    assert.deepEqual([again.added, again.refused], [1, 0]);
+    assert.equal((await driver.status()).applied, true);
+  }));
+
+test('an address that becomes a node loses its route, and a prefix of one address is a route like others', () =>
+  withLab(async (lab) => {
+    const driver = await lab.driver();
+    const scene = lab.scene({
+      hosts: [['10.1.0.5', '192.0.2.2']],
+      prefixes: [
+        ['10.1.0.6/32', '192.0.2.2'],
+        ['10.1.0.7/32', '192.0.2.3'],
+      ],
+    });
+    await driver.apply(scene);
+    assert.deepEqual(targets(lab), ['10.1.0.5', '10.1.0.6', '10.1.0.7']);
+    await driver.apply({ ...scene, nodes: ['192.0.2.2', '10.1.0.5'] }, { border: true });
+    assert.deepEqual(targets(lab), ['10.1.0.6', '10.1.0.7']);
+    await driver.apply({ ...scene, prefixes: [['10.1.0.7/32', '192.0.2.2']] }, { overlay: true });
+    assert.deepEqual(targets(lab), ['10.1.0.5', '10.1.0.7'], 'and gets it back when it is a node no more');
+    assert.equal(await driver.endpoint('10.1.0.7/32'), '192.0.2.2');
+  }));
+
+test('a device too small for IPv6 carries IPv4, and says why', () =>
+  withLab(async (lab) => {
+    const driver = await lab.driver();
+    const overlay = { ...scene(lab).overlay, underlayMtu: 1300 };
+    await driver.apply({ ...scene(lab), overlay, hosts: [['10.1.0.5', '192.0.2.2']] });
+    assert.deepEqual(targets(lab), ['10.1.0.5', '10.2.0.0/24']);
+    const { error } = await driver.status();
+    assert.equal(error?.code, 'OVL-KERNEL');
+    assert.match(error?.message ?? '', /MTU of 1250 is below 1280/);
+    await driver.apply({ ...scene(lab), hosts: [['fd00:1::5', '192.0.2.2']] });
+    assert.ok(targets(lab).includes('fd00:1::5'));
+    assert.equal((await driver.status()).error, undefined);
   }));
 
 test('native routing and leaving take device and routes away', () =>

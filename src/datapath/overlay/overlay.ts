@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { MeshError, messageOf } from '../../core/errors.ts';
-import { type Address, formatAddress, formatPrefix } from '../../core/ip.ts';
+import { type Address, type Family, formatAddress, formatPrefix } from '../../core/ip.ts';
 import { type LinkAddress, readAddresses } from '../../host/links.ts';
 import { NETLINK_ROUTE, NetlinkSocket } from '../../host/netlink.ts';
 import { NetlinkError } from '../../host/netlink-error.ts';
@@ -201,12 +201,14 @@ export class Overlay {
 
   /** They come before the routes that have them as their source, and go after these. */
   async #addOwnAddresses(overlay: DesiredOverlay, device: OverlayDevice): Promise<DeviceAddresses> {
-    this.#ownAddresses = new Set(overlay.ownAddresses.map(formatPrefix));
-    const addresses = await DeviceAddresses.read(this.#netlink, device.link, overlay.ownAddresses);
+    const works = (family: Family): boolean => family === 4 || this.#ipv6Works();
+    const wanted = overlay.ownAddresses.filter(({ family }) => works(family));
+    this.#ownAddresses = new Set(wanted.map(formatPrefix));
+    const addresses = await DeviceAddresses.read(this.#netlink, device.link, wanted);
     await addresses.addMissing();
     const present = new Set((await readAddresses(this.#netlink)).map(({ address }) => formatAddress(address)));
     for (const source of [overlay.source4, overlay.source6]) {
-      if (source === undefined || present.has(formatAddress(source))) continue;
+      if (source === undefined || !works(source.family) || present.has(formatAddress(source))) continue;
       throw new MeshError('OVL-SOURCE', formatAddress(source), { place: overlay.device });
     }
     return addresses;

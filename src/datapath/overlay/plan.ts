@@ -60,7 +60,8 @@ export class OverlayRoutes {
   readonly held = new HeldRoutes();
   readonly foreign = new ForeignRoutes();
   readonly #refused = new Map<string, { readonly prefix: Prefix; readonly reason: string }>();
-  readonly #leftOut = new Map<string, string>();
+  /** Routes that the guard against loops keeps out, by prefix. */
+  readonly #leftOut = new Map<string, { readonly prefix: Prefix; readonly reason: string }>();
   #shape = '';
   #strays: KernelRoute[] = [];
   #guard = new LoopGuard([]);
@@ -81,7 +82,7 @@ export class OverlayRoutes {
   }
 
   get leftOut(): string[] {
-    return [...this.#leftOut.values()];
+    return [...this.#leftOut.values()].map(({ reason }) => reason);
   }
 
   /** Prefixes whose packets take a route of somebody else. */
@@ -155,29 +156,32 @@ export class OverlayRoutes {
     this.#shape = shape;
     const { changes } = round;
     const everything = reshaped || changes.everything === true;
-    const batch = new RouteBatch(round.socket, round.shape, (change, error) => {
-      this.#notMade(change);
-      const reason = `${describeRoute(change)}: ${error.message}`;
-      this.#refused.set(formatPrefix(change.prefix), { prefix: change.prefix, reason });
-    });
+    const batch = new RouteBatch(round.socket, round.shape, (change, error) => this.#notMade(change, error));
     const work: Work = { ...round, batch, pacer: new Pacer(), everything };
-    const retried = [...this.#refused.values()].map(({ prefix }) => prefix);
-    this.#refused.clear();
     const settings = everything || changes.overlay === true || changes.border === true;
+    const retried = [...this.#refused.values()].map(({ prefix }) => prefix);
+    // The guard may let in now what it kept out before.
+    if (settings) retried.push(...[...this.#leftOut.values()].map(({ prefix }) => prefix));
+    this.#refused.clear();
     if (settings) this.#renewGuard(work);
+    // A change that was cut off left two routes: the second one goes before anything can want its place.
+    const doubles = this.#strays.filter(({ prefix }) => this.holds(prefix));
+    await this.#removeStrays(work, doubles);
+    // Wider routes come before the single ones that they replace go, and the other way around.
     const unwanted = settings ? await this.#writePrefixes(work) : [];
     if (everything) await this.#writeAllHosts(work);
     else await this.#writeChangedHosts(work, retried);
     for (const prefix of unwanted) await this.#putPrefix(work, prefix, undefined);
-    await this.#removeStrays(work);
+    await this.#removeStrays(work, this.#strays);
     await this.#send(work);
     await this.#keepViasOut(work);
     return { added: batch.added, removed: batch.removed, refused: this.#refused.size };
   }
 
-  #notMade({ prefix, via, held }: RouteChange): void {
-    if (via === undefined) return;
-    this.#set(prefix, held ? (this.#number(via) | WRONG) >>> 0 : undefined);
+  #notMade(change: RouteChange, error: Error): void {
+    const { prefix, via, held } = change;
+    this.#refused.set(formatPrefix(prefix), { prefix, reason: `${describeRoute(change)}: ${error.message}` });
+    if (via !== undefined) this.#set(prefix, held ? (this.#number(via) | WRONG) >>> 0 : undefined);
   }
 
   #renewGuard(work: Work): void {
@@ -223,7 +227,7 @@ export class OverlayRoutes {
     if (inside === undefined && !this.#own.has(via.family, via.words)) return true;
     const why = inside === undefined ? 'leads back to this machine' : `would lead ${inside} into the overlay`;
     const text = formatPrefix(prefix);
-    this.#leftOut.set(text, `${text} via ${formatAddress(via)} ${why}`);
+    this.#leftOut.set(text, { prefix, reason: `${text} via ${formatAddress(via)} ${why}` });
     return false;
   }
 
@@ -326,14 +330,17 @@ export class OverlayRoutes {
     if (via === undefined) return undefined;
     const itself = this.#guard.has(family, words);
     if (!itself && !this.#own.has(via.family, via.words)) return via;
-    const text = formatAddress({ family, words });
+    const prefix: Prefix = { family, words, bits: addressBits(family) };
     const why = itself ? 'is a node or this machine itself' : 'leads back to this machine';
-    this.#leftOut.set(text, `${text} via ${formatAddress(via)} ${why}`);
+    const reason = `${formatAddress(prefix)} via ${formatAddress(via)} ${why}`;
+    this.#leftOut.set(formatPrefix(prefix), { prefix, reason });
     return undefined;
   }
 
-  async #removeStrays(work: Work): Promise<void> {
-    for (const { prefix, metric } of this.#strays.splice(0)) {
+  async #removeStrays(work: Work, strays: readonly KernelRoute[]): Promise<void> {
+    if (strays.length === 0) return;
+    this.#strays = this.#strays.filter((stray) => !strays.includes(stray));
+    for (const { prefix, metric } of strays) {
       work.batch.put({ prefix, via: undefined, metric, held: true });
       if (needsBreath(work)) await this.#breathe(work);
     }
@@ -345,7 +352,7 @@ export class OverlayRoutes {
     if (fresh.length === 0) return;
     const leftOut = new Map(this.#leftOut);
     this.#renewGuard(work);
-    for (const [text, reason] of leftOut) this.#leftOut.set(text, reason);
+    for (const [text, each] of leftOut) this.#leftOut.set(text, each);
     for (const via of fresh) {
       if (this.held.getHost(via.family, via.words) !== undefined) await this.#putHost(work, via.family, via.words);
     }
@@ -353,7 +360,8 @@ export class OverlayRoutes {
     for (const { prefix } of [...this.held.prefixes.values()]) {
       const via = inside.within(prefix);
       if (via === undefined) continue;
-      this.#leftOut.set(formatPrefix(prefix), `${formatPrefix(prefix)} would lead ${via} into the overlay`);
+      const text = formatPrefix(prefix);
+      this.#leftOut.set(text, { prefix, reason: `${text} would lead ${via} into the overlay` });
       await this.#putPrefix(work, prefix, undefined);
     }
     await this.#send(work);
