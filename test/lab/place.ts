@@ -101,7 +101,9 @@ export class Place {
     const id = ++this.#lastId;
     return new Promise<Answer>((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
-      resident.send({ id, order, request });
+      resident.send({ id, order, request }, (error) => {
+        if (error !== null && this.#waiting.delete(id)) reject(new Error(`${this.label}: the resident is gone`));
+      });
     });
   }
 

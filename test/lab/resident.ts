@@ -176,7 +176,7 @@ function startFlow({ to, port, everyMs, fresh }: Orders['flow']['request']): { s
       // The last answers are still on their way.
       for (let waited = 0; answered.size < sent && waited < 1000; waited += 50)
         await new Promise((resolve) => setTimeout(resolve, 50));
-      for (const socket of open) socket.close();
+      for (const socket of open) close(socket);
       return { sent, received: answered.size };
     },
   };
