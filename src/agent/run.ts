@@ -36,15 +36,16 @@ export async function runAgent(loaded: LoadedConfig): Promise<number> {
     const stopped = stopSignal(log);
     const notices = new Notices(service);
     const agent = new Agent({ config, log, metrics, onChange: () => notices.update(agent) });
+    // It watches files from the beginning: an agent that cannot serve must stop that too, to end at once.
+    closers.push(() => agent.stop());
     const api = agentApi(agent);
-    closers.push(async () => (await serving).close());
-    const serving = serveApi({
+    const serving = await serveApi({
       api,
       socket: config.socket,
       log: log.child('api'),
       ...(config.socketGroup !== undefined && { group: config.socketGroup }),
     });
-    await serving;
+    closers.push(() => serving.close());
     exportStatus(metrics, () => api.status());
     if (config.metrics.listen !== '') {
       const server = await serveMetrics({
@@ -56,7 +57,6 @@ export async function runAgent(loaded: LoadedConfig): Promise<number> {
       log.info('metrics are served', { url: server.url });
       closers.push(() => server.close());
     }
-    closers.push(() => agent.stop());
     await agent.start();
     service.startWatchdog();
     notices.update(agent);
