@@ -1,7 +1,7 @@
 import { MeshError } from '../core/errors.ts';
 import type { DataSet } from './data-set.ts';
 import { decodeRange, encodeRange, type RangeRequest, type RangeResponse, type ResponseHeader } from './messages.ts';
-import type { Transport } from './transport.ts';
+import { isForbidden, type Transport } from './transport.ts';
 
 export interface ConnectionOptions {
   readonly transport: Transport;
@@ -31,7 +31,7 @@ export class Connection {
   ): Promise<Answer> {
     // What went through the quorum is at least as new as all that was known before. Leases are outside of revisions.
     const least = method.startsWith('KV/') ? this.#options.dataSet.revision : 0;
-    const answer = await this.transport.request(method, message, decode);
+    const answer = await this.#send(method, message, decode);
     this.#check(answer.header, least);
     return answer;
   }
@@ -39,7 +39,7 @@ export class Connection {
   /** `prefix` is cut off the keys of the answer. */
   async range(request: RangeRequest, prefix?: Buffer): Promise<RangeResponse> {
     const least = request.revision === undefined ? this.#options.dataSet.revision : 0;
-    const answer = await this.transport.request('KV/Range', encodeRange(request), (data) => decodeRange(data, prefix));
+    const answer = await this.#send('KV/Range', encodeRange(request), (data) => decodeRange(data, prefix));
     this.#check(answer.header, least);
     return answer;
   }
@@ -59,6 +59,16 @@ export class Connection {
     if (this.#ended) return;
     this.#ended = true;
     this.#options.onFailure(error);
+  }
+
+  async #send<Answer>(method: string, message: Buffer, decode: (data: Buffer) => Answer): Promise<Answer> {
+    try {
+      return await this.transport.request(method, message, decode);
+    } catch (error) {
+      // A login that is void, as after every change of roles or users, is made again by connecting again.
+      if (error instanceof MeshError && error.code === 'KVS-AUTH' && !isForbidden(error)) this.fail(error);
+      throw error;
+    }
   }
 
   #check(header: ResponseHeader, least: number): void {

@@ -1,6 +1,7 @@
 import { type JobGroup, sleep } from '../core/job.ts';
 import type { Connection } from './connection.ts';
 import { decodeLease, encodeLeaseGrant, encodeLeaseId } from './messages.ts';
+import { notEtcd } from './transport.ts';
 
 const MIN_BEAT_MS = 250;
 const RETRY_MS = 500;
@@ -25,6 +26,12 @@ export class Lease {
   static async grant(connection: Connection, ttlSeconds: number, onLost: (lease: Lease) => void): Promise<Lease> {
     const answer = await connection.request('Lease/LeaseGrant', encodeLeaseGrant(ttlSeconds), decodeLease);
     const lease: Lease = new Lease(answer.id, ttlSeconds, () => onLost(lease));
+    return lease;
+  }
+
+  /** A lease that someone else was granted, who may be gone: whoever knows its id keeps it alive. */
+  static adopt(id: bigint, ttlSeconds: number, onLost: (lease: Lease) => void): Lease {
+    const lease: Lease = new Lease(id, ttlSeconds, () => onLost(lease));
     return lease;
   }
 
@@ -87,7 +94,7 @@ export class Lease {
           connection.seen(answer.header);
           if (answer.ttl <= 0) this.lose();
         } catch (error) {
-          connection.fail(error);
+          connection.fail(notEtcd(error, connection.transport.endpoint));
           stop();
         }
       });

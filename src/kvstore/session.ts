@@ -11,7 +11,7 @@ import { HEARTBEAT_KEY } from './paths.ts';
 import { pages, Target } from './prefix.ts';
 import { PrefixWatches } from './prefix-watches.ts';
 import type { KeyValue, OwnedKey, PrefixSink, PrefixWatch, Store, StoreState, StoreStatus } from './store.ts';
-import { DEFAULT_TIMING, isForbidden, type TransportTiming } from './transport.ts';
+import { DEFAULT_TIMING, isForbidden, isTooManyPings, type TransportTiming } from './transport.ts';
 import { Troubles } from './troubles.ts';
 
 export interface StoreOptions {
@@ -49,6 +49,7 @@ const SESSION_TIMING: SessionTiming = {
   retryMaxMs: 15_000,
 };
 const MAX_QUORUM_ERRORS = 3;
+const MAX_PING_MS = 60_000;
 
 /** Lives on the connections of a session, as its own watches and keys do. Nothing here may throw. */
 export interface Follower {
@@ -78,6 +79,7 @@ export function openSession(options: StoreOptions): Session {
 class EtcdSession implements Session {
   readonly #options: StoreOptions;
   readonly #timing: SessionTiming;
+  #pingMs: number;
   readonly #jobs: JobGroup;
   readonly #troubles = new Troubles(() => this.#changed());
   readonly #watches: PrefixWatches;
@@ -103,6 +105,7 @@ class EtcdSession implements Session {
   constructor(options: StoreOptions) {
     this.#options = options;
     this.#timing = { ...SESSION_TIMING, ...options.timing };
+    this.#pingMs = this.#timing.pingMs;
     this.#endpoints = options.endpoints ?? [];
     this.#jobs = new JobGroup((name, error) => this.#tell('failed', `${name} ended`, error));
     this.#watches = new PrefixWatches(this.#jobs, this.#troubles, (key, error) =>
@@ -213,7 +216,7 @@ class EtcdSession implements Session {
     const candidate = await connectFirst({
       etcd,
       signal,
-      timing: this.#timing,
+      timing: { ...this.#timing, pingMs: this.#pingMs },
       avoid: this.#lastEndpoint,
       onFailure: (error) => this.#note(error),
     });
@@ -278,9 +281,7 @@ class EtcdSession implements Session {
         if (ended.aborted) return;
         this.#note(error);
         this.#troubles.set('quorum', error);
-        const expired = error instanceof MeshError && error.code === 'KVS-AUTH';
-        if (expired) connection.fail(error);
-        else if (++this.#quorumErrors >= MAX_QUORUM_ERRORS) {
+        if (++this.#quorumErrors >= MAX_QUORUM_ERRORS) {
           const message = `quorum check failed ${MAX_QUORUM_ERRORS} times in a row`;
           connection.fail(new MeshError('KVS-NO-QUORUM', message, { cause: error }));
         }
@@ -353,6 +354,8 @@ class EtcdSession implements Session {
     // With one endpoint, or none, the attempt has already told the same.
     if (this.#lastError !== error) this.#note(error);
     this.#troubles.set('connection', error);
+    // A store that was told to allow fewer pings gets fewer.
+    if (isTooManyPings(error)) this.#pingMs = Math.min(MAX_PING_MS, this.#pingMs * 2);
     if (this.#state !== 'closed') this.#setState('failed');
   }
 

@@ -9,7 +9,10 @@ import { readTls, TlsCredentials } from './tls.ts';
 export interface TransportTiming {
   readonly connectMs: number;
   readonly requestMs: number;
-  /** Above 5 s: etcd ends a connection whose pings come faster (`--grpc-keepalive-min-time`). */
+  /**
+   * Above 5 s: etcd ends a connection whose pings come faster (`--grpc-keepalive-min-time`). Measured on idle connections,
+   * each for five minutes: every 6 s none was ended, every 5 s one, every 4 s all, after 16 s each.
+   */
   readonly pingMs: number;
   readonly pingAnswerMs: number;
 }
@@ -24,6 +27,9 @@ export const DEFAULT_TIMING: TransportTiming = {
 /** A hostile or broken server must not fill our memory with one answer; lists ask for smaller pages when they meet it. */
 const MAX_MESSAGE_BYTES = 64 << 20;
 const WINDOW_BYTES = 4 << 20;
+
+// It would write to the standard error, beside our log, what we report ourselves.
+grpc.setLogVerbosity(grpc.logVerbosity.NONE);
 
 export type Stream = grpc.ClientDuplexStream<Buffer, Buffer>;
 
@@ -193,5 +199,10 @@ export function isCompacted(error: unknown): boolean {
 }
 
 export function isTooLarge(error: unknown): boolean {
-  return (((error as MeshError).cause ?? {}) as Partial<grpc.ServiceError>).code === grpc.status.RESOURCE_EXHAUSTED;
+  return /message larger than max/.test(messageOf(error));
+}
+
+/** GOAWAY with ENHANCE_YOUR_CALM, in the words of gRPC. */
+export function isTooManyPings(error: unknown): boolean {
+  return /Bandwidth exhausted/.test(messageOf(error));
 }
