@@ -41,9 +41,14 @@ export function* readObjects(root: Node, document: number, options: ParseOptions
   yield readOne(root, '', { document, options });
 }
 
-function textAt(node: Node, ...path: string[]): string | undefined {
+function nodeAt(node: Node, path: readonly string[]): Node | undefined {
   let at: Node | undefined = node;
   for (const name of path) at = at?.kind === 'map' ? at.entries.get(name) : undefined;
+  return at?.kind === 'scalar' && at.value === null ? undefined : at;
+}
+
+function textAt(node: Node, ...path: string[]): string | undefined {
+  const at = nodeAt(node, path);
   return at?.kind === 'scalar' && typeof at.value === 'string' ? at.value : undefined;
 }
 
@@ -84,6 +89,10 @@ function policyName(node: Node, kind: string, text: string, document: number): s
   if (name === undefined || name === '' || !API_VERSIONS.has(kind)) return undefined;
   if (kind === CLUSTERWIDE || kind === CIDR_GROUP) return `${kind}/${name}`;
   const namespace = textAt(node, 'metadata', 'namespace') ?? '';
+  // A namespace that is no text must not pass for a missing one: that would be the name of another object.
+  const written = nodeAt(node, ['metadata', 'namespace']);
+  if (namespace === '' && !(written === undefined || (written.kind === 'scalar' && written.value === '')))
+    return undefined;
   if (namespace === '') return kind === KUBERNETES ? `${kind}/default/${name}` : `${kind}/${name}`;
   return `${kind}/${namespace}/${name}`;
 }
