@@ -26,7 +26,7 @@ export interface NftOptions {
   readonly checkMs?: number;
 }
 
-const CHECK_MS = 10_000;
+const CHECK_MS = 2_000;
 
 /** What is there only between `open` and `close`. */
 interface Opened {
