@@ -51,9 +51,14 @@ export class Screen {
 
   /** A file or the output of a command, marked at its side. */
   excerpt(title: string, text: string): void {
+    this.#line('');
     this.#line(`     ${this.#paint('dim', `┌ ${title}`)}`);
     for (const line of text.trimEnd().split('\n')) this.#line(`     ${this.#paint('dim', '│')} ${line}`);
     this.#line(`     ${this.#paint('dim', '└')}`);
+  }
+
+  remark(text: string): void {
+    this.#line(`     ${this.#paint('dim', text)}`);
   }
 
   /** Rows as given, each with its answers in the order of `columns`. The number of cells that differ. */

@@ -106,6 +106,7 @@ class Demo {
     await this.#join();
     screen.chapter(3, 'Without a policy', 'Everything passes. Between pods and machine it travels in VXLAN.');
     await this.#table(everyone('all'));
+    this.#wire();
     screen.chapter(4, 'Policy across clusters', 'Only app=frontend of cluster-a may reach the machine.');
     await this.#enforce();
     screen.chapter(5, 'A policy changes while connections run', 'What is no longer allowed is cut.');
@@ -168,6 +169,8 @@ class Demo {
       for (const [pod, place] of cluster.pods)
         screen.note(`  pod ${pod.padEnd(9)} app=${pod.padEnd(9)} ${place.ipv4}  ${place.ipv6}`);
     }
+    const { machine, topology } = lab;
+    screen.note(`  my-vm ${machine.ipv4}  ${machine.ipv6},  world ${topology.world.ipv4}  ${topology.world.ipv6}`);
     await screen.step('echo servers everywhere, tcp/80 and udp/53', () => serveEverywhere(lab));
   }
 
@@ -190,6 +193,13 @@ class Demo {
         clusters.some(({ name, ready }) => name === 'cluster-b' && ready),
       );
     });
+  }
+
+  /** Which identities the nodes saw in the VXLAN headers of the machine. */
+  #wire(): void {
+    const lab = this.#running;
+    for (const { name, node } of lab.clusters.values())
+      this.screen.remark(`on the wire to ${name}: VXLAN network identifier ${node.seenIdentities().join(', ')}`);
   }
 
   async #enforce(): Promise<void> {
@@ -228,6 +238,11 @@ class Demo {
   async #kill(): Promise<void> {
     const { screen } = this;
     const { agent } = this.#running;
+    const pod = placeOf(this.#running, 'cluster-b/frontend');
+    const flow = await screen.step(
+      'cluster-b/frontend asks udp/53 two hundred times a second, each from another port',
+      () => pod.flow(this.#running.machine.ipv4, PORTS.udp, { fresh: true, everyMs: 5 }),
+    );
     await screen.step('kill -9', () => agent.kill());
     const expected: Expected = { ...this.#narrowed(), 'cluster-a/batch > my-vm': 'tcp' };
     await this.#table(expected);
@@ -235,6 +250,9 @@ class Demo {
       agent.start();
       await agent.untilReady();
     });
+    const { sent, received } = await screen.step('it has taken over', () => flow.stop());
+    screen.note(`  ${sent} requests over the kill and the restart, ${sent - received} unanswered`);
+    this.#wrong += sent - received;
     await this.#table(expected);
   }
 
