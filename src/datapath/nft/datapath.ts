@@ -22,7 +22,7 @@ export interface NftLog {
 
 export interface NftOptions {
   readonly log?: NftLog;
-  /** How often counters are read and the rules looked after, milliseconds; 10 s by default. */
+  /** How often counters are read and the rules looked after, milliseconds; 2 s by default. */
   readonly checkMs?: number;
 }
 
