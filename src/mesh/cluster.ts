@@ -173,7 +173,8 @@ export class Cluster {
       remove: () => this.#withdrawn(),
       listed: () => {
         if (!found) this.#withdrawn();
-        if (this.#config === undefined) this.#unconfigured();
+        // One that is there and refused is no reason to read on.
+        if (!found && this.#config === undefined) this.#unconfigured();
         this.#options.onChange();
       },
     });
