@@ -30,12 +30,14 @@ export type Operation =
   | { readonly removePrefix: string }
   | { readonly get: string }
   /** Everything under a prefix, by whole keys. For prefixes that fit into one answer. */
-  | { readonly list: string };
+  | { readonly list: string }
+  /** Within the other one, at the same revision. */
+  | { readonly transaction: Transaction };
 
-/** All of `when` holds: `then` is done, else `otherwise`; at one revision, or not at all. etcd takes 128 of each. */
+/** All of `when` holds: `perform` is done, else `otherwise`; at one revision, or not at all. etcd takes 128 of each. */
 export interface Transaction {
   readonly when?: readonly Condition[];
-  readonly then?: readonly Operation[];
+  readonly perform?: readonly Operation[];
   readonly otherwise?: readonly Operation[];
 }
 
@@ -53,6 +55,8 @@ export interface OperationAnswer {
   readonly found: readonly StoredKeyValue[];
   /** How many keys were removed. */
   readonly removed: number;
+  /** Of a transaction within. */
+  readonly result?: Omit<TransactionResult, 'revision'>;
 }
 
 export const MAX_OPERATIONS = 128;
@@ -64,7 +68,7 @@ const RESULTS: Record<Comparison, number> = { equal: 0, greater: 1, less: 2, 'no
 export function encodeTransaction(transaction: Transaction): Buffer {
   const writer = new WireWriter();
   for (const condition of transaction.when ?? []) writer.message(1, compare(condition));
-  for (const operation of transaction.then ?? []) writer.message(2, encodeOperation(operation));
+  for (const operation of transaction.perform ?? []) writer.message(2, encodeOperation(operation));
   for (const operation of transaction.otherwise ?? []) writer.message(3, encodeOperation(operation));
   return writer.finish();
 }
@@ -94,6 +98,7 @@ function encodeOperation(operation: Operation): WireWriter {
     const prefix = operation.removePrefix;
     return request.message(3, new WireWriter().bytes(1, prefix).bytes(2, prefixEnd(prefix)));
   }
+  if ('transaction' in operation) return request.presentBytes(4, encodeTransaction(operation.transaction));
   if ('get' in operation) return request.message(1, new WireWriter().bytes(1, operation.get));
   return request.message(1, new WireWriter().bytes(1, operation.list).bytes(2, prefixEnd(operation.list)));
 }
@@ -103,7 +108,17 @@ export function leaseNumber(lease: string): bigint {
 }
 
 export function decodeTransaction(data: Buffer): TransactionResult & { readonly header: ResponseHeader } {
-  const reader = new WireReader(data);
+  const { header, succeeded, answers } = decodeResult(new WireReader(data));
+  if (header === undefined) throw new RangeError('response without a header');
+  return { header, revision: header.revision, succeeded, answers };
+}
+
+/** Of the message, or of the sub-message that was entered, up to its end. */
+function decodeResult(reader: WireReader): {
+  readonly header: ResponseHeader | undefined;
+  readonly succeeded: boolean;
+  readonly answers: readonly OperationAnswer[];
+} {
   let header: ResponseHeader | undefined;
   let succeeded = false;
   const answers: OperationAnswer[] = [];
@@ -113,17 +128,21 @@ export function decodeTransaction(data: Buffer): TransactionResult & { readonly 
     else if (reader.field === 3) answers.push(decodeAnswer(reader));
     else reader.skip();
   }
-  if (header === undefined) throw new RangeError('response without a header');
-  return { header, revision: header.revision, succeeded, answers };
+  return { header, succeeded, answers };
 }
 
 function decodeAnswer(reader: WireReader): OperationAnswer {
   const found: StoredKeyValue[] = [];
   let removed = 0;
+  let result: OperationAnswer['result'];
   const outer = reader.enter();
   while (reader.next()) {
     const kind = reader.field;
     const inner = reader.enter();
+    if (kind === 4) {
+      const { succeeded, answers } = decodeResult(reader);
+      result = { succeeded, answers };
+    }
     while (reader.next()) {
       if (kind === 1 && reader.field === 2) found.push(decodeStored(reader));
       else if (kind === 3 && reader.field === 2) removed = reader.number();
@@ -132,7 +151,7 @@ function decodeAnswer(reader: WireReader): OperationAnswer {
     reader.leave(inner);
   }
   reader.leave(outer);
-  return { found, removed };
+  return { found, removed, ...(result !== undefined && { result }) };
 }
 
 /** A RangeResponse with everything that etcd knows of each key. */
