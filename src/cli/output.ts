@@ -119,6 +119,11 @@ function yamlText(value: unknown): string {
   const options = { aliasDuplicateObjects: false, lineWidth: 0 } as const;
   const text = stringify(value, options);
   if (text.split('\n').every((line) => printableJson(line) === line)) return text;
-  const quoted = stringify(value, { ...options, defaultStringType: 'QUOTE_DOUBLE', defaultKeyType: 'PLAIN' });
+  const quoted = stringify(value, {
+    ...options,
+    defaultStringType: 'QUOTE_DOUBLE',
+    defaultKeyType: 'PLAIN',
+    doubleQuotedAsJSON: true,
+  });
   return quoted.split('\n').map(printableJson).join('\n');
 }
