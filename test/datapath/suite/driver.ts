@@ -28,6 +28,7 @@ export class Driver {
   readonly #child: ChildProcess;
   readonly #waiting = new Map<number, { resolve(answer: never): void; reject(error: Error): void }>();
   #lastId = 0;
+  #ended = false;
 
   private constructor(child: ChildProcess) {
     this.#child = child;
@@ -35,6 +36,7 @@ export class Driver {
     lines.on('line', (line) => this.#hear(JSON.parse(line)));
     child.stderr?.pipe(process.stderr);
     child.once('exit', () => {
+      this.#ended = true;
       for (const waiting of this.#waiting.values()) waiting.reject(new Error('the worker ended'));
     });
   }
@@ -83,6 +85,7 @@ export class Driver {
   order<Answer>(order: string, request: object = {}): Promise<Answer> {
     const id = ++this.#lastId;
     return new Promise<Answer>((resolve, reject) => {
+      if (this.#ended) return reject(new Error('the worker has ended'));
       this.#waiting.set(id, { resolve, reject });
       this.#child.stdin?.write(`${JSON.stringify({ id, order, ...request })}\n`);
     });

@@ -1,0 +1,6 @@
+import { borderSuite, containerSuite, markSuite, overlaySuite } from './suite/borders.ts';
+
+borderSuite('nftables');
+containerSuite('nftables');
+markSuite('nftables');
+overlaySuite('nftables');
