@@ -45,6 +45,8 @@ interface Held {
   readonly good: GoodObject | undefined;
   /** Why the present content is refused. */
   readonly error: string | undefined;
+  /** What else is to be said of it. */
+  readonly notes: readonly string[];
   readonly since: number;
 }
 
@@ -108,7 +110,7 @@ export class PolicyRepository {
     const now = this.#options.now();
     const refused = (policy: string, kind: string, error: string): Held => {
       const last = before.get(policy);
-      return { policy, kind, good: last?.good, error, since: last?.error === error ? last.since : now };
+      return { policy, kind, good: last?.good, error, notes: [], since: last?.error === error ? last.since : now };
     };
     const { objects, error } = parsePolicies(text, { ...this.#options.parse, name });
     if (error !== undefined) {
@@ -121,11 +123,15 @@ export class PolicyRepository {
     for (const object of objects) {
       const policy = object.policy ?? `${key}#${object.document + 1}:${object.line}`;
       if (object.policy === undefined && object.type === 'bad') nameless ??= formatProblem(object.error);
-      if (object.type === 'bad') held.set(policy, refused(policy, object.kind, formatProblem(object.error)));
-      else if (held.has(policy)) {
-        const twice = `document ${object.document + 1}, line ${object.line}: ${policy} stands twice in this text`;
-        held.set(policy, refused(policy, object.kind, twice));
-      } else held.set(policy, accepted(object, before.get(policy), now));
+      const first = held.get(policy);
+      if (first !== undefined) {
+        const place = `document ${object.document + 1}, line ${object.line}`;
+        held.set(policy, {
+          ...first,
+          notes: [...first.notes, `${place}: it stands here once more, which does not count`],
+        });
+      } else if (object.type !== 'bad') held.set(policy, accepted(object, before.get(policy), now));
+      else held.set(policy, refused(policy, object.kind, formatProblem(object.error)));
     }
     if (nameless === undefined) return held;
     // Whatever is missing may be the object that lost its name.
@@ -167,7 +173,7 @@ export class PolicyRepository {
 
   #entry(document: Document, policy: string, effect: PolicyEffect): PolicyEntry {
     const holders = this.#holders.get(policy) ?? [];
-    const { kind, good, error, since } = document.held.get(policy) as Held;
+    const { kind, good, error, notes, since } = document.held.get(policy) as Held;
     const wins = holders[0] === document;
     const applies = wins && good !== undefined;
     const others = holders.filter((each) => each !== document).map((each) => `${each.source}:${each.name}`);
@@ -186,6 +192,7 @@ export class PolicyRepository {
       heldBack: applies ? effect.heldBack : 0,
       messages: [
         ...(error === undefined ? [] : [error]),
+        ...notes,
         ...(others.length === 0 ? [] : conflict),
         ...(good?.warnings ?? []).map(formatProblem),
         ...(applies ? effect.messages : []),
@@ -198,7 +205,7 @@ export class PolicyRepository {
 function accepted(object: GoodObject, last: Held | undefined, now: number): Held {
   const { policy, kind } = object;
   const same = last?.error === undefined && last?.good !== undefined && contentOf(last.good) === contentOf(object);
-  return { policy, kind, good: object, error: undefined, since: same ? last.since : now };
+  return { policy, kind, good: object, error: undefined, notes: [], since: same ? last.since : now };
 }
 
 /** Equal for objects that say the same, wherever they stand in their text. */

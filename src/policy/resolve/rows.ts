@@ -44,8 +44,8 @@ export function computeRows(input: RowsInput): PolicyRow[] {
   }
   const base = decide(any, input.auditedMiss !== undefined);
   const rows = [...rowsOf(PROTOCOL.any, [piece(0, LAST, base)], 'none', input)];
-  // Whatever else matches, an unconditional denial stands.
-  if (base.outcome === 'deny') return rows;
+  // Whatever else matches, such a denial stands.
+  if (any.some(({ contribution }) => contribution.deny && !contribution.audit)) return rows;
   for (const [protocol, spans] of [...byProtocol].sort(([a], [b]) => a - b)) {
     rows.push(...rowsOf(protocol, decidePieces(spans, { any, base, input }), base.outcome, input));
   }
@@ -62,6 +62,7 @@ interface AnyProtocol {
 function decidePieces(spans: readonly Span[], { any, base, input }: AnyProtocol): Piece[] {
   const starts = [...spans].sort((a, b) => a.first - b.first);
   const points = cutsOf(spans);
+  const passes = base.outcome === 'allow' && any.every(onlyAllows);
   const pieces: Piece[] = [];
   let open: Span[] = [];
   let next = 0;
@@ -72,7 +73,7 @@ function decidePieces(spans: readonly Span[], { any, base, input }: AnyProtocol)
     if (open.length > 0) open = open.filter((span) => span.last >= first);
     for (; next < starts.length && (starts[next] as Span).first <= first; next++) open.push(starts[next] as Span);
     const decision =
-      open.length === 0 || (base.outcome === 'allow' && open.every(onlyAllows))
+      open.length === 0 || (passes && open.every(onlyAllows))
         ? base
         : decide([...any, ...open], input.auditedMiss !== undefined);
     const before = pieces.at(-1);
@@ -97,7 +98,7 @@ function cutsOf(spans: readonly Span[]): Uint32Array {
 }
 
 /** What every port is allowed anyway, such an entry does not change. */
-function onlyAllows({ contribution }: Span): boolean {
+function onlyAllows({ contribution }: Match): boolean {
   return !contribution.deny && contribution.authentication === undefined;
 }
 
