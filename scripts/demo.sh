@@ -21,24 +21,29 @@ scripts/setup.sh
 scripts/build.sh
 
 work=$(mktemp -d /tmp/mesh-demo.XXXXXX)
+# etcd waits for the disk at every write: memory, if there is some.
+data=$(mktemp -d /dev/shm/mesh-demo.XXXXXX 2>/dev/null || mktemp -d "$work/data.XXXXXX")
+TMPDIR=$work MESH_LAB_DATA=$data MESH_AGENT=$PWD/dist/mesh-agent \
+  .toolchain/node/bin/node --no-warnings test/lab/demo.ts "$@" &
+demo=$!
+
 # The demo cleans up after itself; this is for the case that it was killed. Its namespaces carry its process id.
 sweep() {
-  local pid name
-  pid=$(cat "$work/pid" 2>/dev/null || true)
-  if [ -n "$pid" ]; then
-    ip netns list | cut -d' ' -f1 | grep -E "^mesh-.*-$pid-[0-9]+\$" | while read -r name; do ip netns delete "$name"; done || true
-  fi
-  rm -rf "$work"
+  local name
+  kill -KILL "$demo" 2>/dev/null || true
+  for name in $(ip netns list | cut -d' ' -f1 | grep -E "^mesh-.*-$demo-[0-9]+\$" || true); do
+    ip netns delete "$name" || true
+  done
+  rm -rf "$work" "$data"
 }
 trap sweep EXIT
-# Ctrl-C reaches the demo itself, which ends in good order.
-trap : INT TERM
+trap 'kill -INT "$demo" 2>/dev/null || true' INT TERM HUP
 
+# A signal ends the wait, not the demo: it takes its leave in good order.
 status=0
-(
-  trap - INT TERM EXIT
-  echo "$BASHPID" >"$work/pid"
-  export TMPDIR=$work MESH_AGENT=$PWD/dist/mesh-agent
-  exec .toolchain/node/bin/node --no-warnings test/lab/demo.ts "$@"
-) || status=$?
+wait "$demo" || status=$?
+while kill -0 "$demo" 2>/dev/null; do
+  status=0
+  wait "$demo" || status=$?
+done
 exit $status

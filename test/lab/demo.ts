@@ -2,7 +2,6 @@
  * The demonstration: two clusters and a machine on this host, in network namespaces of their own, with real stores, real
  * packets and the real agent. `scripts/demo.sh` runs it. Exit code 1 when a single flow goes another way than the policy says.
  */
-import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { parseArgs } from 'node:util';
@@ -303,12 +302,11 @@ function versions(): string {
   return `${name} · kernel ${release()} · nftables ${nft} · etcd ${etcd}`;
 }
 
-/** A signal that ends the demo: once one came, nothing that fails is news any more. */
-async function signal(): Promise<never> {
-  const controller = new AbortController();
-  const { signal: aborted } = controller;
-  await Promise.race(['SIGINT', 'SIGTERM', 'SIGHUP'].map((name) => once(process, name, { signal: aborted })));
-  throw new Interrupted();
+/** Rejects at the first signal. Later ones are heard too, and change nothing: the demo is on its way out. */
+function signal(): Promise<never> {
+  const first = Promise.withResolvers<never>();
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => first.reject(new Interrupted()));
+  return first.promise;
 }
 
 class Interrupted extends Error {}
@@ -335,6 +333,7 @@ async function main(): Promise<number> {
     else if (!values.keep) code = 130;
   } finally {
     await demo.close();
+    demo.screen.remark('Namespaces, stores and processes are taken away again.');
   }
   return code;
 }

@@ -47,17 +47,22 @@ process.on('message', (message: { id: number; order: Order | 'door'; request: ne
   const { id, order, request } = message;
   if (order === 'door') return openDoor(id, request);
   (orders[order] as (request: never) => Promise<unknown>)(request).then(
-    (answer) => process.send?.({ id, answer }),
-    (error: unknown) => process.send?.({ id, error: String(error) }),
+    (answer) => tell({ id, answer }),
+    (error: unknown) => tell({ id, error: String(error) }),
   );
 });
 process.on('disconnect', () => process.exit(0));
-process.send?.({ id: 0 });
+tell({ id: 0 });
+
+/** A parent that is gone gets no answer; `disconnect` ends us. */
+function tell(message: object): void {
+  process.send?.(message, undefined, {}, () => {});
+}
 
 /** A listening socket of this namespace for the parent, who serves it from its own. */
 function openDoor(id: number, { host, port }: { host: string; port: number }): void {
   const server = createServer();
-  server.on('error', (error) => process.send?.({ id, error: String(error) }));
+  server.on('error', (error) => tell({ id, error: String(error) }));
   server.listen({ host, port }, () => process.send?.({ id }, server, {}, () => server.close()));
 }
 
