@@ -1,6 +1,6 @@
 import { identity, type NumericIdentity } from '../../core/identity.ts';
 import { CLUSTER_LABEL, decodeLabels, findLabel, type LabelSet } from '../../core/labels.ts';
-import { BadValue } from './json.ts';
+import { BadValue, quoted } from './json.ts';
 
 export interface IdentityEntry {
   readonly id: NumericIdentity;
@@ -18,7 +18,7 @@ export function decodeIdentity(
   value: Buffer,
   expected: { readonly cluster: string; readonly block: readonly [number, number] },
 ): IdentityEntry {
-  if (!/^[1-9][0-9]{0,9}$/.test(key)) throw new BadValue(`key ${JSON.stringify(key)} is no decimal number`);
+  if (!/^[1-9][0-9]{0,9}$/.test(key)) throw new BadValue(`key ${quoted(key)} is no decimal number`);
   const id = Number(key);
   const [first, last] = expected.block;
   if (id < first || id > last) throw new BadValue(`number is outside of the cluster's block ${first}-${last}`);

@@ -9,6 +9,7 @@ import {
   ipNet,
   list,
   parseObject,
+  quoted,
   stringMap,
   text,
   uint,
@@ -16,6 +17,7 @@ import {
 
 /** A node as Cilium publishes it (kvstore specification 2.1). */
 export interface NodeAddress {
+  /** `InternalIP`, `ExternalIP`, `CiliumInternalIP` and others; any text, as for Cilium. */
   readonly type: string;
   readonly address: Address;
 }
@@ -36,15 +38,6 @@ export interface Node {
   readonly bootId: string;
 }
 
-const ADDRESS_TYPES = new Set([
-  'Hostname',
-  'ExternalIP',
-  'InternalIP',
-  'ExternalDNS',
-  'InternalDNS',
-  'CiliumInternalIP',
-]);
-
 /** A node of `nodes/v1`. @throws BadValue */
 export function decodeNode(
   key: string,
@@ -53,9 +46,9 @@ export function decodeNode(
 ): Node {
   const node = decodeNodeValue(value);
   if (node.name === '' || node.cluster === '') throw new BadValue('Name or Cluster is empty');
-  if (node.name !== key) throw new BadValue(`Name ${JSON.stringify(node.name)} is not the key's last part`);
+  if (node.name !== key) throw new BadValue(`Name ${quoted(node.name)} is not the key's last part`);
   if (node.cluster !== expected.cluster)
-    throw new BadValue(`Cluster ${JSON.stringify(node.cluster)} is not ${expected.cluster}`);
+    throw new BadValue(`Cluster ${quoted(node.cluster)} is not ${expected.cluster}`);
   if (expected.clusterId !== 0 && node.clusterId !== expected.clusterId)
     throw new BadValue(`ClusterID ${node.clusterId} is not ${expected.clusterId}`);
   return node;
@@ -89,9 +82,8 @@ export function decodeNodeValue(value: Buffer): Node {
 }
 
 function nodeAddress(item: unknown): NodeAddress[] {
-  const fields: Fields = fieldsOf(item, 'IPAddresses');
+  const fields: Fields = fieldsOf(item ?? {}, 'IPAddresses');
   const type = text(fields, 'Type');
-  if (!ADDRESS_TYPES.has(type)) throw new BadValue(`address type ${JSON.stringify(type)} is unknown`);
   const found = address(fields, 'IP');
   return found === undefined ? [] : [{ type, address: found }];
 }
@@ -113,7 +105,6 @@ export function encodeNode(node: Node): string {
     const found = addresses.find((candidate) => candidate.family === family);
     return found === undefined ? '' : formatAddress(found);
   };
-  const sorted = Object.fromEntries([...node.labels].sort(([a], [b]) => (a < b ? -1 : 1)));
   return goJson({
     Name: node.name,
     Cluster: node.cluster,
@@ -132,7 +123,7 @@ export function encodeNode(node: Node): string {
     ClusterID: node.clusterId,
     Source: node.source,
     EncryptionKey: 0,
-    Labels: node.labels.size === 0 ? null : sorted,
+    Labels: node.labels.size === 0 ? null : node.labels,
     // Cilium's agent writes an empty object in the second phase of a registration, null in the first.
     Annotations: node.nodeIdentity === 0 ? null : {},
     NodeIdentity: node.nodeIdentity,

@@ -1,10 +1,10 @@
-import { BadValue } from './json.ts';
+import { BadValue, quoted } from './json.ts';
 import { decodeNodeValue, encodeNode, type Node } from './node.ts';
 
 /** A value of `noderegister/v1/<name>`: a Node in which all but the name may be empty (specification 2.2). @throws BadValue */
 export function decodeRegisterNode(key: string, value: Buffer): Node {
   const node = decodeNodeValue(value);
-  if (node.name !== key) throw new BadValue(`Name ${JSON.stringify(node.name)} is not the key's last part`);
+  if (node.name !== key) throw new BadValue(`Name ${quoted(node.name)} is not the key's last part`);
   return node;
 }
 

@@ -1,5 +1,17 @@
 import { formatAddress, parseAddress } from '../../core/ip.ts';
-import { BadValue, bool, entries, type Fields, fieldsOf, parseObject, stringMap, text, uint } from './json.ts';
+import {
+  BadValue,
+  bool,
+  entries,
+  entriesOf,
+  type Fields,
+  fieldsOf,
+  parseObject,
+  quoted,
+  stringMap,
+  text,
+  uint,
+} from './json.ts';
 
 export interface ServicePort {
   readonly name: string;
@@ -33,9 +45,9 @@ export function decodeService(
   const fields = parseObject(value);
   const [cluster, namespace, name] = [text(fields, 'cluster'), text(fields, 'namespace'), text(fields, 'name')];
   const clusterId = uint(fields, 'clusterID', 511);
-  if (cluster !== expected.cluster) throw new BadValue(`cluster ${JSON.stringify(cluster)} is not ${expected.cluster}`);
+  if (cluster !== expected.cluster) throw new BadValue(`cluster ${quoted(cluster)} is not ${expected.cluster}`);
   if (namespace === '' || name === '' || `${namespace}/${name}` !== key)
-    throw new BadValue(`${namespace}/${name} is not the key`);
+    throw new BadValue(`${quoted(`${namespace}/${name}`)} is not the key`);
   if (clusterId === 0 || (expected.clusterId !== 0 && clusterId !== expected.clusterId))
     throw new BadValue(`clusterID ${clusterId} is not ${expected.clusterId}`);
   return {
@@ -56,9 +68,9 @@ function ports(fields: Fields, name: string): PortsByAddress {
   return new Map(
     entries(fields, name).map(([ip, value]) => {
       const address = parseAddress(ip);
-      if (address === undefined) throw new BadValue(`${name} has ${JSON.stringify(ip)}, which is no address`);
-      const named = Object.entries(value === null ? {} : (value as object)).map(([portName, port]) => {
-        const portFields = fieldsOf(port, `${name}.${ip}.${portName}`);
+      if (address === undefined) throw new BadValue(`${name} has ${quoted(ip)}, which is no address`);
+      const named = entriesOf(value, `${name}.${ip}`).map(([portName, port]) => {
+        const portFields = fieldsOf(port ?? {}, `${name}.${ip}.${portName}`);
         return { name: portName, protocol: text(portFields, 'Protocol'), port: uint(portFields, 'Port', 65535) };
       });
       return [formatAddress(address), named];
