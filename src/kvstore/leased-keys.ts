@@ -131,7 +131,7 @@ export class LeasedKeySet implements LeasedKeys {
         this.#pool.forget();
         this.#held.clear();
         this.#adopted = false;
-        for (const key of this.#wanted.keys()) this.#look(key);
+        for (const key of this.#wanted.keys()) this.#lookAgain(key);
       },
     });
     this.#jobs.start('leased keys', (signal) => this.#run(signal));
@@ -201,7 +201,12 @@ export class LeasedKeySet implements LeasedKeys {
     this.#wake();
   }
 
-  /** Something was said, or seen, about this key. */
+  /** Something was seen about this key. One that waits already keeps its place: someone may wait for it. */
+  #lookAgain(key: string): void {
+    if (!this.#queue.has(key)) this.#look(key);
+  }
+
+  /** Something was said about this key. */
   #look(key: string): void {
     // At the end: what it depends on may have been said in between.
     this.#queue.delete(key);
@@ -217,7 +222,7 @@ export class LeasedKeySet implements LeasedKeys {
     for (const [key, held] of this.#held) {
       if (held.slot !== slot) continue;
       this.#held.delete(key);
-      if (this.#wanted.has(key)) this.#look(key);
+      if (this.#wanted.has(key)) this.#lookAgain(key);
     }
   }
 
@@ -247,7 +252,7 @@ export class LeasedKeySet implements LeasedKeys {
     const wanted = this.#wanted.get(key);
     if (wanted?.equals(seen.value) === true) return;
     this.#held.set(key, { ...seen, value: Buffer.from(seen.value), slot: undefined });
-    if (wanted !== undefined || this.#sweeping) this.#look(key);
+    if (wanted !== undefined || this.#sweeping) this.#lookAgain(key);
   }
 
   #gone(key: string): void {
@@ -255,7 +260,7 @@ export class LeasedKeySet implements LeasedKeys {
     if (held === undefined) return;
     this.#held.delete(key);
     if (held.slot !== undefined) held.slot.count--;
-    if (this.#wanted.has(key)) this.#look(key);
+    if (this.#wanted.has(key)) this.#lookAgain(key);
   }
 
   async #run(signal: AbortSignal): Promise<void> {
@@ -289,10 +294,10 @@ export class LeasedKeySet implements LeasedKeys {
         const key = prefix + tail;
         const slot = lease === '0' ? undefined : this.#pool.adopt(lease, connection);
         this.#held.set(key, { value, slot, revision: modRevision, list: 0 });
-        if (this.#wanted.has(key) || this.#sweeping) this.#look(key);
+        if (this.#wanted.has(key) || this.#sweeping) this.#lookAgain(key);
       }
     }
-    for (const key of this.#wanted.keys()) if (!this.#held.has(key)) this.#look(key);
+    for (const key of this.#wanted.keys()) if (!this.#held.has(key)) this.#lookAgain(key);
     this.#adopted = true;
   }
 
