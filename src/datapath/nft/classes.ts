@@ -144,6 +144,11 @@ export class ClassTracker {
     this.#unknown = policy.unknownClass.id;
     this.#numbers.set(this.#unknown, UNKNOWN_CLASS);
     this.#rowsOf(UNKNOWN_CLASS);
+    this.#free = [];
+    for (let n = this.#next - 1; n > 0; n--) {
+      const number = classNumber(n);
+      if (!this.rows.has(number)) this.#free.push(number);
+    }
     for (const [id, each] of classes) {
       if (this.#numbers.has(id) || equal.size === 0) continue;
       const number = equal.get(contentOf(rowElements(each, policy, audit)))?.pop();

@@ -44,6 +44,13 @@ const orders: Record<string, (request: never) => Promise<unknown> | unknown> = {
     return datapath.apply(next, changes);
   },
   again: () => desired && datapath.apply(desired, { everything: true }),
+  /** Does not look up for a while. */
+  stall: ({ ms }: { ms: number }) => {
+    say({ event: 'stalled' });
+    setImmediate(() => {
+      for (const end = performance.now() + ms; performance.now() < end; );
+    });
+  },
   addresses: () => datapath.dumpAddresses(),
   policy: () => datapath.dumpPolicy(),
   status: () => datapath.status,
