@@ -46,21 +46,20 @@ function rootOf(command: Command): Command {
 }
 
 function bashScript(places: readonly Place[]): string {
-  const names = places.flatMap(({ words }) => words.map(([word]) => word)).filter((word) => !word.startsWith('-'));
   const cases = places.map(({ path, words }) => `    '${path}') words='${words.map(([word]) => word).join(' ')}' ;;`);
   return `# bash completion for mesh-agent
 _mesh_agent() {
-  local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD - 1]} path= word words=
+  local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD - 1]} where= word words=
   case $prev in
-${choiceCases(places)}
+${choiceCases(places, (values) => `COMPREPLY=($(compgen -W '${values.join(' ')}' -- "$cur")); return`)}
     --config | --socket | --state-dir) COMPREPLY=($(compgen -f -- "$cur")); return ;;
   esac
   for word in "\${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-    case " ${[...new Set(names)].join(' ')} " in
-      *" $word "*) path=\${path:+$path }$word ;;
+    case " ${commandNames(places).join(' ')} " in
+      *" $word "*) where=\${where:+$where }$word ;;
     esac
   done
-  case $path in
+  case $where in
 ${cases.join('\n')}
   esac
   if [ -n "$words" ]; then COMPREPLY=($(compgen -W "$words" -- "$cur")); else COMPREPLY=($(compgen -f -- "$cur")); fi
@@ -69,21 +68,51 @@ complete -o bashdefault -F _mesh_agent mesh-agent
 `;
 }
 
-function choiceCases(places: readonly Place[]): string {
+/** The names of all commands, which may stand anywhere between options. */
+function commandNames(places: readonly Place[]): string[] {
+  return [...new Set(places.flatMap(({ path }) => path.split(' ')).filter((name) => name !== ''))];
+}
+
+function choiceCases(places: readonly Place[], offer: (values: readonly string[]) => string): string {
   const all = new Map(places.flatMap(({ choices }) => choices));
   return [...all]
-    .map(([option, words]) => {
-      const names = option === '--output' ? '-o | --output' : option;
-      return `    ${names}) COMPREPLY=($(compgen -W '${words.join(' ')}' -- "$cur")); return ;;`;
-    })
+    .map(([option, values]) => `    ${option === '--output' ? '-o | --output' : option}) ${offer(values)} ;;`)
     .join('\n');
 }
 
-/** Zsh runs bash's script, with its own names for where the cursor is. */
 function zshScript(places: readonly Place[]): string {
+  const item = (word: string, meaning: string): string =>
+    `'${`${word.replaceAll(':', '\\:')}:${meaning}`.replaceAll("'", "'\\''")}'`;
+  const cases = places.map(({ path, words }) => {
+    const items = (option: boolean): string =>
+      words
+        .filter(([word]) => word.startsWith('-') === option)
+        .map(([word, meaning]) => item(word, meaning))
+        .join(' ');
+    return `    '${path}') names=(${items(false)}); options=(${items(true)}) ;;`;
+  });
   return `#compdef mesh-agent
-autoload -U +X bashcompinit && bashcompinit
-${bashScript(places)}`;
+_mesh_agent() {
+  local where= word
+  local -a names options
+  case $words[CURRENT-1] in
+${choiceCases(places, (values) => `compadd -- ${values.join(' ')}; return`)}
+    --config | --socket | --state-dir) _files; return ;;
+  esac
+  for word in $words[2,CURRENT-1]; do
+    case " ${commandNames(places).join(' ')} " in
+      *" $word "*) where=\${where:+$where }$word ;;
+    esac
+  done
+  case $where in
+${cases.join('\n')}
+  esac
+  if (( $#names )) && [[ $PREFIX != -* ]]; then _describe command names
+  elif (( $#options )) && [[ $PREFIX == -* ]]; then _describe -o option options
+  else _files; fi
+}
+if [[ $funcstack[1] == _mesh-agent ]]; then _mesh_agent "$@"; else compdef _mesh_agent mesh-agent; fi
+`;
 }
 
 function fishScript(places: readonly Place[]): string {
@@ -98,12 +127,11 @@ function fishScript(places: readonly Place[]): string {
       return `${here} -l ${word.slice(2)}${short}${taken} -d ${quote(meaning)}`;
     }),
   );
-  const names = [...new Set(places.map(({ path }) => path.split(' ').at(-1) ?? '').filter((name) => name !== ''))];
   return `# fish completion for mesh-agent
 function __mesh_agent_at
     set -l path
     for word in (commandline -opc)[2..-1]
-        contains -- $word ${names.join(' ')}; and set -a path $word
+        contains -- $word ${commandNames(places).join(' ')}; and set -a path $word
     end
     test "$path" = "$argv[1]"
 end

@@ -95,8 +95,9 @@ function storeValue({ kvstore }: StatusRecord, now: number): string {
 
 function registrationValue({ registration }: StatusRecord, now: number): string {
   if (registration.state === 'registered') return `registered ${ago(registration.since, now)}, key ${registration.key}`;
-  const waiting = registration.waitingFor === undefined ? '' : `: waits for ${registration.waitingFor}`;
-  return `${registration.state}${waiting}`;
+  return registration.waitingFor === undefined
+    ? registration.state
+    : `${registration.state}: ${registration.waitingFor}`;
 }
 
 function factsValue({ counts }: StatusRecord): string {

@@ -9,7 +9,7 @@ import type { HealthRecord, StatusRecord } from '../../src/api/types.ts';
 import { concernsOf } from '../../src/cli/concerns.ts';
 import { briefText, statusText } from '../../src/cli/status-text.ts';
 import { cluster, memoryAgent, NOW, status, store } from '../api/memory-agent.ts';
-import { runMain } from './run-command.ts';
+import { runMain, runShell } from './run-command.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'mesh-status-'));
 const socket = join(folder, 'agent.sock');
@@ -168,6 +168,15 @@ test('the exit code tells fine, degraded, not joined and not reachable apart', a
   scene = () => status({ state: 'not-joined' });
   assert.equal(await code('--socket', socket, '--brief'), 5);
   assert.equal(await code('--socket', join(folder, 'nowhere.sock')), 3);
+});
+
+test('a terminal gets colors, unless NO_COLOR says otherwise', async () => {
+  const onTerminal = (before: string): Promise<{ stdout: string }> =>
+    runShell(`script -qec "${before} $MESH_AGENT status --socket ${socket}" /dev/null`);
+  assert((await onTerminal('env TERM=xterm')).stdout.startsWith('\x1b[32mOK\x1b[0m'));
+  assert((await onTerminal('env TERM=xterm NO_COLOR=1')).stdout.startsWith('OK  my-vm'));
+  assert((await onTerminal('env TERM=dumb')).stdout.startsWith('OK  my-vm'));
+  assert((await runMain(['status', '--socket', socket])).stdout.startsWith('OK  my-vm'));
 });
 
 test('the socket may be named by option, variable or configuration', async () => {
