@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Command } from 'commander';
 import { commandTree } from '../../src/cli/program.ts';
-import { runMain } from './run-command.ts';
+import { runHere } from './run-here.ts';
 
 /** Every command that does something, with the words that lead to it. */
 function leaves(command: Command, path: string[] = []): { command: Command; path: string[] }[] {
@@ -39,7 +39,7 @@ test('the commands of the design are all there', () => {
 
 test('the help of every command has an example, and each example is understood', async () => {
   for (const { path } of leaves(commandTree())) {
-    const { code, stdout, stderr } = await runMain([...path, '--help']);
+    const { code, stdout, stderr } = await runHere([...path, '--help']);
     assert.deepEqual([code, stderr], [0, ''], path.join(' '));
     const examples = stdout
       .slice(stdout.indexOf('\nExamples:'))
@@ -60,7 +60,7 @@ test('the help of every command has an example, and each example is understood',
 });
 
 test('help shows the shared options that a command heeds, and no others', async () => {
-  const help = async (...path: string[]): Promise<string> => (await runMain([...path, '--help'])).stdout;
+  const help = async (...path: string[]): Promise<string> => (await runHere([...path, '--help'])).stdout;
   assert.match(await help('status'), /--socket <path>[\s\S]*-o, --output <format>/);
   assert.doesNotMatch(await help('completion'), /--socket|--output/);
   assert.doesNotMatch(await help('run'), /--output/);
@@ -89,15 +89,15 @@ test('wrong usage is exit code 2, with a suggestion where there is one', async (
     ['', /Usage: mesh-agent/],
     ['identity', /Usage: mesh-agent identity/],
   ] as const) {
-    const { code, stdout, stderr } = await runMain(words === '' ? [] : words.split(' '));
+    const { code, stdout, stderr } = await runHere(words === '' ? [] : words.split(' '));
     assert.deepEqual([code, stdout], [2, ''], words);
     assert.match(stderr, said, words);
   }
 });
 
 test('the version is one line for people and a record for scripts', async () => {
-  assert.match((await runMain(['version'])).stdout, /^mesh-agent [0-9]+\.[0-9]+\.[0-9]+ \(commit .*\)\n$/);
-  const record = JSON.parse((await runMain(['version', '-o', 'json'])).stdout) as { kind: string; version: string };
+  assert.match((await runHere(['version'])).stdout, /^mesh-agent [0-9]+\.[0-9]+\.[0-9]+ \(commit .*\)\n$/);
+  const record = JSON.parse((await runHere(['version', '-o', 'json'])).stdout) as { kind: string; version: string };
   assert.equal(record.kind, 'Version');
-  assert.equal((await runMain(['--version'])).stdout, `${record.version}\n`);
+  assert.equal((await runHere(['--version'])).stdout, `${record.version}\n`);
 });
