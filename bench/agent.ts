@@ -9,10 +9,11 @@ import { endProcess, Namespace, until } from '../test/lab/namespace.ts';
 import type { Row } from './row.ts';
 
 const root = join(import.meta.dirname, '..');
-const EXECUTABLE = join(root, 'dist/mesh-agent');
+/** Another program can be measured: what `MESH_AGENT` names. */
+const EXECUTABLE = process.env.MESH_AGENT ?? join(root, 'dist/mesh-agent');
 const TICKS_PER_SECOND = 100;
 
-interface Size {
+export interface Size {
   readonly addresses: number;
   readonly bars: { readonly seconds?: string; readonly memory?: string };
 }
@@ -25,10 +26,10 @@ const SIZES: readonly Size[] = [
 ];
 
 /** The built executable against a real etcd: start to enforced, memory, a change to the kernel, CPU at rest. */
-export async function run(): Promise<Row[]> {
+export async function run(sizes: readonly Size[] = SIZES): Promise<Row[]> {
   if (!existsSync(EXECUTABLE)) throw new Error('build first: scripts/build.sh');
   const rows: Row[] = [];
-  for (const size of SIZES) rows.push(...(await measure(size)));
+  for (const size of sizes) rows.push(...(await measure(size)));
   return rows;
 }
 

@@ -1,13 +1,10 @@
 import { setImmediate as yieldToLoop } from 'node:timers/promises';
 import type { Connection } from './connection.ts';
 import { type KeyRange, prefixEnd, type RangeResponse, type WatchResponse, type WireKeyValue } from './messages.ts';
+import { type PageAnswer, PageCursor } from './page-cursor.ts';
 import type { PrefixSink } from './store.ts';
 import { isTooLarge } from './transport.ts';
 
-/** Pages of a list: small at first, growing while an answer stays below the target. */
-const FIRST_PAGE = 256;
-const MAX_PAGE = 5000;
-const TARGET_BYTES = 1 << 20;
 /** The event loop is given back after so long, milliseconds. */
 const SLICE_MS = 8;
 
@@ -30,28 +27,12 @@ export class Target implements KeyRange {
  * history that the same member has already shown, and do not. The next page is asked for while the present one is used.
  */
 export async function* pages(connection: Connection, target: Target): AsyncGenerator<RangeResponse> {
-  let limit = FIRST_PAGE;
-  let revision = 0;
-  const ask = async (behind: string | undefined): Promise<RangeResponse> => {
-    for (;;) {
-      const key = behind === undefined ? target.key : `${target.key}${behind}\0`;
-      const history = revision > 0 ? { revision, serializable: true } : {};
-      const end = target.rangeEnd && { rangeEnd: target.rangeEnd };
-      try {
-        return await connection.range({ key, ...end, limit, ...history }, target.bytes);
-      } catch (error) {
-        if (!isTooLarge(error) || limit === 1) throw error;
-        limit = Math.max(1, limit >> 3);
-      }
-    }
-  };
-  let page = await ask(undefined);
-  revision = page.header.revision;
-  for (;;) {
-    const last = page.kvs.at(-1);
-    if (!page.more || last === undefined) return yield page;
-    limit = nextLimit(limit, page.kvs);
-    const following = ask(last.key);
+  if (target.rangeEnd === undefined) return yield await connection.range({ key: target.key }, target.bytes);
+  const cursor = new PageCursor(target.bytes, target.rangeEnd);
+  let page = await ask(connection, { target, cursor });
+  const { revision } = page?.header ?? { revision: 0 };
+  while (page !== undefined) {
+    const following = ask(connection, { target, cursor, revision });
     // A page that fails while this one is used is awaited below: no rejection goes unseen.
     following.catch(() => {});
     yield page;
@@ -59,10 +40,39 @@ export async function* pages(connection: Connection, target: Target): AsyncGener
   }
 }
 
-function nextLimit(limit: number, kvs: readonly WireKeyValue[]): number {
-  const bytes = kvs.reduce((sum, kv) => sum + kv.key.length + kv.value.length, 0);
-  const fitting = Math.floor(TARGET_BYTES / Math.max(1, bytes / Math.max(1, kvs.length)));
-  return Math.max(1, Math.min(MAX_PAGE, fitting, limit * 4));
+interface Asked {
+  readonly target: Target;
+  readonly cursor: PageCursor;
+  /** Undefined for the first page. */
+  readonly revision?: number;
+}
+
+/** The next page, or undefined when everything was seen. */
+async function ask(connection: Connection, { target, cursor, revision }: Asked): Promise<RangeResponse | undefined> {
+  const history = revision === undefined ? {} : { revision, serializable: true };
+  for (let request = cursor.next; request !== undefined; request = cursor.next) {
+    try {
+      const { from, to, limit } = request;
+      const page = await connection.range({ key: from, rangeEnd: to, limit, ...history }, target.bytes);
+      cursor.answered(described(page, target));
+      return page;
+    } catch (error) {
+      if (!isTooLarge(error) || !cursor.tooLarge()) throw error;
+    }
+  }
+  return undefined;
+}
+
+function described(page: RangeResponse, target: Target): PageAnswer {
+  const { kvs, more, count } = page;
+  const last = kvs.at(-1);
+  return {
+    keys: kvs.length,
+    bytes: kvs.reduce((sum, kv) => sum + kv.key.length + kv.value.length, 0),
+    last: last && Buffer.from(target.key + last.key),
+    more,
+    count,
+  };
 }
 
 /** One watched target: what it has seen, and its sink. */
