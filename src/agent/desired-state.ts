@@ -103,7 +103,8 @@ export class DesiredFromFacts implements DesiredState {
   #makeOverlay(): DesiredOverlay | undefined {
     const { config, machine } = this.#inputs;
     const registered = this.#inputs.registered();
-    if (config.routing !== 'tunnel' || registered === undefined) return undefined;
+    // Without the rules nothing can arrive over the overlay.
+    if (config.routing !== 'tunnel' || config.datapath === 'none' || registered === undefined) return undefined;
     const { routes } = this;
     return {
       device: OVERLAY_DEVICE,

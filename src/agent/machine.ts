@@ -88,7 +88,12 @@ export class Machine {
     this.#ipv4 = this.#own(4);
     this.#ipv6 = this.#own(6);
     const nodeAddresses = [this.#ipv4, this.#ipv6].filter((address) => address !== undefined);
-    this.#devices = classifyDevices(state, { devices: config.devices, overlayDevice: OVERLAY_DEVICE, nodeAddresses });
+    this.#devices = classifyDevices(state, {
+      devices: config.devices,
+      overlayDevice: OVERLAY_DEVICE,
+      nodeAddresses,
+      previous: this.#devices,
+    });
     health.check(
       'devices',
       'AGT-DEVICES',

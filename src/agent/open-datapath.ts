@@ -11,7 +11,7 @@ import type { Log } from '../observe/log.ts';
 export function chooseDatapath(config: Config, log: Log): Datapath {
   switch (config.datapath) {
     case 'none':
-      return new NoneDatapath();
+      return new KernelDatapath({ policy: new NoneDatapath(), overlay: new Overlay() });
     case 'bpf':
       throw new MeshError('AGT-DATAPATH', 'this build has no eBPF data path');
     case 'auto':

@@ -1,10 +1,20 @@
+import { MeshError } from '../core/errors.ts';
 import type { ApplyReport, Datapath, DatapathStatus, KernelAddress, KernelPolicyRow } from './datapath.ts';
+import { nft } from './nft/program.ts';
+import { removalText } from './nft/ruleset.ts';
 
 /** `datapath: none`: nothing is enforced. `applied` stays false, so that no face can take it for enforcement. */
 export class NoneDatapath implements Datapath {
   readonly name = 'none' as const;
 
-  async open(): Promise<void> {}
+  /** Takes away what an earlier run with a data path left: stale rules would go on being enforced, unseen. */
+  async open(): Promise<void> {
+    try {
+      await nft(removalText());
+    } catch (error) {
+      if (!(error instanceof MeshError && error.code === 'DPN-MISSING')) throw error;
+    }
+  }
 
   async apply(): Promise<ApplyReport> {
     return { added: 0, removed: 0, tookMs: 0, cut: 0 };
