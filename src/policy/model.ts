@@ -1,5 +1,5 @@
 import { LOCAL_SCOPE, type NumericIdentity, REMOTE_NODE_SCOPE } from '../core/identity.ts';
-import type { Address } from '../core/ip.ts';
+import type { Address, Prefix } from '../core/ip.ts';
 import type { LabelSet } from '../core/labels.ts';
 import { describeEffect, type PolicyEffect } from './effect.ts';
 import { type Explanation, explainFlow, type Flow } from './explain.ts';
@@ -35,6 +35,8 @@ export class PolicyModel {
   readonly #groups = new CidrGroups();
   readonly #names = new NameTable();
   readonly #prefixes = new PrefixTable();
+  /** Prefixes that the rules in force name. */
+  #named: ReadonlyMap<string, Prefix> = new Map();
   /** Identities of the local scope that were given from outside: our own prefixes make way for them. */
   readonly #foreign = new Map<NumericIdentity, LabelSet>();
   readonly #touchedLocal = new Set<NumericIdentity>();
@@ -56,6 +58,7 @@ export class PolicyModel {
   }
 
   configure(settings: PolicySettings): void {
+    if (sameSettings(this.#settings, settings)) return;
     this.#settings = settings;
     this.#identities.setDualStack(settings.dualStack);
     this.#peersChanged = true;
@@ -182,7 +185,8 @@ export class PolicyModel {
       ingress = this.#active('ingress', rules);
       egress = this.#active('egress', rules);
     }
-    if (this.#rulesChanged || this.#prefixesChanged) this.#settlePrefixes([ingress, egress]);
+    if (this.#rulesChanged) this.#settlePrefixes([ingress, egress]);
+    else if (this.#prefixesChanged) this.#settlePrefixes(undefined);
     this.#ingress.become(ingress, changed);
     this.#egress.become(egress, changed);
     changed.clear();
@@ -201,11 +205,20 @@ export class PolicyModel {
       .flatMap((key) => (this.#policies.get(key) ?? []).filter((rule) => selects(rule, labels)));
   }
 
-  #settlePrefixes(directions: readonly ActiveDirection[]): void {
-    const { prefixes, fqdns } = neededFrom(directions);
-    this.#names.use(fqdns);
-    const wanted = { prefixes, names: this.#names, dualStack: this.#settings.dualStack };
-    const changes = this.#prefixes.become(wanted, (id) => this.#foreign.has(id));
+  /** `active` when rules changed. */
+  #settlePrefixes(active: readonly ActiveDirection[] | undefined): void {
+    if (active !== undefined) {
+      const { prefixes, fqdns } = neededFrom(active);
+      this.#named = prefixes;
+      this.#names.use(fqdns);
+    }
+    const changes = this.#prefixes.become({
+      prefixes: this.#named,
+      names: this.#names,
+      dualStack: this.#settings.dualStack,
+      foreign: (id) => this.#foreign.has(id),
+      touched: this.#touchedLocal,
+    });
     for (const text of changes.texts) this.#changedPrefixes.add(text);
     for (const [id, labels] of changes.identities) this.#identities.set(id, labels);
     for (const id of this.#touchedLocal) {
@@ -213,6 +226,17 @@ export class PolicyModel {
     }
     this.#touchedLocal.clear();
   }
+}
+
+function sameSettings(a: PolicySettings, b: PolicySettings): boolean {
+  return (
+    a.clusterName === b.clusterName &&
+    a.dualStack === b.dualStack &&
+    a.enforcement === b.enforcement &&
+    a.allowLocalhost === b.allowLocalhost &&
+    a.defaultLocalCluster === b.defaultLocalCluster &&
+    (a.hostFirewall === true) === (b.hostFirewall === true)
+  );
 }
 
 function isLocal(id: NumericIdentity): boolean {

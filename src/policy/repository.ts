@@ -19,6 +19,8 @@ export interface PolicyEntry {
   readonly rules: number;
   readonly selecting: boolean;
   readonly directions: readonly string[];
+  /** Its denials are reported, not applied. */
+  readonly audit: boolean;
   /** Entries that are narrowed or held back. */
   readonly heldBack: number;
   readonly messages: readonly string[];
@@ -81,7 +83,7 @@ export class PolicyRepository {
     const key = `${source}:${name}`;
     const before = this.#documents.get(key);
     if (before?.text === text) return;
-    const held = this.#read(key, name, text, before?.held ?? new Map());
+    const held = this.#read(key, text, before?.held ?? new Map());
     this.#replace(before, { source, name, text, held });
   }
 
@@ -106,13 +108,13 @@ export class PolicyRepository {
     return { ...entry, rulesJson: rulesJson(document.held.get(name)?.good) };
   }
 
-  #read(key: string, name: string, text: string, before: ReadonlyMap<string, Held>): ReadonlyMap<string, Held> {
+  #read(key: string, text: string, before: ReadonlyMap<string, Held>): ReadonlyMap<string, Held> {
     const now = this.#options.now();
     const refused = (policy: string, kind: string, error: string): Held => {
       const last = before.get(policy);
       return { policy, kind, good: last?.good, error, notes: [], since: last?.error === error ? last.since : now };
     };
-    const { objects, error } = parsePolicies(text, { ...this.#options.parse, name });
+    const { objects, error } = parsePolicies(text, { ...this.#options.parse, name: key });
     if (error !== undefined) {
       const message = formatProblem(error);
       if (before.size === 0) return new Map([[key, refused(key, 'Document', message)]]);
@@ -189,6 +191,7 @@ export class PolicyRepository {
       rules: good?.type === 'policy' ? good.rules.length : 0,
       selecting,
       directions: applies ? effect.directions : [],
+      audit: good?.type === 'policy' && good.rules.some((rule) => rule.audit),
       heldBack: applies ? effect.heldBack : 0,
       messages: [
         ...(error === undefined ? [] : [error]),

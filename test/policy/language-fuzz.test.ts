@@ -67,7 +67,7 @@ test('any value in the place of any other is read or refused', () => {
     let at = 0;
     return JSON.stringify(JSON.parse(text, (_, each) => (at++ === chosen % places ? replacement : each))) ?? 'null';
   });
-  fc.assert(fc.property(mutated, survives), { numRuns: 3000, ...FIXED });
+  fc.assert(fc.property(mutated, survives), { numRuns: 1000, ...FIXED });
 });
 
 test('a cut or doubled piece of a good text is read or refused', () => {

@@ -147,6 +147,7 @@ test('a record shows rules, directions and what is held back; its time is that o
       rules: 1,
       selecting: true,
       directions: ['ingress'],
+      audit: false,
       heldBack: 1,
       messages: [],
       since: 1000,
@@ -163,6 +164,19 @@ test('a policy for others is known and not selecting', () => {
   repository.put('directory', 'a', opens(80).replace('app: db', 'app: other'));
   assert.equal(repository.list()[0]?.state, 'not-selecting');
   assert.deepEqual(open(), [80, 81, 82, 83]);
+});
+
+test('raw rules are named by their document, so that those of two sources stand beside each other', () => {
+  const { repository, open } = make();
+  const raw = (port: number) =>
+    `[{endpointSelector: {}, ingress: [{toPorts: [{ports: [{port: "${port}", protocol: TCP}]}]}]}]`;
+  repository.put('directory', 'a', raw(80));
+  repository.put('kvstore', 'a', raw(81));
+  assert.deepEqual(open(), [80, 81]);
+  assert.deepEqual(states(repository), [
+    'Rules/directory:a directory:a in-force',
+    'Rules/kvstore:a kvstore:a in-force',
+  ]);
 });
 
 test('CIDR groups of documents serve the policies of others', () => {

@@ -12,7 +12,7 @@ export interface ParseOptions {
   readonly nodeSelectors?: boolean;
   /** `hold` (default): entries with L7 rules are held back. `reject`: the object is refused. */
   readonly l7?: 'hold' | 'reject';
-  /** Stands in the names of raw rules, which have none themselves. Default `text`. */
+  /** Stands in the names of raw rules, which have none themselves: `Rules/<name>`. Default `text`. */
   readonly name?: string;
 }
 

@@ -45,23 +45,29 @@ function globMatches(glob: string, label: string): boolean {
   return g === glob.length;
 }
 
-/** What is known of DNS, and the selectors that someone uses. Tells the selectors that hold for each address. */
+/** What is known of DNS, and the selectors that someone uses. Tells the selectors that hold for an address. */
 export class NameTable {
   readonly #names = new Map<string, readonly Address[]>();
+  /** The other way around: names by the text of their addresses. */
+  readonly #byAddress = new Map<string, { readonly address: Address; readonly names: Set<string> }>();
   #items: ReadonlyMap<string, FqdnItem> = new Map();
   #itemsKey = '';
   /** Texts of the selectors that match a name; dropped when the selectors change. */
   readonly #matching = new Map<string, readonly string[]>();
+  #touched = new Map<string, Address>();
 
   /** Returns whether anything changed. */
   set(name: string, addresses: readonly Address[]): boolean {
     const normal = normalName(name);
-    const text = (list: readonly Address[] | undefined): string => (list ?? []).map(formatAddress).sort().join(' ');
-    if (text(this.#names.get(normal)) === text(addresses)) return false;
-    if (addresses.length === 0) {
+    const before = this.#names.get(normal) ?? [];
+    if (sameAddresses(before, addresses)) return false;
+    for (const address of before) this.#unlink(normal, address);
+    for (const address of addresses) this.#link(normal, address);
+    if (addresses.length > 0) this.#names.set(normal, [...addresses]);
+    else {
       this.#names.delete(normal);
       this.#matching.delete(normal);
-    } else this.#names.set(normal, [...addresses]);
+    }
     return true;
   }
 
@@ -72,30 +78,52 @@ export class NameTable {
     this.#items = items;
     this.#itemsKey = key;
     this.#matching.clear();
+    for (const [text, { address }] of this.#byAddress) this.#touched.set(text, address);
   }
 
-  /** Addresses that some selector holds for, with the texts of those selectors. */
-  addresses(): Map<string, { readonly address: Address; readonly texts: Set<string> }> {
-    const result = new Map<string, { address: Address; texts: Set<string> }>();
-    if (this.#items.size === 0) return result;
-    for (const [name, addresses] of this.#names) {
-      const texts = this.#textsOf(name);
-      if (texts.length === 0) continue;
-      for (const address of addresses) {
-        const key = formatAddress(address);
-        const known = result.get(key) ?? { address, texts: new Set<string>() };
-        for (const text of texts) known.texts.add(text);
-        result.set(key, known);
-      }
+  /** Addresses for which other selectors may hold than at the last call. */
+  drain(): ReadonlyMap<string, Address> {
+    const touched = this.#touched;
+    this.#touched = new Map();
+    return touched;
+  }
+
+  /** Texts of the selectors that hold for an address, sorted. */
+  textsOf(address: Address): readonly string[] {
+    if (this.#items.size === 0) return [];
+    const texts = new Set<string>();
+    for (const name of this.#byAddress.get(formatAddress(address))?.names ?? []) {
+      for (const text of this.#textsOfName(name)) texts.add(text);
     }
-    return result;
+    return [...texts].sort();
   }
 
-  #textsOf(name: string): readonly string[] {
+  #link(name: string, address: Address): void {
+    const text = formatAddress(address);
+    const known = this.#byAddress.get(text) ?? { address, names: new Set<string>() };
+    known.names.add(name);
+    this.#byAddress.set(text, known);
+    this.#touched.set(text, address);
+  }
+
+  #unlink(name: string, address: Address): void {
+    const text = formatAddress(address);
+    const known = this.#byAddress.get(text);
+    known?.names.delete(name);
+    if (known?.names.size === 0) this.#byAddress.delete(text);
+    this.#touched.set(text, address);
+  }
+
+  #textsOfName(name: string): readonly string[] {
     const known = this.#matching.get(name);
     if (known !== undefined) return known;
     const texts = [...this.#items].filter(([, item]) => fqdnMatches(item, name)).map(([text]) => text);
     this.#matching.set(name, texts);
     return texts;
   }
+}
+
+function sameAddresses(a: readonly Address[], b: readonly Address[]): boolean {
+  const text = (list: readonly Address[]): string => [...new Set(list.map(formatAddress))].sort().join(' ');
+  return text(a) === text(b);
 }

@@ -17,46 +17,82 @@ export interface PrefixChanges {
   readonly identities: ReadonlyMap<NumericIdentity, LabelSet | undefined>;
 }
 
+export interface WantedPrefixes {
+  /** By canonical text; the same map as before when nothing changed. */
+  readonly prefixes: ReadonlyMap<string, Prefix>;
+  readonly names: NameTable;
+  readonly dualStack: boolean;
+  /** Numbers that someone else uses, and those where that may have changed. */
+  readonly foreign: (id: NumericIdentity) => boolean;
+  readonly touched: Iterable<NumericIdentity>;
+}
+
 export class PrefixTable {
-  /** By canonical text. A new map after every change, so that readers may keep the old one. */
-  byText: ReadonlyMap<string, LocalPrefix> = new Map();
-  readonly #used = new Map<NumericIdentity, LabelSet>();
+  /** By canonical text; changes with the facts. */
+  readonly byText = new Map<string, LocalPrefix>();
+  readonly #byId = new Map<NumericIdentity, LocalPrefix>();
+  #wanted: WantedPrefixes | undefined;
   #next = LOCAL_SCOPE + 1;
 
-  /** `foreign` tells numbers that someone else uses. */
-  become(
-    wanted: { readonly prefixes: ReadonlyMap<string, Prefix>; readonly names: NameTable; readonly dualStack: boolean },
-    foreign: (id: NumericIdentity) => boolean,
-  ): PrefixChanges {
+  /** Costs what changed, not what there is. */
+  become(wanted: WantedPrefixes): PrefixChanges {
     const texts = new Set<string>();
     const identities = new Map<NumericIdentity, LabelSet | undefined>();
-    const after = new Map<string, LocalPrefix>();
-    for (const [text, { prefix, names }] of wantedPrefixes(wanted.prefixes, wanted.names)) {
-      const labels = prefixLabels(prefix, names, wanted.dualStack);
+    for (const [text, prefix] of this.#candidates(wanted)) {
       const before = this.byText.get(text);
-      const keeps = before !== undefined && !foreign(before.identity);
-      if (keeps && sameLabels(before.labels, labels)) {
-        after.set(text, before);
-        continue;
+      const after = this.#decide(text, prefix, wanted);
+      if (before === after) continue;
+      if (before?.identity !== after?.identity) texts.add(text);
+      if (before !== undefined && before.identity !== after?.identity) {
+        this.#byId.delete(before.identity);
+        if (!wanted.foreign(before.identity)) identities.set(before.identity, undefined);
       }
-      const id = keeps ? before.identity : this.#allocate(foreign);
-      after.set(text, { prefix, identity: id, labels });
-      this.#used.set(id, labels);
-      identities.set(id, labels);
-      if (!keeps) texts.add(text);
+      if (after === undefined) this.byText.delete(text);
+      else {
+        this.byText.set(text, after);
+        this.#byId.set(after.identity, after);
+        identities.set(after.identity, after.labels);
+      }
     }
-    for (const [text, before] of this.byText) {
-      if (after.get(text)?.identity === before.identity) continue;
-      texts.add(text);
-      this.#used.delete(before.identity);
-      if (!foreign(before.identity)) identities.set(before.identity, undefined);
-    }
-    if (texts.size > 0 || identities.size > 0) this.byText = after;
+    this.#wanted = wanted;
     return { texts, identities };
   }
 
+  #candidates(wanted: WantedPrefixes): ReadonlyMap<string, Prefix> {
+    const before = this.#wanted;
+    const candidates = new Map<string, Prefix>();
+    if (before?.prefixes !== wanted.prefixes) {
+      for (const [text, prefix] of before?.prefixes ?? []) if (!wanted.prefixes.has(text)) candidates.set(text, prefix);
+      for (const [text, prefix] of wanted.prefixes) if (!this.byText.has(text)) candidates.set(text, prefix);
+    }
+    for (const address of wanted.names.drain().values()) {
+      const prefix = { ...address, bits: addressBits(address.family) };
+      candidates.set(formatPrefix(prefix), prefix);
+    }
+    for (const id of wanted.touched) {
+      const held = this.#byId.get(id);
+      if (held !== undefined) candidates.set(formatPrefix(held.prefix), held.prefix);
+    }
+    if (before?.dualStack !== wanted.dualStack) {
+      for (const [text, { prefix }] of this.byText) candidates.set(text, prefix);
+    }
+    return candidates;
+  }
+
+  /** What a prefix has to be; the same object as before when nothing changed. */
+  #decide(text: string, prefix: Prefix, wanted: WantedPrefixes): LocalPrefix | undefined {
+    const single = prefix.bits === addressBits(prefix.family);
+    const names = single ? wanted.names.textsOf(prefix) : [];
+    if (prefix.bits === 0 || (names.length === 0 && !wanted.prefixes.has(text))) return undefined;
+    const labels = prefixLabels(prefix, names, wanted.dualStack);
+    const before = this.byText.get(text);
+    const keeps = before !== undefined && !wanted.foreign(before.identity);
+    if (keeps && sameLabels(before.labels, labels)) return before;
+    return { prefix, identity: keeps ? before.identity : this.#allocate(wanted.foreign), labels };
+  }
+
   labelsOf(id: NumericIdentity): LabelSet | undefined {
-    return this.#used.get(id);
+    return this.#byId.get(id)?.labels;
   }
 
   /** Numbers are not used again soon: what still carries an old one must not come under a new prefix. */
@@ -64,25 +100,9 @@ export class PrefixTable {
     for (;;) {
       const id = identity(this.#next);
       this.#next = this.#next + 1 >= REMOTE_NODE_SCOPE ? LOCAL_SCOPE + 1 : this.#next + 1;
-      if (this.#used.has(id) || foreign(id)) continue;
-      return id;
+      if (!this.#byId.has(id) && !foreign(id)) return id;
     }
   }
-}
-
-interface Wanted {
-  readonly prefix: Prefix;
-  readonly names: readonly string[];
-}
-
-function wantedPrefixes(prefixes: ReadonlyMap<string, Prefix>, names: NameTable): Map<string, Wanted> {
-  const wanted = new Map<string, Wanted>();
-  for (const [text, prefix] of prefixes) if (prefix.bits > 0) wanted.set(text, { prefix, names: [] });
-  for (const { address, texts } of names.addresses().values()) {
-    const prefix = { ...address, bits: addressBits(address.family) };
-    wanted.set(formatPrefix(prefix), { prefix, names: [...texts].sort() });
-  }
-  return wanted;
 }
 
 /** Not `labelSet`: a DNS name may equal the key of another label, and both count. */
