@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import type { ClusterRecord, StatusRecord } from '../../src/api/types.ts';
+import type { ClusterRecord, ServiceRecord, StatusRecord } from '../../src/api/types.ts';
 import { StandInCluster } from '../lab/cluster.ts';
 import { assertReach } from '../lab/matrix.ts';
 import type { MeshLab } from '../lab/mesh-lab.ts';
@@ -100,7 +100,7 @@ test('values that break the rules are shown with their reason, and the rest work
   assert.deepEqual(status.quarantine.map(({ key }) => key).sort(), Object.keys(bad).sort());
   for (const { cluster, key, reason } of status.quarantine) assert.ok(cluster === 'cluster-b' && reason !== '', key);
   assert.equal(clusterOf(status, 'cluster-b')?.numQuarantined, Object.keys(bad).length);
-  assert.ok(status.health.some(({ code }) => code === 'MSH-QUARANTINE'));
+  await lab.agent.untilHealth('MSH-QUARANTINE');
   // An address of a number that is not this cluster's must not get in by it.
   assert.ok((await identityAt('10.245.9.9')) < 256);
   await assertReach(lab, { 'cluster-b/frontend > my-vm': 'all' });
@@ -121,6 +121,59 @@ test('a cluster in the cache of the joined store is followed there', async () =>
   assert.equal(await identityAt('10.246.1.5'), cached.firstIdentity + 1000);
 });
 
+test('facts of a kind are not believed before its canary, and status names the key that is missing', async () => {
+  const { etcd, pki } = lab.cluster('cluster-a');
+  const admin = { endpoints: etcd.endpoints, ...pki.client('root') };
+  const filling = new StandInCluster({
+    name: 'cluster-e',
+    id: 5,
+    layout: 'cached',
+    etcd: admin,
+    withhold: ['endpoints'],
+  });
+  await filling.pod({ name: 'e', namespace: 'production', labels: { app: 'frontend' }, addresses: ['10.248.1.5'] });
+  await filling.publish();
+  const status = await lab.agent.untilStatus('all but the addresses are known', (now) => {
+    const synced = clusterOf(now, 'cluster-e')?.synced;
+    return synced?.nodes === true && synced.identities && synced.services;
+  });
+  const record = clusterOf(status, 'cluster-e');
+  assert.equal(record?.ready, false);
+  assert.match(record?.reason ?? '', /cilium\/synced\/cluster-e\/cilium\/cache\/ip\/v1/);
+  assert.ok((await identityAt('10.248.1.5')) < 256);
+  await filling.release('endpoints');
+  await lab.agent.untilStatus('cluster-e is ready', (now) => clusterOf(now, 'cluster-e')?.ready === true);
+  assert.equal(await identityAt('10.248.1.5'), filling.firstIdentity + 1000);
+  await filling.close();
+});
+
+test('services of a remote cluster are listed with their frontends and backends', async () => {
+  const port = (number: number) => ({ http: { Protocol: 'TCP', Port: number } });
+  await lab.cluster('cluster-b').facts.service({
+    namespace: 'production',
+    name: 'api',
+    frontends: { '10.96.3.7': port(80) },
+    backends: { '10.245.1.5': port(8080), 'fd00:245:1::5': port(8080) },
+  });
+  const services = async (): Promise<ServiceRecord[]> => {
+    const found: ServiceRecord[] = [];
+    for await (const service of lab.agent.api.services()) found.push(service);
+    return found;
+  };
+  await until('the service is known', async () => (await services()).length === 1);
+  assert.deepEqual(await services(), [
+    {
+      cluster: 'cluster-b',
+      namespace: 'production',
+      name: 'api',
+      shared: true,
+      global: true,
+      frontends: ['10.96.3.7:80/TCP'],
+      backends: ['10.245.1.5:8080/TCP', '[fd00:245:1::5]:8080/TCP'],
+    },
+  ]);
+});
+
 test('a cluster with the id of another is refused with the reason, and the first one is not touched', async () => {
   const { facts } = lab.cluster('cluster-b');
   await facts.store.put('cilium/cluster-config/cluster-d', '{"id":2,"capabilities":{"syncedCanaries":true}}');
@@ -130,7 +183,7 @@ test('a cluster with the id of another is refused with the reason, and the first
   );
   assert.equal(clusterOf(status, 'cluster-d')?.ready, false);
   assert.equal(clusterOf(status, 'cluster-b')?.ready, true);
-  assert.ok(status.health.some(({ code, subject }) => code === 'MSH-CLUSTER-ID' && subject === 'cluster/cluster-d'));
+  await lab.agent.untilHealth('MSH-CLUSTER-ID', 'cluster/cluster-d');
   await facts.store.put('cilium/cluster-config/cluster-d', '{"id":1,"capabilities":{"syncedCanaries":true}}');
   await lab.agent.untilStatus('the own id is refused too', (now) =>
     /assigned to the local cluster cluster-a/.test(clusterOf(now, 'cluster-d')?.reason ?? ''),
