@@ -120,16 +120,35 @@ function members(keys: readonly string[]): Elements {
 /** The name of a map without its direction, and the key without its class. */
 export type RowElements = Map<string, number>;
 
+/**
+ * Deleting from a map of ranges takes the kernel a time that grows with the square of their number (10 s for 16,000). A
+ * class with more ranges than this has its narrow ones written port by port; wide ones cannot be many.
+ */
+const MAX_RANGES = 64;
+const NARROW = 32;
+
 /** The rows of a class: `map key` (a space between) to verdict code, without class number. */
 export function rowElements(policyClass: PolicyClass, policy: DirectionPolicy, audit: boolean): RowElements {
   const rows: RowElements = new Map();
-  for (const row of policyClass.rows) {
-    const denial = row.audit === true || audit ? VERDICT.audit : VERDICT.drop;
-    const code = row.verdict === 'allow' ? VERDICT.return : denial;
-    for (const key of rowKeys(row)) rows.set(key, code);
+  const codeOf = (row: PolicyRow): number => {
+    if (row.verdict === 'allow') return VERDICT.return;
+    return row.audit === true || audit ? VERDICT.audit : VERDICT.drop;
+  };
+  const many = policyClass.rows.filter(isRange).length > MAX_RANGES;
+  const isNarrow = (row: PolicyRow): boolean => many && isRange(row) && row.last - row.first < NARROW;
+  for (const row of policyClass.rows.filter(isNarrow)) {
+    const protocol = byteKey(row.protocol);
+    for (let port = row.first; port <= row.last; port++) rows.set(`port ${protocol}${portKey(port)}`, codeOf(row));
   }
+  // An exact port in a range has the last word.
+  for (const row of policyClass.rows) if (!isNarrow(row)) for (const key of rowKeys(row)) rows.set(key, codeOf(row));
   if (!(policy.enforcing && policy.defaultDeny) && !rows.has('all ')) rows.set('all ', VERDICT.return);
   return rows;
+}
+
+/** A row that goes into a map of ranges. */
+function isRange({ protocol, first, last }: PolicyRow): boolean {
+  return HAS_PORTS.has(protocol) && first < last && !(first === 0 && last >= 65535);
 }
 
 function rowKeys(row: PolicyRow): string[] {
@@ -155,6 +174,8 @@ export function rowAddress(row: string, number: number, side: 'in' | 'out'): rea
   const mark = turnedMarkKey(number);
   return [`range_${side}`, mark + rest.slice(0, 8) + mark + rest.slice(9)];
 }
+
+const HAS_PORTS: ReadonlySet<number> = new Set([PROTOCOL.tcp, PROTOCOL.udp, PROTOCOL.sctp]);
 
 export const ROW_MAPS = ['port', 'range', 'icmp4', 'icmp6', 'proto', 'all'] as const;
 
