@@ -43,7 +43,8 @@ export function endpointCommands(): Command {
 }
 
 const COLUMNS: readonly Column<EndpointRecord>[] = [
-  { heading: 'ENDPOINT', cell: ({ id }) => String(id) },
+  // Endpoint numbers mean something on their own machine only.
+  { heading: 'ENDPOINT', cell: ({ local, id }) => (local ? String(id) : '-') },
   { heading: ['POLICY (ingress)', 'ENFORCEMENT'], cell: ({ policyIngress }) => policyIngress },
   { heading: ['POLICY (egress)', 'ENFORCEMENT'], cell: ({ policyEgress }) => policyEgress },
   { heading: 'IDENTITY', cell: ({ identity }) => String(identity) },

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -213,6 +213,14 @@ test('only the owner may use the socket, unless a group is named', async () => {
   const socket = await serve({}, { socket: join(nested, 'agent.sock') });
   assert.equal(statSync(socket).mode & 0o777, 0o600);
   assert.equal(statSync(nested).mode & 0o777, 0o700);
+  chmodSync(folder, 0o755);
+  const own = await serve();
+  process.seteuid?.(65_534);
+  try {
+    await assert.rejects(openClient({ socket: own }).status(), coded('API-DENIED'));
+  } finally {
+    process.seteuid?.(0);
+  }
   const shared = await serve({}, { group: 'daemon' });
   assert.equal(statSync(shared).mode & 0o777, 0o660);
   assert.notEqual(statSync(shared).gid, 0);
