@@ -46,11 +46,11 @@ export async function serveApi(options: ApiServerOptions): Promise<ApiServer> {
     maxHeaderSize: MAX_HEADER_BYTES,
     keepAlive: false,
   });
-  const guests = new Guests(limits.clients);
-  server.on('connection', (socket) => guests.admit(socket));
+  const connections = new Connections(limits.clients);
+  server.on('connection', (socket) => connections.admit(socket));
   server.on('clientError', (_error, socket) => socket.destroy());
   server.on('request', (request, response) => {
-    guests.serve(request.socket);
+    connections.serve(request.socket);
     // What a client sends beyond its request is not wanted, and never read.
     response.setHeader('connection', 'close');
     respond({ api: options.api, request, response, stallMs: limits.stallMs }).catch((error: unknown) => {
@@ -74,7 +74,7 @@ export async function serveApi(options: ApiServerOptions): Promise<ApiServer> {
 }
 
 /** Keeps the number of connections small without letting silent or stalled ones shut out an operator. */
-class Guests {
+class Connections {
   readonly #max: number;
   /** In order of arrival; true once it has asked something. */
   readonly #served = new Map<Socket, boolean>();

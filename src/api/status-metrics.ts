@@ -47,6 +47,14 @@ function counts(registry: Registry): Render {
   };
 }
 
+/** Prefixes of the store as Cilium's metrics name them. */
+const SCOPES = [
+  ['nodes', 'nodes/v1'],
+  ['endpoints', 'ip/v1'],
+  ['identities', 'identities/v1'],
+  ['services', 'services/v1'],
+] as const;
+
 const CLUSTER_LABELS = ['source_cluster', 'source_node_name', 'target_cluster'] as const;
 
 function clusters(registry: Registry): Render {
@@ -73,7 +81,16 @@ function clusters(registry: Registry): Render {
     ],
     [gauge('mesh_agent_cluster_quarantined_values', 'its values that were refused'), (each) => each.numQuarantined],
   ];
+  const synced = gauges(registry, ['scope', 'source_cluster', 'action'] as const)(
+    'cilium_kvstore_initial_sync_completed',
+    'whether the first list of a prefix is complete',
+  );
   return ({ clusters, machine }) => {
+    synced.reset();
+    for (const { name, synced: done } of clusters) {
+      for (const [kind, scope] of SCOPES)
+        synced.set({ scope, source_cluster: name, action: 'read' }, Number(done[kind]));
+    }
     const source = { source_cluster: machine.cluster?.name ?? '', source_node_name: machine.name };
     remotes.reset();
     remotes.set(source, clusters.filter((each) => each.kind !== 'joined').length);

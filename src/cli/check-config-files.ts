@@ -1,13 +1,14 @@
 import { accessSync, constants, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkTlsFiles, type Findings, type TlsFiles } from '../config/check-tls-files.ts';
-import type { Config } from '../config/config.ts';
+import type { LoadedConfig } from '../config/load.ts';
 import { MeshError, messageOf } from '../core/errors.ts';
 import { readEtcdConfig } from '../kvstore/etcd-config.ts';
 
 /** Looks into every file that a configuration names: certificates, keys, etcd configurations, folders. */
-export async function checkConfigFiles(config: Config): Promise<Findings> {
+export async function checkConfigFiles({ config, origins }: LoadedConfig): Promise<Findings> {
   const findings: Findings = { problems: [], warnings: [] };
+  checkPassword(origins.get('kvstore.password')?.place, findings);
   if (config.kvstore.config === undefined) checkTlsFiles(config.kvstore, findings);
   else await checkEtcdConfig(config.kvstore.config, findings);
   checkFolder(config.policies, findings);
@@ -15,6 +16,14 @@ export async function checkConfigFiles(config: Config): Promise<Findings> {
     for (const file of clusterFiles(config.clustermesh, findings)) await checkEtcdConfig(file, findings);
   }
   return findings;
+}
+
+function checkPassword(origin: string | undefined, findings: Findings): void {
+  const file = /^(\/.*):[0-9]+$/.exec(origin ?? '')?.[1];
+  if (file === undefined || ((statSync(file, { throwIfNoEntry: false })?.mode ?? 0) & 0o004) === 0) return;
+  findings.warnings.push(
+    new MeshError('CFG-EXPOSED', 'everyone on this machine may read the password', { place: file }),
+  );
 }
 
 async function checkEtcdConfig(file: string, findings: Findings): Promise<void> {

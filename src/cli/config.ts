@@ -54,7 +54,7 @@ async function check(call: Call): Promise<ExitCode> {
   let warnings: readonly MeshError[] = [];
   try {
     loaded = await loadFor(call);
-    const found = await checkConfigFiles(loaded.config);
+    const found = await checkConfigFiles(loaded);
     problems = found.problems;
     warnings = [...loaded.warnings, ...found.warnings];
   } catch (error) {

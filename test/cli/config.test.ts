@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -106,6 +106,16 @@ test('the effective configuration is shown with origins, and without secrets', a
   assert.deepEqual(record.config.namedPorts, { http: 'tcp/80' });
   assert.match(record.origins.name ?? '', /config\.yaml:1$/);
   for (const each of [wide.stdout, stdout]) assert.doesNotMatch(each, /hunter2/);
+});
+
+test('a password that everyone may read is warned about', async () => {
+  const text = 'name: vm\nkvstore: {endpoints: [https://hub:2379], username: u, password: hunter2}\n';
+  const { code, stdout } = await withConfig(text, 'check');
+  assert.equal(code, 0);
+  assert.match(stdout, /^warning: .*config\.yaml: .*read the password \(CFG-EXPOSED\)$/m);
+  chmodSync(at('config.yaml'), 0o640);
+  assert.doesNotMatch((await withConfig(text, 'check')).stdout, /warning/);
+  chmodSync(at('config.yaml'), 0o644);
 });
 
 test('what is shown is a configuration again', async () => {

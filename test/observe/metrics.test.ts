@@ -72,6 +72,7 @@ test("the status appears under Cilium's names, so that its dashboards work", asy
     [`cilium_clustermesh_remote_cluster_failures{${source},target_cluster="cluster-b"}`, 3],
     [`cilium_clustermesh_remote_cluster_last_failure_ts{${source},target_cluster="cluster-b"}`, NOW / 1000],
     [`cilium_clustermesh_remote_cluster_nodes{${source},target_cluster="cluster-b"}`, 3],
+    ['cilium_kvstore_initial_sync_completed{scope="ip/v1",source_cluster="cluster-b",action="read"}', 1],
     ['cilium_clustermesh_global_services', 5],
     ['cilium_identity{type="cluster_local"}', 24],
     ['cilium_policy', 2],
