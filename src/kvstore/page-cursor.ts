@@ -13,12 +13,17 @@ export interface PageAnswer {
   /** The limit cut it. */
   readonly more: boolean;
   readonly count: number;
+  /** How long it took, milliseconds. */
+  readonly ms?: number;
 }
 
 /** Pages are small at first, and grow while an answer stays below the target. */
 const FIRST_PAGE = 256;
 const MAX_PAGE = 5000;
 const TARGET_BYTES = 1 << 20;
+/** Over a narrow line pages stay small: one that takes longer than a request may would fail again and again, milliseconds. */
+const QUICK_MS = 1000;
+const SLOW_MS = 3000;
 /** A range with more keys than so many pages is cut short, one with less than a part of a page is widened. */
 const WIDE_PAGES = 8;
 const NARROW_PART = 4;
@@ -86,10 +91,11 @@ export class PageCursor {
     return within === undefined || Buffer.compare(within, this.#end) > 0 ? this.#end : within;
   }
 
-  #grow({ keys, bytes }: PageAnswer): void {
+  #grow({ keys, bytes, ms = 0 }: PageAnswer): void {
     if (keys === 0) return;
+    const wanted = ms < QUICK_MS ? this.#limit * 4 : ms < SLOW_MS ? this.#limit : this.#limit >> 1;
     const fitting = Math.floor(TARGET_BYTES / Math.max(1, bytes / keys));
-    this.#limit = Math.max(1, Math.min(MAX_PAGE, fitting, this.#limit * 4));
+    this.#limit = Math.max(1, Math.min(MAX_PAGE, fitting, wanted));
   }
 }
 

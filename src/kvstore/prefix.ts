@@ -53,8 +53,9 @@ async function ask(connection: Connection, { target, cursor, revision }: Asked):
   for (let request = cursor.next; request !== undefined; request = cursor.next) {
     try {
       const { from, to, limit } = request;
+      const began = performance.now();
       const page = await connection.range({ key: from, rangeEnd: to, limit, ...history }, target.bytes);
-      cursor.answered(described(page, target));
+      cursor.answered({ ...described(page, target), ms: performance.now() - began });
       return page;
     } catch (error) {
       if (!isTooLarge(error) || !cursor.tooLarge()) throw error;
