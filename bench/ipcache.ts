@@ -1,3 +1,5 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { parseAddress } from '../src/core/ip.ts';
 import { factPrefix } from '../src/kvstore/paths.ts';
 import { drainFacts, FactSink, type FollowedCluster } from '../src/mesh/fact-sinks.ts';
@@ -7,7 +9,11 @@ import { addressValue } from '../test/lab/values.ts';
 import type { Row } from './row.ts';
 
 const COUNT = 1_000_000;
+/** Values between two looks at the clock. */
+const STEP = 100;
 const CLUSTER: FollowedCluster = { name: 'bench', id: 1, max: 255, joined: true };
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc') as () => void;
 const prefixOf = (kind: Parameters<typeof factPrefix>[0]): string => factPrefix(kind, CLUSTER.name, 'direct');
 
 type Entries = readonly (readonly [key: string, value: Buffer])[];
@@ -18,13 +24,11 @@ export async function run(): Promise<Row[]> {
 }
 
 async function measure(family: string, entries: Entries): Promise<Row[]> {
-  globalThis.gc?.();
   const before = memory();
   const tables = new Tables(() => {});
   const sink = new FactSink(tables, CLUSTER, { kind: 'endpoints', prefix: prefixOf('endpoints'), onListed() {} });
   const first = list(sink, entries);
-  globalThis.gc?.();
-  const held = (memory() - before) / 2 ** 20;
+  const held = memory() - before;
   const again = list(sink, entries);
   const found = lookups(tables, entries);
   list(
@@ -44,13 +48,13 @@ async function measure(family: string, entries: Entries): Promise<Row[]> {
   const bar = family === 'IPv4' ? { bar: '< 2500' } : {};
   return [
     { name: `${family}: 1,000,000 values decoded and claimed`, value: first.ms, unit: 'ms', ...bar },
-    { name: `${family}: longest single step meanwhile`, value: first.longest, unit: 'ms', bar: '< 50' },
+    { name: `${family}: longest step of 100 values`, value: first.longest, unit: 'ms', bar: '< 50' },
     { name: `${family}: the same list again`, value: again.ms, unit: 'ms', ...bar },
     { name: `${family}: memory of 1,000,000 addresses`, value: held, unit: 'MB', bar: '< 120' },
     { name: `${family}: a lookup`, value: found, unit: 'µs', bar: '< 5' },
-    { name: `${family}: sweep of 1,000,000 of which half vanished`, value: half.ms, unit: 'ms', bar: '< 500' },
+    { name: `${family}: sweep of 1,000,000 of which half vanished`, value: half.ms, unit: 'ms', bar: '< 200' },
     { name: `${family}: event loop held meanwhile`, value: half.longest, unit: 'ms', bar: '< 50' },
-    { name: `${family}: the cluster goes with 1,000,000 addresses`, value: all.ms, unit: 'ms', bar: '< 1000' },
+    { name: `${family}: the cluster goes with 1,000,000 addresses`, value: all.ms, unit: 'ms', bar: '< 500' },
     { name: `${family}: event loop held meanwhile, again`, value: all.longest, unit: 'ms', bar: '< 50' },
   ];
 }
@@ -69,36 +73,42 @@ function address6(index: number): string {
   return `fd00:10:1:${(1 + (index >> 14)).toString(16)}::${(1 + (index & 0x3fff)).toString(16)}`;
 }
 
+/** Milliseconds of this thread: what else the machine does is no cost of ours. */
+function clock(): number {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) / 1000;
+}
+
 /** One list; without `end` the sweep is left to the caller. */
 function list(sink: FactSink, entries: Entries, end = true): { ms: number; longest: number } {
-  const began = performance.now();
+  const began = clock();
   let longest = 0;
   sink.listing();
-  for (const [key, value] of entries) {
-    const before = performance.now();
-    sink.put(key, value);
-    longest = Math.max(longest, performance.now() - before);
+  for (let at = 0; at < entries.length; at += STEP) {
+    const before = clock();
+    for (const [key, value] of entries.slice(at, at + STEP)) sink.put(key, value);
+    longest = Math.max(longest, clock() - before);
   }
   if (end) sink.listed();
-  return { ms: performance.now() - began, longest };
+  return { ms: clock() - began, longest };
 }
 
 function lookups(tables: Tables, entries: Entries): number {
   const asked = Array.from({ length: 100_000 }, (_, index) => parseAddress(entries[index * 10]?.[0] ?? ''));
-  const began = performance.now();
+  const began = clock();
   for (const address of asked)
-    if (address === undefined || tables.ipcache.lookup(address) === undefined) throw new Error();
-  return ((performance.now() - began) * 1000) / asked.length;
+    if (address === undefined || !tables.ipcache.lookup(address)) throw new Error('not found');
+  return ((clock() - began) * 1000) / asked.length;
 }
 
 /** How long a work in slices takes, and the longest time for which nothing else could run. */
 async function loopWhile(start: () => void, over: () => boolean): Promise<{ ms: number; longest: number }> {
-  const began = performance.now();
+  const began = clock();
   let longest = 0;
   let last = began;
   start();
   for (;;) {
-    const now = performance.now();
+    const now = clock();
     longest = Math.max(longest, now - last);
     last = now;
     if (over()) return { ms: now - began, longest };
@@ -106,7 +116,9 @@ async function loopWhile(start: () => void, over: () => boolean): Promise<{ ms: 
   }
 }
 
+/** Megabytes in use after a collection of the garbage. */
 function memory(): number {
+  collectGarbage();
   const { heapUsed, arrayBuffers } = process.memoryUsage();
-  return heapUsed + arrayBuffers;
+  return (heapUsed + arrayBuffers) / 2 ** 20;
 }

@@ -98,38 +98,21 @@ export class AddressTable {
 
   /** Takes back what an origin said of an address; nothing if it said nothing. */
   withdraw(key: ArrayLike<number>, origin: number): void {
-    const slot = this.table.find(key);
-    if (slot < 0) return;
-    const held = read(this.table, slot);
-    if (!this.#isContested(slot)) {
-      if (held.origin !== origin) return;
-      this.#forget(held);
-      this.table.remove(key);
-      this.#options.changed(key);
-      return;
-    }
-    const claims = this.claims(key);
-    const gone = claims.find((claim) => claim.origin === origin);
-    if (gone === undefined) return;
-    this.#forget(gone);
-    this.#settle(
-      key,
-      held,
-      claims.filter((claim) => claim !== gone),
-    );
+    this.#withdraw(key, origin, undefined);
   }
 
   /** Withdraws the claims of an origin that are older than a generation, step by step; all of them without one. */
   *sweeping(origin: number, generation: number | undefined): Generator<void> {
     if (!this.#tallies.hasOthers(origin, generation)) return;
     const width = this.table.keyWords;
-    const keys = this.#stale(origin, generation);
-    const key = new Array<number>(width).fill(0);
-    for (let at = 0; at < keys.length; at += width) {
-      for (let word = 0; word < width; word++) key[word] = keys[at + word] as number;
-      // It may have been listed again since.
-      if (generation === undefined || this.#isStale(key, origin, generation)) this.withdraw(key, origin);
-      if (at % (STEP * width) === 0) yield;
+    for (let part = 0; part < WordTable.parts; part++) {
+      const keys = this.#stale(part, origin, generation);
+      for (let at = 0; at < keys.length; at += width) {
+        // It may have been listed again since.
+        this.#withdraw(keys.slice(at, at + width), origin, generation);
+        if (at % (STEP * width) === 0) yield;
+      }
+      yield;
     }
   }
 
@@ -191,24 +174,42 @@ export class AddressTable {
     return table;
   }
 
-  #stale(origin: number, generation: number | undefined): Uint32Array {
+  /** The words of all keys of a part that an origin claims in an older generation. */
+  #stale(part: number, origin: number, generation: number | undefined): number[] {
     const width = this.table.keyWords;
-    const keys = new Uint32Array(this.#tallies.of(origin) * width);
-    let count = 0;
+    const words: number[] = [];
     for (const table of [this.table, ...this.#weaker]) {
       table.forEach((slot) => {
         const meta = table.get(slot, META);
         if ((meta & ORIGIN_MASK) !== origin) return;
         if (generation !== undefined && !isOlder((meta >>> GENERATION_SHIFT) & GENERATION_MASK, generation)) return;
-        for (let word = 0; word < width; word++) keys[count++] = table.keyWord(slot, word);
-      });
+        for (let word = 0; word < width; word++) words.push(table.keyWord(slot, word));
+      }, part);
     }
-    return keys.subarray(0, count);
+    return words;
   }
 
-  #isStale(key: ArrayLike<number>, origin: number, generation: number): boolean {
-    const claim = this.claims(key).find((each) => each.origin === origin);
-    return claim !== undefined && isOlder(claim.generation, generation);
+  /** With a generation: only a claim that is older. */
+  #withdraw(key: ArrayLike<number>, origin: number, generation: number | undefined): void {
+    const { table } = this;
+    const slot = table.find(key);
+    if (slot < 0) return;
+    const held = read(table, slot);
+    if (this.#isContested(slot)) {
+      const claims = this.claims(key);
+      const gone = claims.find((claim) => claim.origin === origin);
+      if (gone === undefined || (generation !== undefined && !isOlder(gone.generation, generation))) return;
+      this.#forget(gone);
+      this.#settle(
+        key,
+        held,
+        claims.filter((claim) => claim !== gone),
+      );
+    } else if (held.origin === origin && (generation === undefined || isOlder(held.generation, generation))) {
+      this.#forget(held);
+      table.removeAt(slot);
+      this.#options.changed(key);
+    }
   }
 
   #isContested(slot: number): boolean {
