@@ -6,6 +6,7 @@ import { Backoff } from '../core/backoff.ts';
 import { messageOf } from '../core/errors.ts';
 import { sleep } from '../core/job.ts';
 import { CommandError } from './command.ts';
+import { lives, nameOf, type ProcessName, parseName } from './process-name.ts';
 
 export interface ServiceProcessOptions {
   readonly command: string;
@@ -171,54 +172,32 @@ async function end(child: ChildProcess, stopMs: number): Promise<void> {
   clearTimeout(timer);
 }
 
-interface ProcessName {
-  readonly pid: number;
-  readonly started: string;
-  readonly boot: string;
-}
-
 function writePid(path: string, pid: number): void {
-  const started = startOf(pid);
-  if (started === undefined) return;
-  const name: ProcessName = { pid, started, boot: bootId() };
-  writeFileSync(path, JSON.stringify(name), { mode: 0o600 });
+  const name = nameOf(pid);
+  if (name !== undefined) writeFileSync(path, JSON.stringify(name), { mode: 0o600 });
 }
 
 /** Ends the process of a life before, if it is still the same one. */
 async function endFormer(path: string, stopMs: number): Promise<void> {
-  let name: ProcessName;
-  try {
-    name = JSON.parse(readFileSync(path, 'utf8')) as ProcessName;
-  } catch {
-    return;
-  }
-  const { pid, started, boot } = name;
-  const alive = (): boolean =>
-    Number.isInteger(pid) && pid > 1 && boot === bootId() && started !== undefined && startOf(pid) === started;
+  const name = readName(path);
+  if (name === undefined) return;
   for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
-    if (!alive()) break;
+    if (!lives(name)) break;
     try {
-      process.kill(pid, signal);
+      process.kill(name.pid, signal);
     } catch {
       // It ended in between.
     }
     const deadline = Date.now() + stopMs;
-    while (alive() && Date.now() < deadline) await sleep(20);
+    while (lives(name) && Date.now() < deadline) await sleep(20);
   }
   rmSync(path, { force: true });
 }
 
-/** When a process was started, in ticks since the boot (proc(5), field 22); undefined when it is gone or a zombie. */
-function startOf(pid: number): string | undefined {
+function readName(path: string): ProcessName | undefined {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19];
+    return parseName(readFileSync(path, 'utf8'));
   } catch {
     return undefined;
   }
-}
-
-function bootId(): string {
-  return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
 }

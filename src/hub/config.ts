@@ -1,18 +1,180 @@
-/** `hub.yaml`, as docs/hub.md describes it. */
+import { isIP } from 'node:net';
+import { ConfigErrors } from '../config/config-errors.ts';
+import { KEYS } from '../config/keys.ts';
+import {
+  choice,
+  endpoint,
+  integer,
+  list,
+  listenAddress,
+  splitListen,
+  text,
+  Unacceptable,
+  type ValueKind,
+} from '../config/values.ts';
+import { MeshError } from '../core/errors.ts';
+import { contains, formatPrefix, type Prefix, parsePrefix } from '../core/ip.ts';
+import { readStrictYaml } from './strict-yaml.ts';
+
+/** `hub.yaml`, as docs/hub.md describes it: every key has its value. */
 export interface HubConfig {
   readonly cluster: { readonly name: string; readonly id: number };
+  /** The same in every cluster of the mesh. */
+  readonly maxConnectedClusters: 255 | 511;
   /** Canonical prefixes, disjoint. */
   readonly pools: readonly string[];
   /** `host:port`. */
   readonly listen: { readonly etcd: string; readonly enrolment: string };
   /** Names and addresses of the server's certificate; the first is told to machines. Never empty. */
   readonly names: readonly string[];
-  /** Empty: an etcd of its own. */
-  readonly etcd: { readonly endpoints: readonly string[] };
-  readonly maxClusters: 255 | 511;
+  readonly etcd: {
+    /** Empty: an etcd of its own. */
+    readonly endpoints: readonly string[];
+    /** The authority of their certificates, if not that of the hub: a path. */
+    readonly ca?: string;
+    /** Where the own etcd speaks to itself: `host:port`. */
+    readonly peer: string;
+    /** Bytes, for the own etcd. */
+    readonly quota: number;
+  };
+  /** `host:port`, or empty for none. */
   readonly metrics: { readonly listen: string };
   readonly log: {
     readonly level: 'trace' | 'debug' | 'info' | 'warn' | 'error';
     readonly format: 'auto' | 'json' | 'pretty';
   };
+}
+
+/** What `hub.yaml` may leave out, in text. */
+export const HUB_DEFAULTS = {
+  etcd: '0.0.0.0:2379',
+  enrolment: '0.0.0.0:8443',
+  quota: '2Gi',
+  metrics: '127.0.0.1:9965',
+} as const;
+
+const MIB = 1 << 20;
+
+const listen = text(
+  'an address and port such as 0.0.0.0:2379',
+  (value) =>
+    value !== '' && /^[0-9.]+:|^\[/.test(value) && accepts(listenAddress, value) && splitListen(value)?.port !== 0,
+);
+const DNS_NAME = /^(?=.{1,253}$)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$/;
+const serverName = text('a DNS name in lower case or an address', (value) => isIP(value) !== 0 || DNS_NAME.test(value));
+const secureEndpoint = text(
+  'an https:// URL of a host and a port',
+  (value) => value.startsWith('https://') && accepts(endpoint, value),
+);
+/** Room for machines: the smallest range is that of one machine. */
+const pool: ValueKind<string> = {
+  expects: 'a prefix such as 10.192.0.0/16',
+  read(value) {
+    const prefix = typeof value === 'string' && value.includes('/') ? parsePrefix(value) : undefined;
+    if (prefix === undefined) throw new Unacceptable(`${JSON.stringify(value)} is not ${pool.expects}`);
+    const canonical = formatPrefix(prefix);
+    if (canonical !== value) throw new Unacceptable(`${value} has bits behind its length: write ${canonical}`);
+    const longest = prefix.family === 4 ? 30 : 126;
+    if (prefix.bits > longest) throw new Unacceptable(`${value} has no room: /${longest} is the smallest`);
+    return canonical;
+  },
+  fromText: (value) => value,
+};
+const quota: ValueKind<number> = {
+  expects: 'a size of 64Mi to 64Gi such as 2Gi',
+  read(value) {
+    const match = typeof value === 'string' ? /^([1-9][0-9]{0,5})(Mi|Gi)$/.exec(value) : null;
+    const bytes = Number(match?.[1] ?? 0) * (match?.[2] === 'Gi' ? 1024 * MIB : MIB);
+    if (bytes < 64 * MIB || bytes > 65_536 * MIB)
+      throw new Unacceptable(`${JSON.stringify(value)} is not ${quota.expects}`);
+    return bytes;
+  },
+  fromText: (value) => value,
+};
+
+const HUB_KEYS = {
+  'cluster.name': KEYS['cluster.name'].kind,
+  'cluster.id': KEYS['cluster.id'].kind,
+  maxConnectedClusters: KEYS.maxConnectedClusters.kind,
+  pools: list(pool, 'prefixes'),
+  'listen.etcd': listen,
+  'listen.enrolment': listen,
+  names: list(serverName, 'DNS names and addresses'),
+  'etcd.endpoints': list(secureEndpoint, 'https:// URLs'),
+  'etcd.ca': KEYS['kvstore.ca'].kind,
+  'etcd.peer': listen,
+  'etcd.quota': quota,
+  'metrics.listen': listenAddress,
+  'log.level': choice('trace', 'debug', 'info', 'warn', 'error'),
+  'log.format': choice('auto', 'json', 'pretty'),
+} as const satisfies Record<string, ValueKind<unknown>>;
+
+const REQUIRED = ['cluster.name', 'cluster.id', 'names'] as const;
+/** Kinds that other faces check with, too. */
+export const hubKinds = {
+  pool: list(pool, 'prefixes'),
+  serverName: list(serverName, 'names'),
+  port: integer('a port', 1, 65535),
+};
+
+type Values = { readonly [K in keyof typeof HUB_KEYS]?: ReturnType<(typeof HUB_KEYS)[K]['read']> };
+
+/**
+ * Reads `hub.yaml` from its text. @throws ConfigErrors with every problem, each with `file:line`
+ */
+export function parseHubConfig(yaml: string, file: string): HubConfig {
+  const problems: MeshError[] = [];
+  const { values: found, placeOf } = readStrictYaml({ text: yaml, file, keys: HUB_KEYS, problems });
+  const values = found as Values;
+  const problem = (key: string, detail: string): void => {
+    problems.push(new MeshError('HUB-CONFIG', `${key}: ${detail}`, { place: placeOf(key) }));
+  };
+  if (problems.length === 0) {
+    for (const key of REQUIRED) if (values[key] === undefined) problem(key, 'it is missing');
+  }
+  const config = assemble(values);
+  if (problems.length === 0) check(config, problem);
+  if (problems.length > 0) throw new ConfigErrors(problems);
+  return config;
+}
+
+function assemble(values: Values): HubConfig {
+  const etcd = values['listen.etcd'] ?? HUB_DEFAULTS.etcd;
+  return {
+    cluster: { name: values['cluster.name'] ?? '', id: values['cluster.id'] ?? 0 },
+    maxConnectedClusters: values.maxConnectedClusters ?? 255,
+    pools: values.pools ?? [],
+    listen: { etcd, enrolment: values['listen.enrolment'] ?? HUB_DEFAULTS.enrolment },
+    names: values.names ?? [],
+    etcd: {
+      endpoints: values['etcd.endpoints'] ?? [],
+      ...(values['etcd.ca'] !== undefined && { ca: values['etcd.ca'] }),
+      peer: values['etcd.peer'] ?? `127.0.0.1:${(splitListen(etcd)?.port ?? 2379) + 1}`,
+      quota: values['etcd.quota'] ?? quota.read(HUB_DEFAULTS.quota),
+    },
+    metrics: { listen: values['metrics.listen'] ?? HUB_DEFAULTS.metrics },
+    log: { level: values['log.level'] ?? 'info', format: values['log.format'] ?? 'auto' },
+  };
+}
+
+function check(config: HubConfig, problem: (key: string, detail: string) => void): void {
+  if (config.cluster.id > config.maxConnectedClusters)
+    problem('cluster.id', `${config.cluster.id} is above maxConnectedClusters (${config.maxConnectedClusters})`);
+  if (config.names.length === 0) problem('names', 'one name or address at least: machines must find the hub');
+  if (config.listen.etcd === config.listen.enrolment) problem('listen.enrolment', 'etcd listens there');
+  const pools = config.pools.map((each) => parsePrefix(each) as Prefix);
+  pools.forEach((one, index) => {
+    const other = pools.slice(0, index).find((before) => contains(before, one) || contains(one, before));
+    if (other !== undefined) problem('pools', `${formatPrefix(one)} and ${formatPrefix(other)} overlap`);
+  });
+}
+
+function accepts<T>(kind: ValueKind<T>, value: unknown): boolean {
+  try {
+    kind.read(value);
+    return true;
+  } catch (error) {
+    if (error instanceof Unacceptable) return false;
+    throw error;
+  }
 }

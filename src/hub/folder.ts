@@ -14,7 +14,10 @@ export interface HubFolder {
   readonly server: KeyFiles;
   readonly admin: KeyFiles;
   readonly peer: KeyFiles;
+  /** The data of the own etcd, and what the hub remembers of them. */
   readonly etcd: string;
+  readonly dataSet: string;
+  readonly etcdPid: string;
   readonly packages: string;
 }
 
@@ -34,6 +37,8 @@ export function hubFolder(stateDir: string): HubFolder {
     admin: files('admin'),
     peer: files('peer'),
     etcd: join(path, 'etcd'),
+    dataSet: join(path, 'data-set.json'),
+    etcdPid: join(path, 'etcd.pid'),
     packages: join(path, 'packages'),
   };
 }

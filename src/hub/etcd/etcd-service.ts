@@ -1,0 +1,189 @@
+import type { Health } from '../../api/health.ts';
+import { MeshError, messageOf } from '../../core/errors.ts';
+import { sleep } from '../../core/job.ts';
+import { CommandError } from '../../host/command.ts';
+import { cutConnections } from '../../host/cut-connections.ts';
+import { ServiceProcess, type ServiceProcessStatus } from '../../host/service-process.ts';
+import type { EtcdOptions } from '../../kvstore/etcd-config.ts';
+import { Member, type MemberStatus } from '../../kvstore/maintenance.ts';
+import { openSession } from '../../kvstore/session.ts';
+import type { Log } from '../../observe/log.ts';
+import type { HubConfig } from '../config.ts';
+import type { HubFolder } from '../folder.ts';
+import { etcdArguments, hostAndPort, ownEndpoint } from './arguments.ts';
+import { type DataSetRecord, openDataSet, saveDataSet } from './data-set.ts';
+import { logEtcdLine } from './log-line.ts';
+import { bootstrapAccess } from './machine-access.ts';
+
+export interface EtcdServiceOptions {
+  readonly config: HubConfig;
+  readonly folder: HubFolder;
+  readonly log: Log;
+  readonly health: Health;
+  /** For tests. */
+  readonly retryMaxMs?: number;
+}
+
+const POLL_MS = 100;
+/** An etcd that has not answered by then is told as a trouble. */
+const LATE_MS = 5000;
+const SUBJECT = 'etcd';
+
+/**
+ * The hub's own etcd:
+ *
+ *   data there? ─▶ start ─▶ answers ─▶ first time: users and roles, access control on, start again for everybody
+ *       └ lost: refuse
+ */
+export class EtcdService {
+  readonly #options: EtcdServiceOptions;
+  readonly #process: ServiceProcess;
+  readonly #abort = new AbortController();
+  #record: DataSetRecord | undefined;
+  #stopping = false;
+
+  constructor(options: EtcdServiceOptions) {
+    this.#options = options;
+    const { folder, config, log } = options;
+    this.#process = new ServiceProcess({
+      command: 'etcd',
+      arguments: () => {
+        const { token = '', secured = false } = this.#record ?? {};
+        return etcdArguments({ config, folder, token, secured });
+      },
+      pidFile: folder.etcdPid,
+      onLine: (line) => logEtcdLine(log, line),
+      onChange: () => this.#changed(),
+      ...(options.retryMaxMs !== undefined && { retryMaxMs: options.retryMaxMs }),
+    });
+  }
+
+  get process(): ServiceProcessStatus {
+    return this.#process.status;
+  }
+
+  /**
+   * Resolves when it answers, with access control on. As long as it cannot run it is tried again, and told by `health`.
+   * @throws MeshError HUB-ETCD-DATA, HUB-FILES, HUB-ETCD (not installed), KVS-AUTH
+   */
+  async start(): Promise<void> {
+    const { folder, config, log } = this.#options;
+    this.#record = await openDataSet(folder);
+    try {
+      await this.#process.start();
+    } catch (error) {
+      if (!(error instanceof CommandError)) throw error;
+      throw new MeshError('HUB-ETCD', error.message, { cause: error });
+    }
+    const status = await this.#answers();
+    if (status === undefined) return;
+    await this.#bootstrap();
+    if (this.#record.clusterId !== undefined && this.#record.clusterId !== status.clusterId)
+      log.warn('the etcd has another data set than before; everyone lists it again', {
+        before: this.#record.clusterId,
+        now: status.clusterId,
+      });
+    const opened = this.#record.secured;
+    this.#record = { ...this.#record, clusterId: status.clusterId, secured: true };
+    await saveDataSet(folder, this.#record);
+    if (!opened) {
+      await this.#process.restart();
+      await this.#answers();
+    }
+    log.info('etcd runs', { listen: config.listen.etcd, version: status.version, clusterId: status.clusterId });
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    this.#abort.abort();
+    await this.#process.stop();
+  }
+
+  /** Ends the connections of all clients, so that everyone must show their rights again. */
+  async cutClients(): Promise<void> {
+    const { port } = hostAndPort(this.#options.config.listen.etcd);
+    const remaining = await cutConnections(port).catch((error: unknown) => {
+      this.#options.log.warn('connections cannot be cut one by one: etcd is started again', { error });
+      return 1;
+    });
+    if (remaining > 0) await this.#process.restart();
+  }
+
+  async #bootstrap(): Promise<void> {
+    const { config } = this.#options;
+    const session = openSession({ etcd: async () => this.#as() });
+    try {
+      await bootstrapAccess(session, config.cluster.name);
+    } finally {
+      await session.close();
+    }
+  }
+
+  #as(): EtcdOptions {
+    const { folder, config } = this.#options;
+    return { endpoints: [ownEndpoint(config)], ca: folder.ca.cert, cert: folder.admin.cert, key: folder.admin.key };
+  }
+
+  /** Undefined when it was stopped before. */
+  async #answers(): Promise<MemberStatus | undefined> {
+    const { health } = this.#options;
+    const { signal } = this.#abort;
+    const began = performance.now();
+    while (!signal.aborted) {
+      try {
+        const member = await Member.connect(ownEndpoint(this.#options.config), this.#as(), signal);
+        try {
+          const status = await member.status();
+          if (status.leaderId !== '0' && this.#process.status.state === 'running') {
+            health.clear(SUBJECT, 'HUB-ETCD');
+            return status;
+          }
+        } finally {
+          member.close();
+        }
+      } catch (error) {
+        if (performance.now() - began > LATE_MS && this.#process.status.state === 'running')
+          health.set(SUBJECT, { code: 'HUB-ETCD', text: `it does not answer: ${messageOf(error)}` });
+      }
+      await sleep(POLL_MS, signal);
+    }
+    return undefined;
+  }
+
+  #changed(): void {
+    const { health, log } = this.#options;
+    const { state, lastExit, pid } = this.#process.status;
+    if (state === 'running') {
+      log.debug('etcd is started', { pid });
+      health.clear(SUBJECT, 'HUB-ETCD-PORT');
+      // Whether it is well is told when it answers.
+      this.#watchAnswer();
+    } else if (state === 'waiting' && lastExit !== undefined && !this.#stopping) {
+      const words = lastExit.lastLines.map(essence).filter((line) => line !== '');
+      const text = [lastExit.reason, ...words.slice(-2)].join(': ');
+      const taken = /address already in use/.test(lastExit.lastLines.join('\n'));
+      health.set(SUBJECT, { code: taken ? 'HUB-ETCD-PORT' : 'HUB-ETCD', text });
+      log.error('etcd ended', { reason: lastExit.reason, words });
+    }
+  }
+
+  #answering = false;
+
+  /** After every start, also those that nobody waits for. */
+  #watchAnswer(): void {
+    if (this.#answering) return;
+    this.#answering = true;
+    this.#answers()
+      .catch(() => undefined)
+      .finally(() => {
+        this.#answering = false;
+      });
+  }
+}
+
+/** The message of a line of etcd's log. */
+function essence(line: string): string {
+  const fields = /"(?:msg|error)":"((?:[^"\\]|\\.)*)"/g;
+  const found = [...line.matchAll(fields)].map((match) => match[1]);
+  return found.length > 0 ? found.join(': ') : line.slice(0, 300);
+}
