@@ -18,7 +18,7 @@ export interface PolicyOptions {
  */
 export class ClassTracker {
   readonly side: 'in' | 'out';
-  /** Class number to its rows; a class that denies everything has none, but is here. */
+  /** Class number to its rows. */
   readonly rows = new Map<number, RowElements>();
   readonly identities: SetTracker;
   /** Id of the model to number. */

@@ -142,7 +142,10 @@ export function rowElements(policyClass: PolicyClass, policy: DirectionPolicy, a
   }
   // An exact port in a range has the last word.
   for (const row of policyClass.rows) if (!isNarrow(row)) for (const key of rowKeys(row)) rows.set(key, codeOf(row));
-  if (!(policy.enforcing && policy.defaultDeny) && !rows.has('all ')) rows.set('all ', VERDICT.return);
+  const open = !(policy.enforcing && policy.defaultDeny);
+  if (open && !rows.has('all ')) rows.set('all ', VERDICT.return);
+  // A class that denies everything has a row too: to be seen, to be counted, and to be found again by its identities.
+  if (rows.size === 0) rows.set('all ', audit ? VERDICT.audit : VERDICT.drop);
   return rows;
 }
 
