@@ -24,9 +24,10 @@ interface HeldUnit {
 /** An element of the sets that make a class: a unit, or a unit with one of its port names resolved. */
 type Element = { readonly unit: HeldUnit; readonly contributions: readonly Contribution[] };
 
-/** Above this many new units, or selectors in them, all identities are looked up afresh by the index. */
+/** Above this many new units all identities are placed afresh. */
 const MANY_UNITS = 8;
-const MANY_SELECTORS = 32;
+/** Above this many selectors an index pays. */
+const MANY_SELECTORS = 16;
 
 export class Direction {
   active: ActiveDirection;
@@ -145,20 +146,22 @@ export class Direction {
   }
 
   #replace(gone: readonly HeldUnit[], added: readonly HeldUnit[]): void {
-    const selectors = added.reduce((count, { unit }) => count + unit.peers.selectors.length, 0);
-    if (added.length > MANY_UNITS || selectors > MANY_SELECTORS) {
+    if (added.length > MANY_UNITS) {
       for (const [id] of this.#facts.all()) this.#place(id);
       return;
     }
     if (gone.length > 0) this.#classes.removeElements(new Set(gone.map(({ id }) => id)));
-    if (added.length === 0) return;
+    const plain = added.filter(({ unit }) => hasPlain(unit));
+    if (plain.length === 0) return;
+    const collect = collector(plain);
     for (const [id, labels] of this.#facts.all()) {
+      const selecting = collect(labels);
       const alias = this.#facts.aliasOf(id);
-      const selecting = added.filter(({ unit }) => hasPlain(unit) && selectsAny(unit, labels, alias));
-      if (selecting.length > 0)
+      if (alias !== undefined) for (const each of collect(alias)) selecting.add(each);
+      if (selecting.size > 0)
         this.#classes.addElements(
           id,
-          selecting.map((held) => held.id),
+          [...selecting].map((held) => held.id),
         );
     }
   }
@@ -212,9 +215,22 @@ function hasPlain(unit: Unit): boolean {
   return unit.contributions.length > 0;
 }
 
-function selectsAny(unit: Unit, labels: LabelSet, alias: LabelSet | undefined): boolean {
-  if (unit.peers.everyone) return true;
-  return unit.peers.selectors.some((each) => matches(each, labels) || (alias !== undefined && matches(each, alias)));
+/** Tells which of a few new units select labels: one by one, or with an index where there are many selectors. */
+function collector(units: readonly HeldUnit[]): (labels: LabelSet) => Set<HeldUnit> {
+  const selectors = units.reduce((count, { unit }) => count + unit.peers.selectors.length, 0);
+  if (selectors <= MANY_SELECTORS) {
+    return (labels) =>
+      new Set(
+        units.filter(({ unit }) => unit.peers.everyone || unit.peers.selectors.some((each) => matches(each, labels))),
+      );
+  }
+  const index = new SelectorIndex<HeldUnit>();
+  for (const held of units) index.add(held, held.unit.peers.selectors);
+  return (labels) => {
+    const selecting = new Set<HeldUnit>();
+    index.collect(labels, selecting);
+    return selecting;
+  };
 }
 
 function sameContributions(a: readonly Contribution[], b: readonly Contribution[]): boolean {

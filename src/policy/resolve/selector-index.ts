@@ -18,7 +18,7 @@ export class SelectorIndex<T> {
   readonly #always = new Set<Hung<T>>();
   readonly #byOwner = new Map<T, readonly Hung<T>[]>();
   /** How many anchors there are per prefix length: lengths that nobody uses need no look-up. */
-  readonly #lengths = new Map<string, number>();
+  readonly #lengths = { 4: new Map<number, number>(), 6: new Map<number, number>() };
 
   add(owner: T, selectors: readonly Selector[]): void {
     const hung = selectors.map((selector) => ({ selector, owner, anchors: this.#anchorsOf(selector) }));
@@ -53,14 +53,16 @@ export class SelectorIndex<T> {
       this.#try(this.#byAnchor.get(`=${label.key}=${label.value}`), labels, into);
       this.#try(this.#byAnchor.get(`?${label.key}`), labels, into);
     }
-    const prefix = this.#lengths.size === 0 ? undefined : cidrLabelOf(labels);
-    if (prefix !== undefined) {
-      for (let bits = 0; bits <= prefix.bits; bits++) {
-        if (!this.#lengths.has(`${prefix.family}/${bits}`)) continue;
-        this.#try(this.#byAnchor.get(`/${formatPrefix(prefixOf(prefix, bits))}`), labels, into);
-      }
-    }
+    if (this.#lengths[4].size + this.#lengths[6].size > 0) this.#collectPrefix(cidrLabelOf(labels), labels, into);
     this.#try(this.#always, labels, into);
+  }
+
+  #collectPrefix(prefix: Prefix | undefined, labels: LabelSet, into: Set<T>): void {
+    if (prefix === undefined) return;
+    for (const bits of this.#lengths[prefix.family].keys()) {
+      if (bits > prefix.bits) continue;
+      this.#try(this.#byAnchor.get(`/${formatPrefix(prefixOf(prefix, bits))}`), labels, into);
+    }
   }
 
   #try(candidates: ReadonlySet<Hung<T>> | undefined, labels: LabelSet, into: Set<T>): void {
@@ -87,10 +89,11 @@ export class SelectorIndex<T> {
 
   #countLength(anchor: string, by: number): void {
     if (!anchor.startsWith('/')) return;
-    const length = `${anchor.includes(':') ? 6 : 4}${anchor.slice(anchor.lastIndexOf('/'))}`;
-    const count = (this.#lengths.get(length) ?? 0) + by;
-    if (count > 0) this.#lengths.set(length, count);
-    else this.#lengths.delete(length);
+    const lengths = this.#lengths[anchor.includes(':') ? 6 : 4];
+    const bits = Number(anchor.slice(anchor.lastIndexOf('/') + 1));
+    const count = (lengths.get(bits) ?? 0) + by;
+    if (count > 0) lengths.set(bits, count);
+    else lengths.delete(bits);
   }
 }
 
