@@ -40,30 +40,55 @@ export function parseIpv4(text: string): number {
 /** The four words of an IPv6 address, or undefined. An embedded IPv4 tail is accepted, a zone is not. */
 export function parseIpv6(text: string): Words | undefined {
   if (text.length < 2 || text.length > 45) return undefined;
-  const halves = text.split('::');
-  if (halves.length > 2) return undefined;
-  const head = groups(halves[0] ?? '', halves.length === 1);
-  const tail = halves.length === 2 ? groups(halves[1] ?? '', true) : [];
-  if (head === undefined || tail === undefined) return undefined;
-  const missing = 8 - head.length - tail.length;
-  if (halves.length === 1 ? missing !== 0 : missing < 1) return undefined;
-  const all = [...head, ...new Array<number>(missing).fill(0), ...tail];
-  return [0, 2, 4, 6].map((i) => (all[i] as number) * 65536 + (all[i + 1] as number));
+  const groups: number[] = [];
+  /** How many groups stand before the `::`. */
+  let gap = -1;
+  let at = 0;
+  if (text.startsWith('::')) {
+    gap = 0;
+    at = 2;
+  }
+  while (at < text.length) {
+    const start = at;
+    let group = 0;
+    for (let digit = hexDigit(text, at); digit >= 0; digit = hexDigit(text, ++at)) group = group * 16 + digit;
+    if (at < text.length && text.charCodeAt(at) === DOT) {
+      const word = parseIpv4(text.slice(start));
+      if (word < 0) return undefined;
+      groups.push(Math.floor(word / 65536), word % 65536);
+      break;
+    }
+    if (at === start || at > start + 4) return undefined;
+    groups.push(group);
+    if (at === text.length) break;
+    if (text.charCodeAt(at) !== COLON || ++at === text.length) return undefined;
+    if (text.charCodeAt(at) !== COLON) continue;
+    if (gap >= 0) return undefined;
+    gap = groups.length;
+    at++;
+  }
+  const missing = 8 - groups.length;
+  if (gap < 0 ? missing !== 0 : missing < 1) return undefined;
+  const word = (index: number): number => groupAt(groups, gap, index) * 65536 + groupAt(groups, gap, index + 1);
+  return [word(0), word(2), word(4), word(6)];
 }
 
-function groups(text: string, last: boolean): number[] | undefined {
-  if (text === '') return [];
-  const result: number[] = [];
-  const parts = text.split(':');
-  for (const [index, part] of parts.entries()) {
-    if (part.includes('.')) {
-      const word = last && index === parts.length - 1 ? parseIpv4(part) : -1;
-      if (word < 0) return undefined;
-      result.push(Math.floor(word / 65536), word % 65536);
-    } else if (/^[0-9a-fA-F]{1,4}$/.test(part)) result.push(Number.parseInt(part, 16));
-    else return undefined;
-  }
-  return result;
+const DOT = 46;
+const COLON = 58;
+
+/** The value of a hexadecimal digit, or -1. */
+function hexDigit(text: string, at: number): number {
+  const code = at < text.length ? text.charCodeAt(at) : 0;
+  if (code >= 48 && code <= 57) return code - 48;
+  const lower = code | 32;
+  return lower >= 97 && lower <= 102 ? lower - 87 : -1;
+}
+
+/** The group at an index of eight, with zeros for the gap. */
+function groupAt(groups: readonly number[], gap: number, index: number): number {
+  if (gap < 0 || index < gap) return groups[index] ?? 0;
+  const behind = index - 8 + groups.length;
+  return behind < gap ? 0 : (groups[behind] ?? 0);
 }
 
 export function parseAddress(text: string): Address | undefined {
@@ -83,20 +108,30 @@ export function formatIpv4(word: number): string {
 }
 
 export function formatIpv6(words: Words): string {
-  const all = words.flatMap((word) => [word >>> 16, word & 0xffff]);
+  const group = (index: number): number => {
+    const word = words[index >> 1] ?? 0;
+    return (index & 1) === 0 ? word >>> 16 : word & 0xffff;
+  };
+  // The longest run of zeros, the first of several, of two at least.
   let best = -1;
   let bestLength = 1;
   for (let i = 0; i < 8; i++) {
-    let j = i;
-    while (j < 8 && all[j] === 0) j++;
-    if (j - i > bestLength) {
+    let end = i;
+    while (end < 8 && group(end) === 0) end++;
+    if (end - i > bestLength) {
       best = i;
-      bestLength = j - i;
+      bestLength = end - i;
     }
-    if (j > i) i = j;
+    if (end > i) i = end;
   }
-  const hex = (part: number[]): string => part.map((group) => group.toString(16)).join(':');
-  return best < 0 ? hex(all) : `${hex(all.slice(0, best))}::${hex(all.slice(best + bestLength))}`;
+  let text = '';
+  for (let i = 0; i < 8; i++) {
+    if (i === best) {
+      text += '::';
+      i += bestLength - 1;
+    } else text += i === 0 || i === best + bestLength ? group(i).toString(16) : `:${group(i).toString(16)}`;
+  }
+  return text;
 }
 
 export function formatAddress(address: Address): string {
