@@ -108,6 +108,26 @@ test('values that break the rules are shown with their reason, and the rest work
   await lab.agent.untilStatus('the quarantine is empty', ({ counts }) => counts.quarantined === 0);
 });
 
+test('a remote cluster cannot take addresses over: neither our own, nor nodes or pods of the cluster that we joined', async () => {
+  const { facts } = lab.cluster('cluster-b');
+  const identity = facts.firstIdentity + 1000;
+  const node = lab.cluster('cluster-a').node.place.ipv4;
+  const pod = lab.cluster('cluster-a').place('batch').ipv4;
+  const taken = [lab.machine.ipv4, node, pod];
+  const before = await Promise.all(taken.map(identityAt));
+  assert.ok(before.every((each) => each !== identity));
+  for (const ip of taken) await facts.address({ ip, identity, host: lab.cluster('cluster-b').node.place.ipv4 });
+  const record = await lab.agent.untilHealth('MSH-CONTESTED');
+  assert.match(record.text, /cluster-b/);
+  assert.deepEqual(await Promise.all(taken.map(identityAt)), before);
+  await assertReach(lab, { 'cluster-a/batch > my-vm': 'none', 'cluster-b/frontend > my-vm': 'all' });
+  for (const ip of taken) await facts.unset('endpoints', ip);
+  await lab.agent.untilStatus('nobody contests any more', ({ health }) =>
+    health.every(({ code }) => code !== record.code),
+  );
+  assert.deepEqual(await Promise.all(taken.map(identityAt)), before);
+});
+
 test('a cluster in the cache of the joined store is followed there', async () => {
   await cached.pod({ name: 'c', namespace: 'production', labels: { app: 'frontend' }, addresses: ['10.246.1.5'] });
   await cached.publish();

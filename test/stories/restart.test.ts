@@ -91,6 +91,21 @@ for (const [how, end] of [
   });
 }
 
+test('an agent that is killed again and again, wherever it is on its way up, disturbs nothing', async () => {
+  const before = kernel();
+  const traffic = await startTraffic();
+  for (const ms of [150, 300, 450, 600, 750, 900, 1100, 1400]) {
+    await lab.agent.kill();
+    lab.agent.start();
+    await new Promise((resolve) => setTimeout(resolve, ms));
+  }
+  await lab.agent.kill();
+  lab.agent.start();
+  await lab.agent.untilReady();
+  await assertUndisturbed(traffic);
+  assert.equal(kernel(), before);
+});
+
 test('what changed while no agent ran is in force when one runs again', async () => {
   await lab.agent.kill();
   await lab.cluster('cluster-a').relabel('frontend', { app: 'retired' });
