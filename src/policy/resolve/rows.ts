@@ -20,8 +20,7 @@ interface Piece {
   readonly first: number;
   last: number;
   readonly outcome: Outcome;
-  /** May hold doubles. */
-  readonly by: Contribution[];
+  readonly by: Set<Contribution>;
 }
 
 interface Span extends Match {
@@ -44,8 +43,9 @@ export function computeRows(input: RowsInput): PolicyRow[] {
   }
   const base = decide(any, input.auditedMiss !== undefined);
   const rows = [...rowsOf(PROTOCOL.any, [piece(0, LAST, base)], 'none', input)];
-  // Whatever else matches, such a denial stands.
+  // Whatever else matches, such a denial stands; and what passes anyway, nothing else stops.
   if (any.some(({ contribution }) => contribution.deny && !contribution.audit)) return rows;
+  if (base.outcome === 'allow' && input.contributions.every(onlyAllows)) return rows;
   for (const [protocol, spans] of [...byProtocol].sort(([a], [b]) => a - b)) {
     rows.push(...rowsOf(protocol, decidePieces(spans, { any, base, input }), base.outcome, input));
   }
@@ -62,7 +62,7 @@ interface AnyProtocol {
 function decidePieces(spans: readonly Span[], { any, base, input }: AnyProtocol): Piece[] {
   const starts = [...spans].sort((a, b) => a.first - b.first);
   const points = cutsOf(spans);
-  const passes = base.outcome === 'allow' && any.every(onlyAllows);
+  const isPlain = any.every(({ contribution }) => onlyAllows(contribution));
   const pieces: Piece[] = [];
   let open: Span[] = [];
   let next = 0;
@@ -70,17 +70,24 @@ function decidePieces(spans: readonly Span[], { any, base, input }: AnyProtocol)
     const first = points[index] as number;
     const last = (points[index + 1] ?? LAST + 1) - 1;
     if (first > last || first > LAST) continue;
-    if (open.length > 0) open = open.filter((span) => span.last >= first);
+    if (open.some((span) => span.last < first)) open = open.filter((span) => span.last >= first);
+    const from = open.length;
     for (; next < starts.length && (starts[next] as Span).first <= first; next++) open.push(starts[next] as Span);
-    const decision =
-      open.length === 0 || (passes && open.every(onlyAllows))
-        ? base
-        : decide([...any, ...open], input.auditedMiss !== undefined);
     const before = pieces.at(-1);
+    if (isPlain && open.length > 0 && open.every(({ contribution }) => onlyAllows(contribution))) {
+      // The usual case, without a list of all that is open at every point: there may be thousands.
+      const isNew = before?.outcome !== 'allow';
+      if (isNew) pieces.push({ first, last, outcome: 'allow', by: new Set(base.by) });
+      else before.last = last;
+      const by = (pieces.at(-1) as Piece).by;
+      for (let i = isNew ? 0 : from; i < open.length; i++) by.add((open[i] as Span).contribution);
+      continue;
+    }
+    const decision = open.length === 0 ? base : decide([...any, ...open], input.auditedMiss !== undefined);
     if (before?.outcome !== decision.outcome) pieces.push(piece(first, last, decision));
     else {
       before.last = last;
-      for (const each of decision.by) before.by.push(each);
+      for (const each of decision.by) before.by.add(each);
     }
   }
   return pieces;
@@ -98,12 +105,12 @@ function cutsOf(spans: readonly Span[]): Uint32Array {
 }
 
 /** What every port is allowed anyway, such an entry does not change. */
-function onlyAllows({ contribution }: Match): boolean {
-  return !contribution.deny && contribution.authentication === undefined;
+function onlyAllows({ deny, authentication }: Contribution): boolean {
+  return !deny && authentication === undefined;
 }
 
 function piece(first: number, last: number, { outcome, by }: Decision): Piece {
-  return { first, last, outcome, by: [...by] };
+  return { first, last, outcome, by: new Set(by) };
 }
 
 /** `under`: what a packet gets that no row of this protocol matches. */
@@ -112,7 +119,8 @@ function rowsOf(protocol: Protocol, pieces: readonly Piece[], under: Outcome, in
   const shown = pieces.filter(({ outcome }) => outcome !== (whole ?? under));
   const rows = protocol === PROTOCOL.icmp || protocol === PROTOCOL.icmpv6 ? shown : overlaid(shown);
   if (whole !== undefined) {
-    const by = pieces.filter(({ outcome }) => outcome === whole).flatMap((each) => each.by);
+    const by = new Set<Contribution>();
+    for (const each of pieces) if (each.outcome === whole) for (const one of each.by) by.add(one);
     rows.push({ first: 0, last: LAST, outcome: whole, by });
   }
   return rows.flatMap((each) => toRow(protocol, each, input)).sort((a, b) => a.first - b.first || a.last - b.last);
@@ -137,7 +145,7 @@ function overlaid(pieces: readonly Piece[]): Piece[] {
   const rows: Piece[] = [];
   for (let index = 0; index < pieces.length; ) {
     const each = pieces[index++] as Piece;
-    const row = { ...each, by: [...each.by] };
+    const row = { ...each, by: new Set(each.by) };
     rows.push(row);
     for (;;) {
       const inner = pieces[index];
@@ -146,7 +154,7 @@ function overlaid(pieces: readonly Piece[]): Piece[] {
       if (row.last + 1 !== inner.first || inner.last + 1 !== after.first || after.outcome !== row.outcome) break;
       rows.push({ ...inner });
       row.last = after.last;
-      row.by.push(...after.by);
+      for (const one of after.by) row.by.add(one);
       index += 2;
     }
   }
@@ -155,7 +163,7 @@ function overlaid(pieces: readonly Piece[]): Piece[] {
 
 function toRow(protocol: Protocol, { first, last, outcome, by }: Piece, input: RowsInput): PolicyRow[] {
   if (outcome === 'none') return [];
-  const rules = by.length === 0 ? (input.auditedMiss ?? []) : refsOf(by);
+  const rules = by.size === 0 ? (input.auditedMiss ?? []) : refsOf([...by]);
   const verdict = outcome === 'allow' ? 'allow' : 'deny';
   return [{ protocol, first, last, verdict, ...(outcome === 'audited-deny' ? { audit: true } : {}), rules }];
 }
