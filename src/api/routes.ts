@@ -3,8 +3,9 @@ import { parseAddress } from '../core/ip.ts';
 import { type RecordFilter, recordFilter } from './record-filter.ts';
 import type { AgentApi } from './types.ts';
 
-/** What a request is answered with: one record, or a list that may be very long. */
+/** What a request is answered with: nothing, one record, or a list that may be very long. */
 export type Answer =
+  | { readonly kind: 'none' }
   | { readonly kind: 'record'; readonly record: object }
   | { readonly kind: 'list'; readonly records: Iterable<object>; readonly filter: RecordFilter };
 

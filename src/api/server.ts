@@ -2,19 +2,33 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { Socket } from 'node:net';
 import { ERROR_CODES, type ErrorCode, MeshError, messageOf } from '../core/errors.ts';
 import { type Log, silentLog } from '../observe/log.ts';
-import { answerRequest } from './routes.ts';
+import { type Answer, answerRequest } from './routes.ts';
 import { bindSocket } from './socket-file.ts';
 import { streamList } from './stream-list.ts';
 import { type AgentApi, API_VERSION, type ErrorRecord } from './types.ts';
 
-export interface ApiServerOptions {
+export interface ApiServerOptions extends SocketServerOptions {
   readonly api: AgentApi;
+}
+
+export interface SocketServerOptions {
   readonly socket: string;
   readonly group?: string;
   readonly log?: Log;
   /** For tests; the defaults are right for an agent. */
   readonly limits?: Partial<ApiLimits>;
 }
+
+export interface ApiRequest {
+  readonly method: string;
+  /** Path and query. */
+  readonly target: string;
+  /** Empty without one. */
+  readonly body: Buffer;
+}
+
+/** Answers one request. Throws MeshError. */
+export type Answerer = (request: ApiRequest) => Answer | Promise<Answer>;
 
 export interface ApiLimits {
   /** Connections at once. One more puts out the oldest that has not asked anything yet, or takes nothing. */
@@ -23,20 +37,30 @@ export interface ApiLimits {
   readonly requestMs: number;
   /** A reader that takes nothing for so long is put out; a pager may wait for a person. */
   readonly stallMs: number;
+  /** Bytes of a body. Whoever reads only takes none. */
+  readonly bodyBytes: number;
 }
 
 export interface ApiServer {
   close(): Promise<void>;
 }
 
-const LIMITS: ApiLimits = { clients: 64, requestMs: 5000, stallMs: 900_000 };
+const LIMITS: ApiLimits = { clients: 64, requestMs: 5000, stallMs: 900_000, bodyBytes: 0 };
 const MAX_HEADER_BYTES = 16 << 10;
 
+/** Serves the API of an agent, which is read only. @throws MeshError API-BUSY, API-SOCKET */
+export function serveApi({ api, ...options }: ApiServerOptions): Promise<ApiServer> {
+  return serveSocket(options, ({ method, target }) => {
+    if (method !== 'GET') throw new MeshError('API-REQUEST', `method ${method} is not known`);
+    return answerRequest(api, target);
+  });
+}
+
 /**
- * Serves the local API: HTTP/1.1 on a Unix socket, one request per connection. Lists are JSON records, one a line.
+ * Serves a local API: HTTP/1.1 on a Unix socket, one request per connection. Lists are JSON records, one a line.
  * @throws MeshError API-BUSY, API-SOCKET
  */
-export async function serveApi(options: ApiServerOptions): Promise<ApiServer> {
+export async function serveSocket(options: SocketServerOptions, answer: Answerer): Promise<ApiServer> {
   const limits = { ...LIMITS, ...options.limits };
   const log = options.log ?? silentLog;
   const server = createServer({
@@ -53,7 +77,7 @@ export async function serveApi(options: ApiServerOptions): Promise<ApiServer> {
     connections.serve(request.socket);
     // What a client sends beyond its request is not wanted, and never read.
     response.setHeader('connection', 'close');
-    respond({ api: options.api, request, response, stallMs: limits.stallMs }).catch((error: unknown) => {
+    respond({ answer, request, response, limits }).catch((error: unknown) => {
       log.debug('a client of the socket was put out', { reason: messageOf(error) });
       request.socket.destroy();
     });
@@ -113,18 +137,19 @@ function refuse(socket: Socket): void {
 }
 
 async function respond(exchange: {
-  readonly api: AgentApi;
+  readonly answer: Answerer;
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
-  readonly stallMs: number;
+  readonly limits: ApiLimits;
 }): Promise<void> {
-  const { api, request, response, stallMs } = exchange;
+  const { request, response, limits } = exchange;
+  const { method = '', url: target = '' } = request;
   try {
-    if (request.method !== 'GET') throw new MeshError('API-REQUEST', `method ${request.method} is not known`);
-    const answer = await answerRequest(api, request.url ?? '');
+    const answer = await exchange.answer({ method, target, body: await readBody(request, limits.bodyBytes) });
+    if (answer.kind === 'none') return sendNothing(response);
     if (answer.kind === 'record') return sendJson(response, 200, answer.record);
     response.writeHead(200, { 'content-type': 'application/x-ndjson', 'x-api-version': API_VERSION });
-    await streamList({ records: answer.records, filter: answer.filter, to: response, stallMs });
+    await streamList({ records: answer.records, filter: answer.filter, to: response, stallMs: limits.stallMs });
     response.end();
   } catch (error) {
     // Half a list must not look like a whole one.
@@ -134,11 +159,29 @@ async function respond(exchange: {
   }
 }
 
+/** The whole body, as far as one may be sent; the time that it may take is limited by the server. */
+async function readBody(request: IncomingMessage, max: number): Promise<Buffer> {
+  if (max === 0 || request.method === 'GET') return Buffer.alloc(0);
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    length += chunk.length;
+    if (length > max) throw new MeshError('API-REQUEST', `the body has more than ${max} bytes`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
 const STATUS_OF: Readonly<Partial<Record<ErrorCode, number>>> = {
   'API-REQUEST': 400,
   'API-NOT-FOUND': 404,
   'API-LIMIT': 503,
 };
+
+function sendNothing(response: ServerResponse): void {
+  response.writeHead(204, { 'x-api-version': API_VERSION });
+  response.end();
+}
 
 function sendJson(response: ServerResponse, status: number, record: object): void {
   const body = JSON.stringify(record);

@@ -258,6 +258,11 @@ export const ERROR_CODES = {
     'a file of the hub is missing or not usable',
     'restore it from a backup (`mesh-agent hub restore`)',
   ),
+  'HUB-UNREACHABLE': entry(
+    'the hub does not answer on its socket',
+    'start it with `systemctl start mesh-agent-hub`, or name its socket with --socket',
+    true,
+  ),
   'HUB-RUNNING': entry('a hub runs in this folder already', 'stop it first, or name another --state-dir'),
   'HUB-ETCD': entry(
     "the hub's etcd does not run",
