@@ -140,7 +140,8 @@ export class NftDatapath implements Datapath {
     const batch = new ElementBatch(socket);
     const closeFirst = !right && this.#appliedAt !== undefined && this.#held.chains.length === 0;
     const close = closeFirst ? () => this.#writeRules(overlay) : undefined;
-    await this.#writer.write({ desired, changes, batch, watch, close });
+    const inForce = this.#held.chains.length > 0;
+    await this.#writer.write({ desired, changes, batch, watch, inForce, close });
     if (!right && !closeFirst) await this.#writeRules(overlay);
     this.#overlayDevice = desired.overlay?.device;
     await this.#followOverlay();

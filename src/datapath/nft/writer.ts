@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { parseIpv6 } from '../../core/ip.ts';
 import type { DesiredChanges, DesiredState } from '../desired.ts';
 import type { HostWriter } from './addresses.ts';
@@ -14,6 +15,8 @@ export interface Writing {
   readonly changes: DesiredChanges;
   readonly batch: ElementBatch;
   readonly watch: TableWatch;
+  /** Rules in the kernel read these maps: what belongs together must be seen together. */
+  readonly inForce: boolean;
   /** Puts the rules in force; runs between policy and addresses. */
   readonly close: (() => Promise<void>) | undefined;
 }
@@ -36,14 +39,11 @@ export class ElementWriter {
     const everything = changes.everything === true || this.#audit !== desired.border.audit;
     this.#audit = desired.border.audit;
     const leave = this.#writePolicy(writing, everything);
+    await this.#turn(writing);
     if (everything || changes.border === true || changes.overlay === true) {
       for (const [name, elements] of borderElements(desired)) this.#held.sets.get(name)?.become(elements, batch);
     }
-    if (everything || changes.prefixes === true) {
-      this.prefixes = flatPrefixes(desired.addresses.prefixes());
-      this.#held.sets.get('cidr4')?.become(rangeElements(this.prefixes.v4, 1), batch);
-      this.#held.sets.get('cidr6')?.become(rangeElements(this.prefixes.v6, 4), batch);
-    }
+    if (everything || changes.prefixes === true) await this.#writePrefixes(writing);
     if (batch.size > PART_BYTES) await watch.deafen();
     if (close !== undefined) {
       await send(batch, watch);
@@ -56,6 +56,30 @@ export class ElementWriter {
     });
     for (const rest of leave) rest();
     await send(batch, watch);
+  }
+
+  /** Lets others have their turn; sends what there is only while no rule leads to it. */
+  async #turn({ batch, watch, inForce }: Writing): Promise<void> {
+    if (!inForce && batch.size > PART_BYTES) {
+      await watch.deafen();
+      await send(batch, watch);
+    }
+    await nextTurn();
+  }
+
+  async #writePrefixes(writing: Writing): Promise<void> {
+    const { desired, batch } = writing;
+    this.prefixes = flatPrefixes(desired.addresses.prefixes());
+    await this.#turn(writing);
+    for (const [name, ranges, words] of [
+      ['cidr4', this.prefixes.v4, 1],
+      ['cidr6', this.prefixes.v6, 4],
+    ] as const) {
+      const elements = rangeElements(ranges, words);
+      await this.#turn(writing);
+      this.#held.sets.get(name)?.become(elements, batch);
+      await this.#turn(writing);
+    }
   }
 
   #writePolicy({ desired, changes, batch }: Writing, everything: boolean): (() => void)[] {
