@@ -17,6 +17,8 @@ if [ "$(id -u)" != 0 ]; then
   echo "demo: it makes network namespaces and packet filter rules in them: run it as root (sudo $0)" >&2
   exit 1
 fi
+# Not everybody's root has them in the path.
+export PATH=$PATH:/usr/sbin:/sbin
 scripts/setup.sh
 scripts/build.sh
 

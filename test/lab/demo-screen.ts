@@ -9,6 +9,7 @@ export class Screen {
   readonly #started = performance.now();
   readonly #color: boolean;
   #pending = false;
+  #blank = false;
 
   constructor(out: NodeJS.WriteStream) {
     this.#out = out;
@@ -124,6 +125,9 @@ export class Screen {
   }
 
   #line(text: string): void {
+    // Whoever sets himself apart with an empty line need not know whether the one before did.
+    if (text === '' && this.#blank) return;
+    this.#blank = text === '';
     this.#out.write(`${text}\n`);
   }
 

@@ -105,6 +105,7 @@ class Demo {
     await this.#join();
     screen.chapter(3, 'Without a policy', 'Everything passes. Between pods and machine it travels in VXLAN.');
     await this.#table(everyone('all'));
+    screen.remark('✔ an answer came back   ✖ nothing came   ! not as expected; v6 is the same over IPv6');
     this.#wire();
     screen.chapter(4, 'Policy across clusters', 'Only app=frontend of cluster-a may reach the machine.');
     await this.#enforce();
