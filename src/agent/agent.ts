@@ -6,6 +6,7 @@ import { MeshError, messageOf } from '../core/errors.ts';
 import { JobGroup, sleep } from '../core/job.ts';
 import type { Datapath } from '../datapath/datapath.ts';
 import type { DesiredChanges } from '../datapath/desired.ts';
+import { collectGarbage } from '../host/memory.ts';
 import type { StoreEvent } from '../kvstore/session.ts';
 import type { Store } from '../kvstore/store.ts';
 import { Mesh } from '../mesh/mesh.ts';
@@ -41,6 +42,7 @@ export interface AgentOptions {
 const TICK_MS = 20;
 /** They are looked at from time to time even when nothing happens: some depend on the time. */
 const IDLE_TICK_MS = 5_000;
+const SETTLE_MS = [1_000, 10_000];
 
 /**
  * The daemon of one machine: every room wired to the next, in the direction that the facts go. It owns no fact itself.
@@ -72,6 +74,7 @@ export class Agent {
   #registration: Registration | undefined;
   #registeredText = '';
   #datapathOpen = false;
+  #settled = false;
   #report = { added: 0, removed: 0, tookMs: 0, cut: 0 };
   #tick: NodeJS.Timeout | undefined;
   #closed = false;
@@ -236,6 +239,10 @@ export class Agent {
   }
 
   #applied(delayMs: number): void {
+    if (!this.#settled) {
+      this.#settled = true;
+      this.#jobs.start('settle', (signal) => settle(signal));
+    }
     this.#options.metrics.applied({ ...this.#report, delayMs });
     const { added, removed, tookMs, cut } = this.#report;
     if (added + removed + cut > 0)
@@ -333,6 +340,14 @@ export class Agent {
       allowLocalhost: allowLocalhost === 'always' ? 'always' : 'policy',
       defaultLocalCluster: policyDefaultLocalCluster,
     };
+  }
+}
+
+/** The start is over: what it needed is given back, once the first changes that follow have passed. */
+async function settle(signal: AbortSignal): Promise<void> {
+  for (const wait of SETTLE_MS) {
+    await sleep(wait, signal);
+    if (!signal.aborted) await collectGarbage();
   }
 }
 

@@ -2,6 +2,7 @@ import { serveApi } from '../api/server.ts';
 import { exportStatus } from '../api/status-metrics.ts';
 import type { StatusRecord } from '../api/types.ts';
 import type { LoadedConfig } from '../config/load.ts';
+import { MeshError, messageOf } from '../core/errors.ts';
 import { build } from '../host/build.ts';
 import { openServiceManager, type ServiceManager } from '../host/systemd.ts';
 import { openLog, type RootLog } from '../observe/log.ts';
@@ -48,14 +49,20 @@ export async function runAgent(loaded: LoadedConfig): Promise<number> {
     closers.push(() => serving.close());
     exportStatus(metrics, () => api.status());
     if (config.metrics.listen !== '') {
+      // A port that is taken is told, and costs the metrics, not the agent.
       const server = await serveMetrics({
         listen: config.metrics.listen,
         metrics,
         live: () => undefined,
         ready: () => waitingWords(api.status(), agent),
+      }).catch((error: unknown) => {
+        agent.health.fail('metrics', asMeshError(error));
+        return undefined;
       });
-      log.info('metrics are served', { url: server.url });
-      closers.push(() => server.close());
+      if (server !== undefined) {
+        log.info('metrics are served', { url: server.url });
+        closers.push(() => server.close());
+      }
     }
     await agent.start();
     service.startWatchdog();
@@ -74,6 +81,10 @@ export async function runAgent(loaded: LoadedConfig): Promise<number> {
     metrics.close();
     await log.close();
   }
+}
+
+function asMeshError(error: unknown): MeshError {
+  return error instanceof MeshError ? error : new MeshError('AGT-FAILED', messageOf(error), { cause: error });
 }
 
 /** What keeps the machine from being enforced as desired; undefined when nothing does. */

@@ -1,0 +1,15 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+
+type Collect = (options: { readonly type: 'major'; readonly execution: 'async' }) => Promise<void>;
+
+/**
+ * Gives back what a big load left behind. V8 keeps the memory of a start for minutes otherwise, since an agent at rest
+ * allocates too little for it to look (100,000 addresses: 40 MB).
+ */
+export async function collectGarbage(): Promise<void> {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as Collect;
+  setFlagsFromString('--no-expose-gc');
+  await collect({ type: 'major', execution: 'async' });
+}
