@@ -165,7 +165,7 @@ function policyView(agent: Agent): StatusRecord['policy'] {
     policies: entries.length,
     selecting: entries.filter(({ selecting }) => selecting).length,
     invalid: entries.filter(({ state }) => state === 'invalid' || state === 'last-good').length,
-    heldBack: entries.filter(({ state, messages }) => state === 'in-force' && messages.length > 0).length,
+    heldBack: entries.reduce((sum, { heldBack }) => sum + heldBack, 0),
   };
 }
 
