@@ -20,7 +20,7 @@ export interface PageAnswer {
 /** Pages are small at first, and grow while an answer stays below the target. */
 const FIRST_PAGE = 256;
 const MAX_PAGE = 5000;
-const TARGET_BYTES = 1 << 20;
+const TARGET_BYTES = 1 << 18;
 /** Over a narrow line pages stay small: one that takes longer than a request may would fail again and again, milliseconds. */
 const QUICK_MS = 1000;
 const SLOW_MS = 3000;

@@ -26,7 +26,7 @@ export const DEFAULT_TIMING: TransportTiming = {
 
 /** A hostile or broken server must not fill our memory with one answer; lists ask for smaller pages when they meet it. */
 const MAX_MESSAGE_BYTES = 64 << 20;
-const WINDOW_BYTES = 4 << 20;
+const WINDOW_BYTES = 1 << 20;
 
 // It would write to the standard error, beside our log, what we report ourselves.
 grpc.setLogVerbosity(grpc.logVerbosity.NONE);
