@@ -6,7 +6,7 @@ import { judge } from '../../src/datapath/judge.ts';
 import type { Contribution } from '../../src/policy/resolve/contribution.ts';
 import { decide, type Match } from '../../src/policy/resolve/decision.ts';
 import { computeRows } from '../../src/policy/resolve/rows.ts';
-import type { Protocol } from '../../src/policy/result.ts';
+import type { PolicyRow, Protocol } from '../../src/policy/result.ts';
 
 const port = fc.constantFrom(0, 1, 2, 3, 4, 79, 80, 81, 90, 65534, 65535);
 const range = fc
@@ -28,6 +28,13 @@ const contribution: fc.Arbitrary<Contribution> = fc
     ref: { policy: 'p', path: '' },
     authentication: each.deny ? undefined : each.authentication,
   }));
+
+/** The row that a look-up ends at. */
+function rowAt(rows: readonly PolicyRow[], protocol: number, port: number): PolicyRow | undefined {
+  const fitting = rows.filter((row) => row.protocol === protocol && row.first <= port && port <= row.last);
+  const narrowest = fitting.sort((a, b) => a.last - a.first - (b.last - b.first))[0];
+  return narrowest ?? rows.find((row) => row.protocol === 0);
+}
 
 test('reading the rows gives the decision on every port, with audit and authentication', () => {
   const input = fc.record({ contributions: fc.array(contribution, { maxLength: 6 }), audited: fc.boolean() });
@@ -52,9 +59,13 @@ test('reading the rows gives the decision on every port, with audit and authenti
               .filter((one) => one.protocol === protocol && one.first <= at && at <= one.last)
               .map(({ first, last }) => ({ contribution: each, width: last - first + 1 }));
           });
-          const { outcome } = decide(matching, audited);
+          const { outcome, by } = decide(matching, audited);
           const expected = outcome === 'allow' || outcome === 'audited-deny' ? 'allow' : 'deny';
           assert.equal(judge(policy, { identity: identity(1), protocol, port: at }), expected, `${protocol}/${at}`);
+          const row = rowAt(rows, protocol, at);
+          // A row for everything stands for what would say the same.
+          if (row === undefined || row.protocol === 0) continue;
+          for (const { ref } of by) assert.ok(row.rules.includes(ref), 'the row names what decides');
         }
       }
     }),

@@ -20,7 +20,8 @@ interface Piece {
   readonly first: number;
   last: number;
   readonly outcome: Outcome;
-  readonly by: Set<Contribution>;
+  /** May hold doubles. Arrays, not sets: there are two pieces for each port of each class. */
+  by: readonly Contribution[];
 }
 
 interface Span extends Match {
@@ -44,7 +45,7 @@ export function computeRows(input: RowsInput): PolicyRow[] {
   const base = decide(any, input.auditedMiss !== undefined);
   const rows = [...rowsOf(PROTOCOL.any, [piece(0, LAST, base)], 'none', input)];
   // Whatever else matches, such a denial stands; and what passes anyway, nothing else stops.
-  if (any.some(({ contribution }) => contribution.deny && !contribution.audit)) return rows;
+  if (any.some(({ contribution }) => isHard(contribution))) return rows;
   if (base.outcome === 'allow' && input.contributions.every(onlyAllows)) return rows;
   for (const [protocol, spans] of [...byProtocol].sort(([a], [b]) => a - b)) {
     rows.push(...rowsOf(protocol, decidePieces(spans, { any, base, input }), base.outcome, input));
@@ -59,11 +60,11 @@ interface AnyProtocol {
 }
 
 /** Covers the whole port line, neighbors differ. */
-function decidePieces(spans: readonly Span[], { any, base, input }: AnyProtocol): Piece[] {
+function decidePieces(spans: readonly Span[], { any, base, input }: AnyProtocol): readonly Piece[] {
   const starts = [...spans].sort((a, b) => a.first - b.first);
   const points = cutsOf(spans);
   const isPlain = any.every(({ contribution }) => onlyAllows(contribution));
-  const pieces: Piece[] = [];
+  const line = new PortLine(base);
   let open: Span[] = [];
   let next = 0;
   for (let index = 0; index < points.length; index++) {
@@ -73,24 +74,67 @@ function decidePieces(spans: readonly Span[], { any, base, input }: AnyProtocol)
     if (open.some((span) => span.last < first)) open = open.filter((span) => span.last >= first);
     const from = open.length;
     for (; next < starts.length && (starts[next] as Span).first <= first; next++) open.push(starts[next] as Span);
-    const before = pieces.at(-1);
-    if (isPlain && open.length > 0 && open.every(({ contribution }) => onlyAllows(contribution))) {
-      // The usual case, without a list of all that is open at every point: there may be thousands.
-      const isNew = before?.outcome !== 'allow';
-      if (isNew) pieces.push({ first, last, outcome: 'allow', by: new Set(base.by) });
-      else before.last = last;
-      const by = (pieces.at(-1) as Piece).by;
-      for (let i = isNew ? 0 : from; i < open.length; i++) by.add((open[i] as Span).contribution);
-      continue;
-    }
-    const decision = open.length === 0 ? base : decide([...any, ...open], input.auditedMiss !== undefined);
-    if (before?.outcome !== decision.outcome) pieces.push(piece(first, last, decision));
+    const usual = usualOutcome(open, isPlain);
+    if (usual !== undefined) line.addUsual({ first, last, outcome: usual }, open, from);
+    else if (open.length === 0) line.add({ first, last, ...base });
+    else line.add({ first, last, ...decide([...any, ...open], input.auditedMiss !== undefined) });
+  }
+  return line.pieces;
+}
+
+/** Collects pieces from left to right. */
+class PortLine {
+  readonly pieces: Piece[] = [];
+  readonly #base: Decision;
+  /** The list of the last piece, where it is ours to add to. */
+  #growing: Contribution[] = [];
+
+  constructor(base: Decision) {
+    this.#base = base;
+  }
+
+  add({ first, last, outcome, by }: Piece): void {
+    const before = this.pieces.at(-1);
+    if (before?.outcome !== outcome) this.pieces.push({ first, last, outcome, by });
     else {
       before.last = last;
-      for (const each of decision.by) before.by.add(each);
+      before.by = merged(before.by, by);
     }
   }
-  return pieces;
+
+  /** `from`: the first of `open` that was not open before. Nothing is listed twice: there may be thousands open. */
+  addUsual(at: { first: number; last: number; outcome: 'allow' | 'deny' }, open: readonly Span[], from: number): void {
+    const counts = at.outcome === 'deny' ? isHard : onlyAllows;
+    const before = this.pieces.at(-1);
+    const isNew = before?.outcome !== at.outcome;
+    if (isNew) {
+      this.#growing = at.outcome === 'allow' ? [...this.#base.by] : [];
+      this.pieces.push({ ...at, by: this.#growing });
+    } else {
+      before.last = at.last;
+      if (before.by !== this.#growing) before.by = this.#growing = [...before.by];
+    }
+    for (let i = isNew ? 0 : from; i < open.length; i++) {
+      const { contribution } = open[i] as Span;
+      if (counts(contribution)) this.#growing.push(contribution);
+    }
+  }
+}
+
+/** What needs no closer look: a denial in earnest, or nothing but plain allows. */
+function usualOutcome(open: readonly Span[], isPlain: boolean): 'allow' | 'deny' | undefined {
+  if (open.length === 0) return undefined;
+  if (open.some(({ contribution }) => isHard(contribution))) return 'deny';
+  return isPlain && open.every(({ contribution }) => onlyAllows(contribution)) ? 'allow' : undefined;
+}
+
+function isHard({ deny, audit }: Contribution): boolean {
+  return deny && !audit;
+}
+
+function merged(a: readonly Contribution[], b: readonly Contribution[]): readonly Contribution[] {
+  if (a.length === 0 || b.length === 0) return a.length === 0 ? b : a;
+  return [...new Set([...a, ...b])];
 }
 
 /** Where entries begin, and behind where they end, sorted, with doubles: numbers in a typed array sort much faster. */
@@ -110,7 +154,7 @@ function onlyAllows({ deny, authentication }: Contribution): boolean {
 }
 
 function piece(first: number, last: number, { outcome, by }: Decision): Piece {
-  return { first, last, outcome, by: new Set(by) };
+  return { first, last, outcome, by };
 }
 
 /** `under`: what a packet gets that no row of this protocol matches. */
@@ -119,8 +163,10 @@ function rowsOf(protocol: Protocol, pieces: readonly Piece[], under: Outcome, in
   const shown = pieces.filter(({ outcome }) => outcome !== (whole ?? under));
   const rows = protocol === PROTOCOL.icmp || protocol === PROTOCOL.icmpv6 ? shown : overlaid(shown);
   if (whole !== undefined) {
-    const by = new Set<Contribution>();
-    for (const each of pieces) if (each.outcome === whole) for (const one of each.by) by.add(one);
+    const by = pieces.reduce<readonly Contribution[]>(
+      (all, each) => (each.outcome === whole ? merged(all, each.by) : all),
+      [],
+    );
     rows.push({ first: 0, last: LAST, outcome: whole, by });
   }
   return rows.flatMap((each) => toRow(protocol, each, input)).sort((a, b) => a.first - b.first || a.last - b.last);
@@ -145,7 +191,7 @@ function overlaid(pieces: readonly Piece[]): Piece[] {
   const rows: Piece[] = [];
   for (let index = 0; index < pieces.length; ) {
     const each = pieces[index++] as Piece;
-    const row = { ...each, by: new Set(each.by) };
+    const row = { ...each };
     rows.push(row);
     for (;;) {
       const inner = pieces[index];
@@ -154,7 +200,7 @@ function overlaid(pieces: readonly Piece[]): Piece[] {
       if (row.last + 1 !== inner.first || inner.last + 1 !== after.first || after.outcome !== row.outcome) break;
       rows.push({ ...inner });
       row.last = after.last;
-      for (const one of after.by) row.by.add(one);
+      row.by = merged(row.by, after.by);
       index += 2;
     }
   }
@@ -163,7 +209,7 @@ function overlaid(pieces: readonly Piece[]): Piece[] {
 
 function toRow(protocol: Protocol, { first, last, outcome, by }: Piece, input: RowsInput): PolicyRow[] {
   if (outcome === 'none') return [];
-  const rules = by.size === 0 ? (input.auditedMiss ?? []) : refsOf([...by]);
+  const rules = by.length === 0 ? (input.auditedMiss ?? []) : refsOf(by);
   const verdict = outcome === 'allow' ? 'allow' : 'deny';
   return [{ protocol, first, last, verdict, ...(outcome === 'audited-deny' ? { audit: true } : {}), rules }];
 }
