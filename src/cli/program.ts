@@ -5,6 +5,7 @@ import { completionCommand } from './completion.ts';
 import { configCommands } from './config.ts';
 import { endpointCommands } from './endpoint.ts';
 import { EXIT, type ExitCode } from './exit-code.ts';
+import { hubCommands } from './hub/hub.ts';
 import { identityCommands } from './identity.ts';
 import { ipcacheCommands } from './ipcache.ts';
 import { kernelCommands } from './kernel.ts';
@@ -63,6 +64,7 @@ export function commandTree(): Command {
     ipcacheCommands(),
     policyCommands(),
     kernelCommands(),
+    hubCommands(),
     configCommands(),
     versionCommand(),
     completionCommand(),

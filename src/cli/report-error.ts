@@ -7,6 +7,7 @@ import type { Terminal } from './terminal.ts';
 const EXIT_OF: Readonly<Partial<Record<ErrorCode, ExitCode>>> = {
   'API-UNREACHABLE': EXIT.unreachable,
   'API-DENIED': EXIT.unreachable,
+  'HUB-UNREACHABLE': EXIT.unreachable,
   'API-REQUEST': EXIT.usage,
 };
 

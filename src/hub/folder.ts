@@ -25,7 +25,11 @@ export const HUB_FOLDER = 'hub';
 
 /** The hub's folder in the folder of the state. */
 export function hubFolder(stateDir: string): HubFolder {
-  const path = join(stateDir, HUB_FOLDER);
+  return hubFolderAt(join(stateDir, HUB_FOLDER));
+}
+
+/** The same at another place. */
+export function hubFolderAt(path: string): HubFolder {
   const pki = join(path, 'pki');
   const files = (name: string): KeyFiles => ({ key: join(pki, `${name}.key`), cert: join(pki, `${name}.crt`) });
   return {

@@ -30,6 +30,8 @@ export interface HubContext {
   readonly health: Health;
   readonly metrics: Metrics;
   readonly log: Log;
+  /** Whether this hub leads, as far as it knows: for what may be done twice, but better is not. */
+  readonly leading: () => boolean;
   /** The local socket: a part adds its paths before it starts and needs not remove them. */
   readonly api: HubApi;
 }

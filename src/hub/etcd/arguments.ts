@@ -51,6 +51,8 @@ export function etcdArguments(of: {
     ...['--initial-cluster', `${name}=${peer}`, '--initial-cluster-token', token, '--initial-cluster-state', 'new'],
     ...['--auto-compaction-mode', 'periodic', '--auto-compaction-retention', '1h'],
     ...['--quota-backend-bytes', String(config.etcd.quota), '--snapshot-count', '10000'],
+    // The JSON gateway would speak to etcd with the server's certificate.
+    '--enable-grpc-gateway=false',
     ...['--logger', 'zap', '--log-outputs', 'stderr', '--log-level', 'info'],
   ];
 }

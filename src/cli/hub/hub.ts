@@ -1,0 +1,16 @@
+import type { Command } from 'commander';
+import { group } from '../command.ts';
+import { hubBackupCommand, hubRestoreCommand } from './backup.ts';
+import { hubInitCommand } from './init.ts';
+import { hubRunCommand } from './run.ts';
+import { hubStatusCommand } from './status.ts';
+
+export function hubCommands(): Command {
+  return group('hub', 'The control plane of a fleet of machines', [
+    hubInitCommand(),
+    hubRunCommand(),
+    hubStatusCommand(),
+    hubBackupCommand(),
+    hubRestoreCommand(),
+  ]);
+}

@@ -1,0 +1,4 @@
+import type { PartFactory } from './part.ts';
+
+/** What a hub does, in the order of its start; it is stopped the other way round. */
+export const HUB_PARTS: readonly PartFactory[] = [];
