@@ -9,7 +9,7 @@ import type { NumericIdentity } from '../src/core/identity.ts';
 import { WordTable } from '../src/core/word-table.ts';
 import type { DesiredState } from '../src/datapath/desired.ts';
 import { NftDatapath } from '../src/datapath/nft/datapath.ts';
-import type { DirectionPolicy, PolicyClass } from '../src/policy/result.ts';
+import type { DirectionPolicy, PolicyClass, PolicyRow } from '../src/policy/result.ts';
 import type { Row } from './row.ts';
 
 interface Measured {
@@ -137,7 +137,10 @@ function pause(): Promise<void> {
 }
 
 /** So many addresses of 5,000 identities in 50 classes with 20 rows each, and 10,000 prefixes. */
-function world(size: number): {
+export function world(
+  size: number,
+  policy = manyClasses(50, 20),
+): {
   desired: DesiredState;
   hosts4: WordTable;
   prefixes: Map<string, { prefix: { family: 4; words: number[]; bits: number }; identity: NumericIdentity }>;
@@ -150,7 +153,6 @@ function world(size: number): {
     const words = [(0xc0000000 + n * 512) >>> 0];
     prefixes.set(`${n}`, { prefix: { family: 4, words, bits: 24 }, identity: (0x01000000 + n) as NumericIdentity });
   }
-  const policy = manyClasses(50, 20);
   const desired: DesiredState = {
     addresses: { hosts4, hosts6, prefixes: () => prefixes.values() },
     ingress: policy,
@@ -169,16 +171,15 @@ function world(size: number): {
   return { desired, hosts4, prefixes };
 }
 
+/** Classes of so many rows: three that all have (TCP ports 1000 and 1001, UDP port 1000) and the rest each its own. */
 export function manyClasses(count: number, rows: number): DirectionPolicy {
+  const row = (n: number, r: number): PolicyRow => {
+    const port = r < 2 ? 1000 + r : r === 2 ? 1000 : 2000 + ((n * rows + r) % 60_000);
+    return { protocol: r === 2 ? 17 : 6, first: port, last: port, verdict: 'allow', rules: [] };
+  };
   const classes: PolicyClass[] = Array.from({ length: count }, (_, n) => ({
     id: n + 1,
-    rows: Array.from({ length: n === 0 ? 0 : rows }, (_, r) => ({
-      protocol: 6,
-      first: 1000 + n * rows + r,
-      last: 1000 + n * rows + r,
-      verdict: 'allow',
-      rules: [],
-    })),
+    rows: Array.from({ length: n === 0 ? 0 : rows }, (_, r) => row(n, r)),
   }));
   const [unknownClass, ...named] = classes as [PolicyClass, ...PolicyClass[]];
   const classOf = (id: number): PolicyClass =>
