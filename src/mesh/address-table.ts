@@ -135,9 +135,11 @@ export class AddressTable {
     const found: number[][] = [];
     const second = this.#weaker[0];
     if (second === undefined || this.#disputed === 0) return found;
-    second.forEach((slot) => {
-      if (found.length < limit && (second.get(slot, META) & DISPUTED) !== 0) found.push([...second.keyAt(slot)]);
-    });
+    for (let part = 0; part < WordTable.parts && found.length < limit; part++) {
+      second.forEach((slot) => {
+        if (found.length < limit && (second.get(slot, META) & DISPUTED) !== 0) found.push([...second.keyAt(slot)]);
+      }, part);
+    }
     return found;
   }
 
