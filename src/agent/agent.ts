@@ -28,7 +28,7 @@ import { PolicyFeed } from './policy-feed.ts';
 import { Readiness } from './readiness.ts';
 import { Reconciler } from './reconciler.ts';
 import { StoreAddresses } from './store-addresses.ts';
-import { watchTroubles } from './troubles.ts';
+import { Troubles } from './troubles.ts';
 
 export interface AgentOptions {
   readonly config: Config;
@@ -69,10 +69,13 @@ export class Agent {
   readonly #feed: ModelFeed;
   readonly #policies: PolicyFeed;
   readonly #clusters: ClusterDirectory;
+  readonly #troubles = new Troubles(this);
   #clustersRead = false;
   #store: Store | undefined;
   #registration: Registration | undefined;
   #registeredText = '';
+  /** Cluster that our own addresses are claimed for. */
+  #claimedFor: string | undefined;
   #datapathOpen = false;
   #settled = false;
   #report = { added: 0, removed: 0, tookMs: 0, cut: 0 };
@@ -298,7 +301,7 @@ export class Agent {
     if (this.#closed) return;
     this.#followRegistration();
     if (!this.reconciler.opened && this.#datapathOpen && this.readiness.missing().length === 0) this.#open();
-    watchTroubles(this);
+    this.#troubles.look();
     this.#options.onChange();
   }
 
@@ -313,7 +316,8 @@ export class Agent {
       this.#clusters.joined(registered.cluster.name);
       this.model.configure(this.#policySettings());
       this.model.setSubject(registered.labels, this.config.namedPorts);
-      claimOwnAddresses(this.tables, this.machine, registered);
+      claimOwnAddresses(this.tables, this.machine, { registered, former: this.#claimedFor });
+      this.#claimedFor = registered.cluster.name;
       this.#feed.touch();
     }
     // After a loss of data the store's policies are believed again when the cluster's canaries are back.

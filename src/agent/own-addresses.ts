@@ -13,8 +13,14 @@ export function registeredAddresses(machine: Machine, registered: Registered): N
   ];
 }
 
-/** Our own addresses in the ipcache: nobody else's word on them counts. */
-export function claimOwnAddresses(tables: Tables, machine: Machine, registered: Registered): void {
+/** Our own addresses in the ipcache: nobody else's word on them counts. `former` is the cluster that they were claimed for. */
+export function claimOwnAddresses(
+  tables: Tables,
+  machine: Machine,
+  { registered, former }: { readonly registered: Registered; readonly former: string | undefined },
+): void {
+  if (former !== undefined && former !== registered.cluster.name)
+    tables.ipcache.sweep(tables.origins.of(former, 'local'));
   const origin = tables.origins.of(registered.cluster.name, 'local');
   const generation = tables.nextGeneration();
   const own = [machine.ipv4, machine.ipv6, ...routerAddresses(registered)].filter((address) => address !== undefined);

@@ -7,14 +7,32 @@ import type { Agent } from './agent.ts';
 const UNANSWERED_MS = 60_000;
 const EXAMPLES = 3;
 const MAX_CONFLICTS = 1000;
+const CONFLICTS_MS = 4_000;
 
-/** Looks at what can be wrong and says so, or that it is over. Conditions only: what threw an error was told where it happened. */
-export function watchTroubles(agent: Agent): void {
-  watchRegistration(agent);
-  watchClusters(agent);
-  watchFacts(agent);
-  watchPolicies(agent);
-  watchDatapath(agent);
+/**
+ * Looks at what can be wrong and says so, or that it is over. Conditions only: what threw an error was told where it
+ * happened.
+ */
+export class Troubles {
+  readonly #agent: Agent;
+  #conflictsAt = Number.NEGATIVE_INFINITY;
+
+  constructor(agent: Agent) {
+    this.#agent = agent;
+  }
+
+  look(): void {
+    const agent = this.#agent;
+    watchRegistration(agent);
+    watchClusters(agent);
+    watchFacts(agent);
+    watchPolicies(agent);
+    watchDatapath(agent);
+    // Looking for conflicts walks a table that may be long.
+    if (performance.now() - this.#conflictsAt < CONFLICTS_MS) return;
+    this.#conflictsAt = performance.now();
+    watchConflicts(agent);
+  }
 }
 
 function watchRegistration(agent: Agent): void {
@@ -106,12 +124,6 @@ function watchFacts(agent: Agent): void {
           severity: 'warning',
         },
   );
-  const conflicts = tables.ipcache.conflicts(MAX_CONFLICTS);
-  health.check(
-    'facts',
-    'MSH-CONTESTED',
-    conflicts.length === 0 ? undefined : { text: conflictText(conflicts), severity: 'warning' },
-  );
   const unrouted = desired.routes.refused;
   health.check(
     'overlay',
@@ -123,6 +135,13 @@ function watchFacts(agent: Agent): void {
           severity: 'warning',
         },
   );
+}
+
+function watchConflicts({ health, tables }: Agent): void {
+  const conflicts = tables.ipcache.conflicts(MAX_CONFLICTS);
+  const trouble =
+    conflicts.length === 0 ? undefined : ({ text: conflictText(conflicts), severity: 'warning' } as const);
+  health.check('facts', 'MSH-CONTESTED', trouble);
 }
 
 function conflictText(conflicts: readonly IpcacheEntry[]): string {
