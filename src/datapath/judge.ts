@@ -1,5 +1,5 @@
 import type { NumericIdentity } from '../core/identity.ts';
-import type { DirectionPolicy, PolicyRow, Verdict } from '../policy/result.ts';
+import type { DirectionPolicy, Verdict } from '../policy/result.ts';
 
 export interface Packet {
   readonly identity: NumericIdentity;
@@ -14,38 +14,54 @@ export interface Packet {
  * then any protocol. Audited denials pass.
  */
 export function judge(policy: DirectionPolicy, packet: Packet): Verdict {
-  const { ports, any } = indexOf(policy.classOf(packet.identity).rows);
-  const row = findRow(ports.get(packet.protocol), packet.port) ?? any;
+  const row = decidingRow(policy.classOf(packet.identity).rows, packet);
   if (row === undefined) return policy.enforcing && policy.defaultDeny ? 'deny' : 'allow';
   return row.audit === true ? 'allow' : row.verdict;
 }
 
-interface ProtocolRows {
-  readonly exact: Map<number, PolicyRow>;
-  /** In order, disjoint. */
-  readonly ranges: PolicyRow[];
-  whole: PolicyRow | undefined;
+/** What places a row among others. */
+export interface RowPlace {
+  readonly protocol: number;
+  readonly first: number;
+  readonly last: number;
 }
 
-interface RowIndex {
-  readonly ports: ReadonlyMap<number, ProtocolRows>;
-  readonly any: PolicyRow | undefined;
+/** The row that a packet meets first; undefined when none matches. Rows of one class, desired ones or the kernel's. */
+export function decidingRow<Row extends RowPlace>(
+  rows: readonly Row[],
+  packet: Pick<Packet, 'protocol' | 'port'>,
+): Row | undefined {
+  const { ports, any } = indexOf(rows);
+  return findRow(ports.get(packet.protocol), packet.port) ?? any;
+}
+
+interface ProtocolRows<Row> {
+  readonly exact: Map<number, Row>;
+  /** In order, disjoint. */
+  readonly ranges: Row[];
+  whole: Row | undefined;
+}
+
+interface RowIndex<Row> {
+  readonly ports: ReadonlyMap<number, ProtocolRows<Row>>;
+  readonly any: Row | undefined;
 }
 
 /** A class may have thousands of rows and be asked for every connection of the machine. */
-const indexes = new WeakMap<readonly PolicyRow[], RowIndex>();
+const indexes = new WeakMap<readonly RowPlace[], RowIndex<RowPlace>>();
 
-function indexOf(rows: readonly PolicyRow[]): RowIndex {
+function indexOf<Row extends RowPlace>(rows: readonly Row[]): RowIndex<Row> {
   const known = indexes.get(rows);
-  if (known !== undefined) return known;
-  const ports = new Map<number, ProtocolRows>();
-  let any: PolicyRow | undefined;
+  // The key holds these very rows.
+  if (known !== undefined) return known as RowIndex<Row>;
+  const ports = new Map<number, ProtocolRows<Row>>();
+  let any: Row | undefined;
   for (const row of rows) {
     if (row.protocol === 0) {
       any = row;
       continue;
     }
-    const of = ports.get(row.protocol) ?? { exact: new Map<number, PolicyRow>(), ranges: [], whole: undefined };
+    const of = ports.get(row.protocol) ?? { exact: new Map<number, Row>(), ranges: [], whole: undefined };
     ports.set(row.protocol, of);
     if (row.first === 0 && row.last >= 65535) of.whole = row;
     else if (row.first === row.last) of.exact.set(row.first, row);
@@ -57,7 +73,7 @@ function indexOf(rows: readonly PolicyRow[]): RowIndex {
   return index;
 }
 
-function findRow(rows: ProtocolRows | undefined, port: number): PolicyRow | undefined {
+function findRow<Row>(rows: ProtocolRows<Row> | undefined, port: number): Row | undefined {
   if (rows === undefined) return undefined;
   const exact = rows.exact.get(port);
   if (exact !== undefined) return exact;
@@ -65,7 +81,7 @@ function findRow(rows: ProtocolRows | undefined, port: number): PolicyRow | unde
   let high = rows.ranges.length - 1;
   while (low <= high) {
     const middle = (low + high) >> 1;
-    const range = rows.ranges[middle] as PolicyRow;
+    const range = rows.ranges[middle] as Row & RowPlace;
     if (port < range.first) high = middle - 1;
     else if (port > range.last) low = middle + 1;
     else return range;

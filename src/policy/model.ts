@@ -3,6 +3,7 @@ import type { Address, Prefix } from '../core/ip.ts';
 import type { LabelSet } from '../core/labels.ts';
 import { describeEffect, type PolicyEffect } from './effect.ts';
 import { type Explanation, explainFlow, type Flow } from './explain.ts';
+import { type NearestRules, nearestRules } from './nearest.ts';
 import { type ActiveDirection, buildActive, neededFrom, type Subject, selects } from './resolve/active.ts';
 import { type CidrGroup, CidrGroups } from './resolve/cidr-groups.ts';
 import { Direction } from './resolve/direction.ts';
@@ -11,12 +12,13 @@ import { NamedPorts, type NamedPortValue } from './resolve/named-ports.ts';
 import { NameTable } from './resolve/names.ts';
 import type { PeerSet } from './resolve/peers.ts';
 import { PrefixTable } from './resolve/prefixes.ts';
-import type { PolicyChanges, ResolvedPolicy } from './result.ts';
+import type { PolicyChanges, ResolvedPolicy, RuleRef } from './result.ts';
 import type { Entry, Rule } from './rule.ts';
 import type { PolicySettings } from './settings.ts';
 
 export type { PolicyEffect } from './effect.ts';
 export type { Explanation, Flow } from './explain.ts';
+export type { NearestRules, NearRule } from './nearest.ts';
 export type { CidrGroup } from './resolve/cidr-groups.ts';
 export type { NamedPortValue } from './resolve/named-ports.ts';
 export type { PolicySettings } from './settings.ts';
@@ -144,6 +146,18 @@ export class PolicyModel {
     return this.#identities.labelsOf(id);
   }
 
+  /** A rule that selects this machine names peers by DNS names. */
+  get wantsNames(): boolean {
+    this.#settle();
+    return this.#names.used;
+  }
+
+  /** The FQDN selectors in use that match a DNS name. */
+  fqdnSelectorsOf(name: string): readonly string[] {
+    this.#settle();
+    return this.#names.selectorsOf(name);
+  }
+
   /** What one policy does at present; for an unknown key, nothing. */
   effectOf(key: string): PolicyEffect {
     return describeEffect(this.#policies.get(key) ?? [], {
@@ -158,6 +172,19 @@ export class PolicyModel {
     this.#settle();
     const direction = flow.direction === 'ingress' ? this.#ingress : this.#egress;
     return explainFlow(flow, direction.active, direction.contributionsFor(flow.identity));
+  }
+
+  /** The rules that come nearest to allowing a flow. */
+  nearest(flow: Flow): NearestRules {
+    this.#settle();
+    const direction = flow.direction === 'ingress' ? this.#ingress : this.#egress;
+    return nearestRules(flow, direction.active, direction.contributionsFor(flow.identity));
+  }
+
+  /** The rules and settings that ask for default deny in a direction; empty when there is none. */
+  defaultDenyOf(direction: Flow['direction']): readonly RuleRef[] {
+    this.#settle();
+    return (direction === 'ingress' ? this.#ingress : this.#egress).active.miss;
   }
 
   #touchLocal(id: NumericIdentity): void {

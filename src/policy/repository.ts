@@ -38,7 +38,8 @@ export interface RepositoryOptions {
   readonly now: () => number;
 }
 
-type GoodObject = Exclude<PolicyObject, { type: 'bad' }>;
+/** An object that can be in force. */
+export type GoodObject = Exclude<PolicyObject, { type: 'bad' }>;
 
 /** One object as a document holds it. */
 interface Held {
@@ -106,6 +107,16 @@ export class PolicyRepository {
     if (document === undefined) return undefined;
     const entry = this.#entry(document, name, this.#options.model.effectOf(name));
     return { ...entry, rulesJson: rulesJson(document.held.get(name)?.good) };
+  }
+
+  /** The objects in force, by policy. */
+  inForce(): ReadonlyMap<string, GoodObject> {
+    return this.#inForce;
+  }
+
+  /** The document that the object in force stands in. */
+  documentOf(policy: string): { readonly source: PolicySource; readonly name: string } | undefined {
+    return this.#holders.get(policy)?.[0];
   }
 
   #read(key: string, text: string, before: ReadonlyMap<string, Held>): ReadonlyMap<string, Held> {

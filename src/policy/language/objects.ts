@@ -24,21 +24,26 @@ const API_VERSIONS: ReadonlyMap<string, readonly string[]> = new Map([
 ]);
 
 export function* readObjects(root: Node, document: number, options: ParseOptions): Generator<PolicyObject> {
+  for (const { node, path } of objectNodes(root)) yield readOne(node, path, { document, options });
+}
+
+/** The parts of a document that are objects, each with its path. */
+export function* objectNodes(root: Node): Generator<{ readonly node: Node; readonly path: string }> {
   if (root.kind === 'scalar' && root.value === null) return;
   if (root.kind === 'list') {
     const rules = root.items;
     // A list holds raw rules, or objects.
     if (rules.length > 0 && rules.every((item) => textAt(item, 'kind') !== undefined)) {
-      for (const [index, item] of rules.entries()) yield readOne(item, `[${index}]`, { document, options });
-    } else yield readOne(root, '', { document, options });
+      for (const [index, node] of rules.entries()) yield { node, path: `[${index}]` };
+    } else yield { node: root, path: '' };
     return;
   }
   const items = root.kind === 'map' ? root.entries.get('items') : undefined;
   if (textAt(root, 'kind')?.endsWith('List') && items?.kind === 'list') {
-    for (const [index, item] of items.items.entries()) yield readOne(item, `items[${index}]`, { document, options });
+    for (const [index, node] of items.items.entries()) yield { node, path: `items[${index}]` };
     return;
   }
-  yield readOne(root, '', { document, options });
+  yield { node: root, path: '' };
 }
 
 function nodeAt(node: Node, path: readonly string[]): Node | undefined {

@@ -81,6 +81,19 @@ export class NameTable {
     for (const [text, { address }] of this.#byAddress) this.#touched.set(text, address);
   }
 
+  /** Whether someone uses a selector. */
+  get used(): boolean {
+    return this.#items.size > 0;
+  }
+
+  /** Texts of the selectors in use that match a name. */
+  selectorsOf(name: string): readonly string[] {
+    return [...this.#items]
+      .filter(([, item]) => fqdnMatches(item, normalName(name)))
+      .map(([text]) => text)
+      .sort();
+  }
+
   /** Addresses for which other selectors may hold than at the last call. */
   drain(): ReadonlyMap<string, Address> {
     const touched = this.#touched;
