@@ -23,6 +23,7 @@ export class ModelFeed {
   readonly #options: ModelFeedOptions;
   readonly #identities: FeedReader<NumericIdentity>;
   readonly #nodes: FeedReader<string>;
+  readonly #ports: FeedReader<NumericIdentity>;
   #hosts4: FeedReader<number> | undefined;
   #hosts6: FeedReader<string> | undefined;
   readonly #prefixes: FeedReader<string>;
@@ -35,6 +36,7 @@ export class ModelFeed {
     this.#options = options;
     this.#identities = tables.identities.changed.read(wake);
     this.#nodes = tables.nodes.changed.read(wake);
+    this.#ports = tables.portNames.changed.read(wake);
     this.#prefixes = tables.ipcache.changedPrefixes.read(wake);
   }
 
@@ -58,6 +60,7 @@ export class ModelFeed {
       if (fact === undefined) model.removeIdentity(id);
       else model.setIdentity(id, fact.labels);
     }
+    for (const id of this.#ports.drain()) model.setNamedPorts(id, tables.portNames.of(id));
     const changes = model.drainChanges();
     this.#followPrefixes(changes.prefixes);
     const prefixes = this.#prefixes.drain().size > 0;

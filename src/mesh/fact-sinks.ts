@@ -132,7 +132,8 @@ function numberOf(key: string): NumericIdentity | undefined {
 function endpointWriter(tables: Tables, cluster: FollowedCluster): FactWriter {
   const origin = factOrigin(tables, cluster);
   const block = identityBlock(cluster.id, cluster.max);
-  const { ipcache } = tables;
+  const { ipcache, portNames } = tables;
+  const name = (key: string): string => `${cluster.name}/${key}`;
   return {
     put(key, value, generation) {
       const entry = decodeAddress(key, value, block);
@@ -144,16 +145,24 @@ function endpointWriter(tables: Tables, cluster: FollowedCluster): FactWriter {
         identity: entry.identity,
         tunnelEndpoint: entry.host,
       });
+      portNames.put(origin, generation, name(key), { identity: identity(entry.identity), ports: entry.namedPorts });
     },
     keep(key, generation) {
       const named = addressOf(key);
-      if (named !== undefined) ipcache.keep(origin, generation, named.address, named.bits);
+      if (named === undefined) return;
+      ipcache.keep(origin, generation, named.address, named.bits);
+      portNames.keep(origin, generation, name(key));
     },
     remove(key) {
       const named = addressOf(key);
-      if (named !== undefined) ipcache.withdraw(origin, named.address, named.bits);
+      if (named === undefined) return;
+      ipcache.withdraw(origin, named.address, named.bits);
+      portNames.remove(origin, name(key));
     },
-    sweeping: (generation) => ipcache.sweeping(origin, generation),
+    *sweeping(generation) {
+      yield* portNames.sweeping(origin, generation);
+      yield* ipcache.sweeping(origin, generation);
+    },
   };
 }
 

@@ -8,6 +8,7 @@ import { nextAfter } from './generation.ts';
 import { Ipcache } from './ipcache.ts';
 import { NodeAddresses } from './node-addresses.ts';
 import { Origins } from './origin.ts';
+import { PortNames } from './port-names.ts';
 import { Quarantine, type Quarantined } from './quarantine.ts';
 import { Slices } from './slices.ts';
 
@@ -25,6 +26,7 @@ export class Tables {
   readonly nodes = new FactTable<string, Node>(isDeepStrictEqual);
   /** By `<cluster>/<namespace>/<name>`. */
   readonly services = new FactTable<string, ClusterService>(isDeepStrictEqual);
+  readonly portNames = new PortNames();
   readonly nodeAddresses = new NodeAddresses(this.ipcache, this.origins);
   readonly quarantine: Quarantine;
 

@@ -1,5 +1,5 @@
 import { type Address, formatAddress, parseAddress, parseIpv4, prefixOf } from '../../core/ip.ts';
-import { address, BadValue, maskBits, parseObject, quoted, text, uint } from './json.ts';
+import { address, BadValue, fieldsOf, list, maskBits, parseObject, quoted, text, uint } from './json.ts';
 
 /** An IPIdentityPair of `ip/v1` (specification 2.3), in the short form that a million of them need. */
 export interface AddressEntry {
@@ -11,6 +11,14 @@ export interface AddressEntry {
   readonly host: Address | undefined;
   readonly namespace: string;
   readonly pod: string;
+  /** Names of ports that the endpoint offers. */
+  readonly namedPorts: readonly EndpointPort[];
+}
+
+export interface EndpointPort {
+  readonly name: string;
+  readonly protocol: 6 | 17 | 132;
+  readonly port: number;
 }
 
 /**
@@ -45,7 +53,24 @@ function decodeAny(key: string, value: Buffer, block: readonly [number, number])
     host: address(fields, 'HostIP'),
     namespace: text(fields, 'K8sNamespace'),
     pod: text(fields, 'K8sPodName'),
+    namedPorts: list(fields, 'NamedPorts').flatMap(endpointPort),
   };
+}
+
+const PROTOCOLS: ReadonlyMap<string, EndpointPort['protocol']> = new Map([
+  ['TCP', 6],
+  ['UDP', 17],
+  ['SCTP', 132],
+]);
+const NO_PORTS: readonly EndpointPort[] = [];
+
+/** A port of a protocol that policies cannot name is nothing to us. */
+function endpointPort(item: unknown): EndpointPort[] {
+  const fields = fieldsOf(item, 'NamedPorts');
+  const name = text(fields, 'Name');
+  const port = uint(fields, 'Port', 65_535);
+  const protocol = PROTOCOLS.get(text(fields, 'Protocol').toUpperCase());
+  return protocol === undefined || name === '' || port === 0 ? [] : [{ name: name.toLowerCase(), protocol, port }];
 }
 
 function identityOf(id: number, block: readonly [number, number]): number {
@@ -102,6 +127,7 @@ function decodeUsual(key: string, value: Buffer, block: readonly [number, number
     host,
     namespace,
     pod,
+    namedPorts: NO_PORTS,
   };
 }
 
