@@ -3,7 +3,7 @@
  * trying again can help. Every face (log, status, command line, metrics) renders these same records.
  *
  * Code prefixes name the room: CFG configuration, KVS kvstore, MSH mesh, POL policy, DPN nftables data path,
- * OVL overlay, PKI certificates, HUB hub, API local socket, OBS metrics, HST host, AGT agent.
+ * OVL overlay, PKI certificates, JOIN joining, HUB hub, API local socket, OBS metrics, HST host, AGT agent.
  */
 export interface ErrorEntry {
   readonly summary: string;
@@ -232,6 +232,16 @@ export const ERROR_CODES = {
     'policies need attention',
     '`mesh-agent policy list` shows which and why; `mesh-agent policy validate FILE` checks a correction',
   ),
+  'AGT-STATE': entry(
+    'a file of the state cannot be read or written',
+    'check the folder of the state, its rights and free space',
+    true,
+  ),
+  'AGT-NAMES': entry(
+    'DNS answers cannot be seen, so that rules with `toFQDNs` learn no addresses',
+    'load the kernel modules nft_log and nfnetlink_log; end the other program that listens to the same log group',
+    true,
+  ),
   'AGT-FAILED': entry('the agent cannot run', 'read the message that is attached'),
   // certificates
   'PKI-FILE': entry('a file of keys or certificates cannot be written', 'check the folder, its rights and free space'),
@@ -293,6 +303,90 @@ export const ERROR_CODES = {
     'a backup cannot be written or is not usable',
     'check the file, the free space and that it was made by `mesh-agent hub backup`',
   ),
+  // joining: what a machine says, and what the hub answers to it
+  'JOIN-TOKEN': entry(
+    'the join token is not readable',
+    'copy the whole token again, from `mat1_` to its last character; the checksum tells a mistyped one apart',
+  ),
+  'JOIN-TOKEN-UNKNOWN': entry(
+    'the hub does not know this join token',
+    'make a new one with `mesh-agent hub workload token NAME`, and check that it is for this hub',
+  ),
+  'JOIN-TOKEN-EXPIRED': entry(
+    'the join token is expired',
+    'make a new one with `mesh-agent hub workload token NAME`; its life is set by --ttl',
+  ),
+  'JOIN-TOKEN-USED': entry(
+    'the join token was used before, or withdrawn',
+    'make a new one with `mesh-agent hub workload token NAME`; if this machine did not use it, read `mesh-agent hub audit`',
+  ),
+  'JOIN-WRONG-NAME': entry(
+    'the join token is for another workload',
+    'leave --name out, or make a token for that workload',
+  ),
+  'JOIN-NO-WORKLOAD': entry(
+    'the hub has no workload of this name',
+    'create it with `mesh-agent hub workload create NAME`',
+  ),
+  'JOIN-PIN': entry(
+    'THE HUB IS NOT THE ONE THAT THE TOKEN NAMES: its certificate is signed by another authority',
+    'someone may be in between: do not use this network path; compare `CA hash` of `mesh-agent hub status` with the one above',
+  ),
+  'JOIN-SERVER': entry(
+    'the certificate of the hub is not acceptable',
+    'use a name that the hub carries (`names` in hub.yaml), and check its certificate with `mesh-agent hub status`',
+  ),
+  'JOIN-CLOCK': entry(
+    'the clocks of this machine and of the hub do not agree',
+    'set the clock of this machine (`timedatectl set-ntp true`), then try again',
+  ),
+  'JOIN-UNREACHABLE': entry(
+    'the hub cannot be reached',
+    'check the address, the port (8443 unless set otherwise) and the network path to it',
+    true,
+  ),
+  'JOIN-BUSY': entry('the hub takes no more requests at this moment', 'wait a little, then try again', true),
+  'JOIN-ANSWER': entry(
+    'the answer of the hub is not acceptable',
+    'check that the versions of hub and agent fit together; nothing was changed on this machine',
+  ),
+  'JOIN-REQUEST': entry('the hub refuses the request', 'use an agent of a version that fits the hub'),
+  'JOIN-REVOKED': entry(
+    'the certificate is revoked or unknown to the hub',
+    'join again with a new token: `mesh-agent hub workload token NAME`, then `mesh-agent join --force`',
+  ),
+  'JOIN-EXPIRED': entry(
+    'the certificate of this machine is expired',
+    'join again with a new token: `mesh-agent hub workload token NAME`, then `mesh-agent join --force`',
+  ),
+  'JOIN-PRESENT': entry(
+    'this machine is joined already',
+    'keep it so, run `mesh-agent leave` first, or replace it with --force',
+  ),
+  'JOIN-PERMISSION': entry('a file or the kernel of this machine cannot be changed', 'run it as root (sudo)'),
+  'JOIN-RUNNING': entry('another join or leave runs on this machine', 'wait for it to end', true),
+  'JOIN-CONFIG': entry(
+    'the configuration of this machine stands against joining',
+    'remove the keys that are named from the place that is named; `mesh-agent config show -o wide` shows all',
+  ),
+  'JOIN-RENEWAL': entry(
+    'the certificate of this machine could not be renewed',
+    'wait: it is tried again; check the path to the hub and `mesh-agent hub status`',
+    true,
+  ),
+  'JOIN-CONSENT': entry('this needs your consent', 'say it with --yes'),
+  'JOIN-LEAVE': entry(
+    'the machine could not leave completely',
+    'correct what is named, then run `mesh-agent leave` again: it goes on where it stopped',
+    true,
+  ),
+  'HUB-TOKEN': entry('a join token cannot be made or found', 'read the message that is attached'),
+  'HUB-ENROLMENT': entry(
+    'the address for enrolment cannot be used',
+    'choose another one in `listen.enrolment` of hub.yaml, or stop what listens there',
+    true,
+  ),
+  'HUB-PACKAGES': entry('the packages folder of the hub cannot be read', 'check the folder and its rights'),
   // local API
   'API-UNREACHABLE': entry(
     'the agent does not answer on its socket',
@@ -312,6 +406,14 @@ export const ERROR_CODES = {
     'check the folder of the socket and its rights, or name another one with --socket',
   ),
   'API-NOT-FOUND': entry('the agent knows no such object', 'check the name against the list command'),
+  'API-READ-ONLY': entry(
+    'the socket of the agent is shared with a group, so it takes no changes',
+    'put the policy into the folder of local policies, or remove `socketGroup` from the configuration',
+  ),
+  'API-QUESTION': entry(
+    'the question cannot be answered',
+    'name the machine (`self`) and a peer: an address, an identity number or labels; `mesh-agent policy explain --help`',
+  ),
   'API-LIMIT': entry('the agent serves no more clients at once', 'end other clients, then try again', true),
   'API-FAILED': entry('the agent could not answer', 'read the log of the agent (`journalctl -u mesh-agent`)', true),
   'API-REQUEST': entry(
