@@ -128,7 +128,8 @@ export class ClusterNode {
   readonly pods: Pod[] = [];
   readonly #shape: NodeShape;
   readonly #identities = new Map<Pod, number>();
-  readonly #machines: DualAddress[] = [];
+  /** Prefixes that lie behind machines, and the tunnel endpoint of each. */
+  readonly #behind: { readonly prefix: string; readonly host: string }[] = [];
 
   constructor(place: Place & DualAddress, shape: NodeShape) {
     this.place = place;
@@ -193,13 +194,16 @@ export class ClusterNode {
   /** What the pod sends to machines carries this identity from now on. Without a meaning in native mode. */
   identify(pod: Pod, identity: number): void {
     this.#identities.set(pod, identity);
-    for (const machine of this.#machines) this.#encapsulate(pod, machine);
+    for (const each of this.#behind) this.#encapsulate(pod, each);
   }
 
-  /** Learns of a machine. */
-  meet(machine: DualAddress): void {
-    this.#machines.push(machine);
-    for (const pod of this.#identities.keys()) this.#encapsulate(pod, machine);
+  /** Learns of a machine, and of ranges of its own. */
+  meet(machine: DualAddress, ranges: readonly string[] = []): void {
+    for (const prefix of [`${machine.ipv4}/32`, `${machine.ipv6}/128`, ...ranges]) {
+      const each = { prefix, host: machine.ipv4 };
+      this.#behind.push(each);
+      for (const pod of this.#identities.keys()) this.#encapsulate(pod, each);
+    }
   }
 
   /** Identities that arrived here in VXLAN. */
@@ -210,11 +214,11 @@ export class ClusterNode {
     return dump.nftables.flatMap(({ set }) => set?.elem ?? []).map(Number);
   }
 
-  #encapsulate(pod: Pod, machine: DualAddress): void {
+  #encapsulate(pod: Pod, { prefix, host }: { readonly prefix: string; readonly host: string }): void {
     if (this.#shape.routing === 'native') return;
     const table = 100 + Number(pod.ipv4.split('.')[3]);
-    const encap = `encap ip id ${this.#identities.get(pod)} dst ${machine.ipv4} dev cilium_vxlan table ${table}`;
-    batch(this.place, [`route replace ${machine.ipv4}/32 ${encap}`, `-6 route replace ${machine.ipv6}/128 ${encap}`]);
+    const encap = `encap ip id ${this.#identities.get(pod)} dst ${host} dev cilium_vxlan table ${table}`;
+    batch(this.place, [`${prefix.includes(':') ? '-6 ' : ''}route replace ${prefix} ${encap}`]);
   }
 }
 
@@ -226,7 +230,7 @@ function withAddresses(place: Place, addresses: DualAddress): Place & DualAddres
 function batch(place: Place, lines: readonly string[]): void {
   const six = lines.filter((line) => line.startsWith('-6 '));
   const other = lines.filter((line) => !six.includes(line));
-  place.namespace.feed(other.join('\n'), 'ip', '-batch', '-');
+  if (other.length > 0) place.namespace.feed(other.join('\n'), 'ip', '-batch', '-');
   if (six.length > 0) place.namespace.feed(six.map((line) => line.slice(3)).join('\n'), 'ip', '-6', '-batch', '-');
 }
 

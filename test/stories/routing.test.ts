@@ -38,9 +38,25 @@ test('the overlay carries both families both ways, and claims no identity but th
       routes,
       new RegExp(`10\\.244\\.1\\.0/24 .*encap ip id ${machine.identity} .*dst 192\\.168\\.100\\.21`),
     );
+    await ownRangeIsReached(lab);
     await forgedIdentityIsDropped(lab);
   });
 });
+
+/** The range that the cluster gave the machine: its first address is the machine's, and policy holds there too. */
+async function ownRangeIsReached(lab: MeshLab): Promise<void> {
+  const { node } = lab.cluster('cluster-a');
+  node.meet(lab.machine, ['10.192.1.0/24']);
+  const to = { protocol: 'tcp', to: '10.192.1.1', port: 80 } as const;
+  assert.equal(
+    await lab
+      .cluster('cluster-a')
+      .place('frontend')
+      .probe({ ...to, timeoutMs: 3000 }),
+    'pass',
+  );
+  assert.equal(await lab.cluster('cluster-a').place('batch').probe(to), 'blocked');
+}
 
 /** A host that is no node sends VXLAN that claims to come from the frontend. */
 async function forgedIdentityIsDropped(lab: MeshLab): Promise<void> {

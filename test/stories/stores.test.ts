@@ -75,6 +75,33 @@ test('the joined store hangs: it is noticed, the rules stay, and afterwards ever
   await assertReach(lab, EXPECTED);
 });
 
+test('a remote store that lost its data is not believed before it is complete again', async () => {
+  const cluster = lab.cluster('cluster-b');
+  const { etcd, facts } = cluster;
+  await facts.pod({ name: 'gone', namespace: 'production', labels: { app: 'frontend' }, addresses: ['10.245.1.98'] });
+  const identityAt = async (address: string): Promise<number> => (await lab.agent.api.ipcacheGet(address)).identity;
+  await until('the pod is known', async () => (await identityAt('10.245.1.98')) === facts.firstIdentity + 1000);
+  facts.silence();
+  await etcd.reset();
+  const status = await lab.agent.untilStatus('the empty store is connected, and not believed', ({ clusters }) =>
+    clusters.some(({ name, connected, reason }) => name === 'cluster-b' && connected && reason !== undefined),
+  );
+  const record = status.clusters.find(({ name }) => name === 'cluster-b');
+  assert.equal(record?.ready, false);
+  assert.match(record?.reason ?? '', /cilium\/(cluster-config|synced)\/cluster-b/);
+  assert.equal(await identityAt('10.245.1.98'), facts.firstIdentity + 1000);
+  assert.equal(await identityAt('10.245.1.5'), facts.firstIdentity + 1000);
+  // Meanwhile a pod has gone: the new data set does not have it.
+  await facts.vanish().catch(() => {});
+  await facts.removePod('gone');
+  await cluster.allowUsers();
+  await facts.publish();
+  await lab.agent.untilReady();
+  await until('the pod is forgotten', async () => (await identityAt('10.245.1.98')) < 256);
+  assert.equal(await identityAt('10.245.1.5'), facts.firstIdentity + 1000);
+  await assertReach(lab, EXPECTED);
+});
+
 test('a restarted store with the same data is followed on', async () => {
   const { etcd, facts } = lab.cluster('cluster-a');
   await etcd.kill();
