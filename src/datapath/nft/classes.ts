@@ -1,8 +1,8 @@
 import type { NumericIdentity } from '../../core/identity.ts';
 import type { DirectionChanges, DirectionPolicy, PolicyClass } from '../../policy/result.ts';
 import { type ElementBatch, type SetShape, SHAPES } from './elements.ts';
-import { markKey, type RowElements, rowAddress, rowElements } from './keys.ts';
-import { CLASS_BIT, classNumber, classOfNumber, UNKNOWN_CLASS } from './names.ts';
+import { FAMILIES, markKey, type RowElements, rowAddress, rowElements } from './keys.ts';
+import { CLASS_BIT, classNumber, classOfNumber } from './names.ts';
 import { SetTracker } from './tracker.ts';
 
 export interface PolicyOptions {
@@ -13,23 +13,29 @@ export interface PolicyOptions {
 }
 
 /**
- * Classes of one direction in the kernel: their numbers, their rows, and the identities that lead to them. The class of
- * all others has a fixed number, the rest take free ones.
+ * Classes of one direction in the kernel: their numbers, their rows, and the identities that lead to them.
+ *
+ * A packet that is judged while a change is committed may see each map before or after it. So a class whose rows change in
+ * more than one place takes a new number, under which its new rows are there at the moment when the first identity leads to
+ * it; and what goes out of use goes in a transaction of its own, when no packet can still be on its way to it.
  */
 export class ClassTracker {
   readonly side: 'in' | 'out';
   /** Class number to its rows. */
   readonly rows = new Map<number, RowElements>();
   readonly identities: SetTracker;
+  /** The number of the class of all others, by family. */
+  readonly others: SetTracker;
   /** Id of the model to number. */
   readonly #numbers = new Map<number, number>();
   #free: number[] = [];
-  #next = 1;
+  #next = 0;
   #unknown = -1;
 
   constructor(side: 'in' | 'out') {
     this.side = side;
     this.identities = new SetTracker(`class_${side}`, SHAPES.get(`class_${side}`) as SetShape);
+    this.others = new SetTracker(`others_${side}`, SHAPES.get(`others_${side}`) as SetShape);
   }
 
   get rowCount(): number {
@@ -41,9 +47,10 @@ export class ClassTracker {
   clear(): void {
     this.rows.clear();
     this.identities.held.clear();
+    this.others.held.clear();
     this.#numbers.clear();
     this.#free = [];
-    this.#next = 1;
+    this.#next = 0;
     this.#unknown = -1;
   }
 
@@ -53,8 +60,8 @@ export class ClassTracker {
   }
 
   /** Told while the kernel is read. */
-  holdIdentity(key: string, number: number): void {
-    this.identities.held.set(key, number);
+  holdWay(from: 'identities' | 'others', key: string, number: number): void {
+    this[from].held.set(key, number);
     this.#rowsOf(number);
   }
 
@@ -68,8 +75,8 @@ export class ClassTracker {
   }
 
   /**
-   * Writes the way to `policy`: rows first, then the identities that lead to them. What goes out of use is left to the
-   * function returned, to be called when the addresses are written: it takes away what nothing leads to any more.
+   * Writes the way to `policy`. What goes out of use is left to the function returned, to be called for a transaction of
+   * its own behind this one.
    */
   become(policy: DirectionPolicy, options: PolicyOptions, batch: ElementBatch): () => void {
     const classes = new Map<number, PolicyClass>();
@@ -77,11 +84,18 @@ export class ClassTracker {
     classes.set(policy.unknownClass.id, policy.unknownClass);
     const everything = options.changes === undefined || policy.unknownClass.id !== this.#unknown;
     if (everything) this.#takeNumbers(classes, policy, options.audit);
+    const moved = new Set<number>();
     for (const id of everything ? classes.keys() : (options.changes?.classes ?? [])) {
       const each = classes.get(id);
-      if (each !== undefined) this.#becomeRows(this.#number(id), rowElements(each, policy, options.audit), batch);
+      if (each === undefined) continue;
+      const rows = rowElements(each, policy, options.audit);
+      if (this.#mustMove(id, rows)) moved.add(id);
+      this.#becomeRows(this.#number(id), rows, batch);
     }
-    const leave = this.#becomeIdentities(policy, everything ? undefined : options.changes?.identities, batch);
+    const unknown = this.#number(this.#unknown);
+    for (const family of FAMILIES) this.others.put(family, unknown, batch);
+    const changed = everything ? undefined : (options.changes?.identities ?? new Set<NumericIdentity>());
+    const leave = this.#becomeIdentities(policy, { changed, moved }, batch);
     for (const id of this.#numbers.keys()) if (!classes.has(id)) this.#numbers.delete(id);
     return () => {
       for (const key of leave) this.identities.put(key, undefined, batch);
@@ -89,33 +103,45 @@ export class ClassTracker {
     };
   }
 
-  /** @returns the identities that lead nowhere now */
+  /** @returns the identities that belong to all others now; until they go they lead to the same class as those */
   #becomeIdentities(
     policy: DirectionPolicy,
-    changed: ReadonlySet<NumericIdentity> | undefined,
+    what: { changed: ReadonlySet<NumericIdentity> | undefined; moved: ReadonlySet<number> },
     batch: ElementBatch,
   ): string[] {
     const leave: string[] = [];
-    if (changed !== undefined) {
-      for (const id of changed) {
-        const of = policy.classOf(id);
-        if (of.id === this.#unknown) leave.push(markKey(id));
-        else this.#put(id, of, batch);
+    const put = (id: NumericIdentity, of: PolicyClass): void => {
+      if (id >= CLASS_BIT) return;
+      const key = markKey(id);
+      if (of.id !== this.#unknown) this.identities.put(key, this.#number(of.id), batch);
+      else if (this.identities.held.has(key)) {
+        this.identities.put(key, this.#number(of.id), batch);
+        leave.push(key);
       }
-      return leave;
-    }
+    };
+    const { changed, moved } = what;
+    for (const id of changed ?? []) put(id, policy.classOf(id));
+    if (changed !== undefined && moved.size === 0) return leave;
     const wanted = new Set<string>();
     for (const [id, of] of policy.identities()) {
-      if (of.id === this.#unknown) continue;
-      wanted.add(markKey(id));
-      this.#put(id, of, batch);
+      if (changed === undefined || moved.has(of.id)) put(id, of);
+      if (of.id !== this.#unknown) wanted.add(markKey(id));
     }
-    for (const key of this.identities.held.keys()) if (!wanted.has(key)) leave.push(key);
+    if (changed !== undefined) return leave;
+    for (const key of [...this.identities.held.keys()]) {
+      if (wanted.has(key)) continue;
+      this.identities.put(key, this.#number(this.#unknown), batch);
+      leave.push(key);
+    }
     return leave;
   }
 
-  #put(id: NumericIdentity, of: PolicyClass, batch: ElementBatch): void {
-    if (id < CLASS_BIT) this.identities.put(markKey(id), this.#number(of.id), batch);
+  /** Gives a class that changes in more than one place a new number. */
+  #mustMove(id: number, wanted: RowElements): boolean {
+    const number = this.#numbers.get(id);
+    if (number === undefined || differences(this.#rowsOf(number), wanted) <= 1) return false;
+    this.#numbers.delete(id);
+    return true;
   }
 
   #number(id: number): number {
@@ -129,29 +155,29 @@ export class ClassTracker {
 
   /** Classes take the numbers of equal rows, so that after a restart what is right stays untouched. */
   #takeNumbers(classes: ReadonlyMap<number, PolicyClass>, policy: DirectionPolicy, audit: boolean): void {
-    const taken = new Set(this.#numbers.values()).add(UNKNOWN_CLASS);
+    this.#unknown = policy.unknownClass.id;
+    this.#free = [];
+    for (let n = this.#next - 1; n >= 0; n--) {
+      const number = classNumber(n);
+      if (!this.rows.has(number)) this.#free.push(number);
+    }
+    const taken = new Set(this.#numbers.values());
     const equal = new Map<string, number[]>();
+    // The class of all others last, to be taken first by its like; by another only if nothing else is equal.
+    const [others] = this.others.held.values();
     for (const [number, rows] of this.rows) {
       if (taken.has(number)) continue;
       const content = contentOf(rows);
       const numbers = equal.get(content);
       if (numbers === undefined) equal.set(content, [number]);
-      else numbers.push(number);
+      else if (number === others) numbers.push(number);
+      else numbers.unshift(number);
     }
-    for (const [id, number] of this.#numbers) {
-      if ((number === UNKNOWN_CLASS) !== (id === policy.unknownClass.id)) this.#numbers.delete(id);
-    }
-    this.#unknown = policy.unknownClass.id;
-    this.#numbers.set(this.#unknown, UNKNOWN_CLASS);
-    this.#rowsOf(UNKNOWN_CLASS);
-    this.#free = [];
-    for (let n = this.#next - 1; n > 0; n--) {
-      const number = classNumber(n);
-      if (!this.rows.has(number)) this.#free.push(number);
-    }
-    for (const [id, each] of classes) {
-      if (this.#numbers.has(id) || equal.size === 0) continue;
-      const number = equal.get(contentOf(rowElements(each, policy, audit)))?.pop();
+    if (equal.size === 0) return;
+    for (const [id, each] of [[this.#unknown, policy.unknownClass] as const, ...classes]) {
+      if (this.#numbers.has(id)) continue;
+      const numbers = equal.get(contentOf(rowElements(each, policy, audit)));
+      const number = id === this.#unknown ? numbers?.pop() : numbers?.shift();
       if (number !== undefined) this.#numbers.set(id, number);
     }
   }
@@ -179,9 +205,17 @@ export class ClassTracker {
       if (used.has(number)) continue;
       for (const [row, code] of rows) this.#remove(number, row, code, batch);
       this.rows.delete(number);
-      if (number !== UNKNOWN_CLASS) this.#free.push(number);
+      this.#free.push(number);
     }
   }
+}
+
+/** In how many places two lists of rows differ. */
+function differences(a: RowElements, b: RowElements): number {
+  let count = 0;
+  for (const [row, code] of a) if (b.get(row) !== code) count++;
+  for (const row of b.keys()) if (!a.has(row)) count++;
+  return count;
 }
 
 function contentOf(rows: RowElements): string {

@@ -9,7 +9,7 @@ import { Denials } from './denials.ts';
 import { dumpAddresses, dumpPolicy } from './dump.ts';
 import { ElementBatch } from './elements.ts';
 import { HeldState } from './held.ts';
-import { chains } from './kernel.ts';
+import { chains, generation } from './kernel.ts';
 import { nft } from './program.ts';
 import { mapsText, removalText, rulesText, stampOf, stampText } from './ruleset.ts';
 import { TableWatch } from './watch.ts';
@@ -27,6 +27,8 @@ export interface NftOptions {
 }
 
 const CHECK_MS = 2_000;
+/** How often the rules are written anew when somebody else writes at the same time. */
+const ATTEMPTS = 5;
 
 /** What is there only between `open` and `close`. */
 interface Opened {
@@ -172,12 +174,19 @@ export class NftDatapath implements Datapath {
     this.#held.incomplete = false;
   }
 
+  /** Writes the rules and stamps them with what they are in the kernel: only when nobody wrote between, or his were ours. */
   async #writeRules(overlay: boolean): Promise<void> {
     const { socket } = this.#kernel;
-    await this.#nft(rulesText({ overlay, present: await chains(socket) }));
-    await this.#held.readRules(socket);
-    await this.#nft(stampText(stampOf({ overlay, digest: this.#held.digest })));
-    await this.#held.readRules(socket);
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      const before = await generation(socket);
+      await this.#nft(rulesText({ overlay, present: await chains(socket) }));
+      await this.#held.readRules(socket);
+      if ((await generation(socket)) !== before + 1) continue;
+      await this.#nft(stampText(stampOf({ overlay, digest: this.#held.digest })));
+      await this.#held.readRules(socket);
+      return;
+    }
+    throw new MeshError('DPN-APPLY', 'others change the packet filter without a pause');
   }
 
   async #followOverlay(): Promise<void> {

@@ -36,6 +36,7 @@ const side = (name: 'in' | 'out'): [string, SetShape][] => [
   [`proto_${name}`, plain('verdict')],
   [`all_${name}`, plain('verdict')],
   [`class_${name}`, plain('mark')],
+  [`others_${name}`, plain('mark')],
 ];
 
 /** Every map and set that is kept by deltas, besides those of single addresses. */

@@ -27,7 +27,7 @@ export class HeldState {
   constructor() {
     const rows = new Set<string>(ROW_MAPS.flatMap((name) => [`${name}_in`, `${name}_out`]));
     for (const [name, shape] of SHAPES) {
-      if (!name.startsWith('class_') && !rows.has(name)) this.sets.set(name, new SetTracker(name, shape));
+      if (!/^(class|others)_/.test(name) && !rows.has(name)) this.sets.set(name, new SetTracker(name, shape));
     }
   }
 
@@ -86,7 +86,12 @@ export class HeldState {
           classes.holdRow(readClass(name, key), rowOfKernel(name, key, keyEnd), value);
         });
       }
-      await read(`class_${classes.side}`, ({ key, value }) => classes.holdIdentity(key.toString('latin1'), value));
+      for (const [name, from] of [
+        ['class', 'identities'],
+        ['others', 'others'],
+      ] as const) {
+        await read(`${name}_${classes.side}`, ({ key, value }) => classes.holdWay(from, key.toString('latin1'), value));
+      }
     }
     return complete;
   }

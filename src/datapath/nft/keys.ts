@@ -53,6 +53,8 @@ function deviceKeys(names: readonly string[]): string[] {
 }
 
 const NFPROTO = { ipv4: '\x02', ipv6: '\x0a' } as const;
+/** Keys of maps by family. */
+export const FAMILIES: readonly string[] = Object.values(NFPROTO);
 
 export function rangeElements(ranges: readonly AddressRange[], count: 1 | 4): Elements {
   const elements: Elements = new Map();

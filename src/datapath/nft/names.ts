@@ -24,9 +24,6 @@ export function classOfNumber(number: number): number {
   return (((number >>> 24) - 0x80) << 8) | ((number >>> 16) & 255);
 }
 
-/** The class of every identity without a row of its own. */
-export const UNKNOWN_CLASS = classNumber(0);
-
 /**
  * Bits of the connection label that are ours, all in its last byte. `ingress` and `egress` tell how a connection
  * was judged and stay; `passed` opens the short way, `passedOut` also for packets that leave before any answer came;

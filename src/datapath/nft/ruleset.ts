@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { CLASS_BIT, LABEL, SHARDS, TABLE, UNKNOWN_CLASS } from './names.ts';
+import { CLASS_BIT, LABEL, SHARDS, TABLE } from './names.ts';
 import { OVERLAY_CHAINS, OVERLAY_HOOKS } from './overlay-rules.ts';
 
 /**
@@ -39,6 +39,7 @@ ${directionMaps('in')}${directionMaps('out')}`;
 function directionMaps(side: Side): string {
   return `
   map class_${side} { type mark : mark; }
+  map others_${side} { type nf_proto : mark; }
   map port_${side} { type mark . inet_proto . inet_service : verdict; counter; }
   map range_${side} { type mark . inet_proto . inet_service : verdict; flags interval; counter; }
   map icmp4_${side} { type mark . icmp_type : verdict; counter; }
@@ -90,7 +91,7 @@ function verdictOf(side: Side, port: 'dport' | 'sport'): string {
     meta nfproto ipv6 meta mark . icmpv6 type vmap @icmp6_${side}`;
   return `
     meta mark set meta mark map @class_${side}
-    meta mark < ${CLASS_BIT} meta mark set ${UNKNOWN_CLASS}
+    meta mark < ${CLASS_BIT} meta mark set meta nfproto map @others_${side}
     meta l4proto { 6, 17, 132 } meta mark . meta l4proto . th ${port} vmap @port_${side}
     meta l4proto { 6, 17, 132 } meta mark . meta l4proto . th ${port} vmap @range_${side}${port === 'dport' ? icmp : ''}
     meta mark . meta l4proto vmap @proto_${side}

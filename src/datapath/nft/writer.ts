@@ -54,6 +54,8 @@ export class ElementWriter {
       await watch.deafen();
       await send(batch, watch);
     });
+    await send(batch, watch);
+    // A packet may have been on its way to what is out of use now, so this is a transaction of its own.
     for (const rest of leave) rest();
     await send(batch, watch);
   }
