@@ -7,7 +7,7 @@ import { WireWriter } from '../../src/kvstore/wire.ts';
 import { Etcd } from '../lab/etcd.ts';
 import { until } from '../lab/namespace.ts';
 import { TcpProxy } from '../lab/proxy.ts';
-import { longestBlock, Mirror, QUICK } from './mirror.ts';
+import { longestStep, Mirror, QUICK } from './mirror.ts';
 
 let etcd: Etcd;
 before(async () => {
@@ -50,14 +50,14 @@ test('a flood of 100,000 changes is taken whole while it comes, and the event lo
   const watch = store.watchPrefix('flood/', mirror);
   try {
     await until('it is synced', () => watch.synced);
-    const blocked = await longestBlock(async () => {
+    const blocked = await longestStep(async () => {
       await flood('flood/');
       await until('all changes were seen', () => mirror.puts >= CHANGES, 60_000);
     });
     await mirror.matches(etcd, 'flood/');
     assert.equal(mirror.puts, CHANGES);
     assert.equal(watch.lists, 1);
-    // The bar is 50 ms on a quiet machine; a test machine is none.
+    // The bar is 50 ms; a slow machine may take more.
     assert.ok(blocked < 250, `blocked for ${Math.round(blocked)} ms`);
   } finally {
     await store.close();
@@ -76,7 +76,7 @@ test('a flood that comes while it is away is taken whole afterwards, in bounded 
     await flood('backlog/');
     const before = process.memoryUsage().rss;
     proxy.heal();
-    const blocked = await longestBlock(() => until('all was seen', () => mirror.puts >= CHANGES, 60_000));
+    const blocked = await longestStep(() => until('all was seen', () => mirror.puts >= CHANGES, 60_000));
     await mirror.matches(etcd, 'backlog/');
     assert.equal(mirror.puts, CHANGES);
     assert.equal(watch.lists, 1);

@@ -19,6 +19,8 @@ async function listen(server: Server): Promise<string> {
 
 /** Opens a store at a stranger, expects one of the codes, and that it closes in time. */
 async function meets(server: Server, ...codes: string[]): Promise<void> {
+  const sockets = new Set<Socket>();
+  server.on('connection', (socket: Socket) => sockets.add(socket));
   const endpoint = await listen(server);
   const store = openStore({ etcd: async () => ({ endpoints: [endpoint] }), timing: QUICK });
   const mirror = new Mirror();
@@ -33,6 +35,7 @@ async function meets(server: Server, ...codes: string[]): Promise<void> {
     assert.equal(mirror.puts, 0);
   } finally {
     await store.close();
+    for (const socket of sockets) socket.destroy();
     server.close();
   }
 }
