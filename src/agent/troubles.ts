@@ -5,6 +5,8 @@ import type { Agent } from './agent.ts';
 
 /** An announcement that nobody answers for longer is a trouble, milliseconds. */
 const UNANSWERED_MS = 60_000;
+/** A store that is connected and not complete for longer is a trouble, milliseconds: a cluster's start fills it in less. */
+const INCOMPLETE_MS = 10_000;
 const EXAMPLES = 3;
 const MAX_CONFLICTS = 1000;
 const CONFLICTS_MS = 4_000;
@@ -77,9 +79,14 @@ function watchClusters(agent: Agent): void {
     for (const code of ['MSH-CLUSTER-ID', 'MSH-CONFIG'] as const) {
       agent.health.check(subject, code, cluster.problem?.code === code ? { text: cluster.problem.message } : undefined);
     }
+    const connected = store.status.state === 'connected' && Date.now() - store.status.since > INCOMPLETE_MS;
+    const waits = connected && cluster.problem === undefined ? cluster.waitingFor : undefined;
+    agent.health.check(subject, 'MSH-INCOMPLETE', waits === undefined ? undefined : { text: waits });
   }
-  for (const { subject } of agent.health.list()) {
-    if (subject.startsWith('cluster/') && !seen.has(subject)) clearStore(agent, subject);
+  for (const { subject, code } of agent.health.list()) {
+    // A file that is no good has no cluster either: its reader tells when that is over.
+    if (subject.startsWith('cluster/') && !seen.has(subject) && code !== 'MSH-CLUSTER-FILE')
+      agent.health.clear(subject, code);
   }
 }
 

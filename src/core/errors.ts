@@ -133,6 +133,11 @@ export const ERROR_CODES = {
     'its last known facts stay in force; check the store',
     true,
   ),
+  'MSH-INCOMPLETE': entry(
+    'a cluster does not publish what is needed to follow it',
+    'check that its clustermesh-apiserver runs and is done; facts that were known before stay in force',
+    true,
+  ),
   'MSH-QUARANTINE': entry(
     'values of a store were refused',
     'correct what wrote them: `mesh-agent status --verbose` names key and reason; all other values are in force',
@@ -293,6 +298,11 @@ export const ERROR_CODES = {
     "the data of the hub's etcd were lost or replaced",
     'restore a backup (`mesh-agent hub restore`); workloads, tokens and policies are gone otherwise',
   ),
+  'HUB-LISTEN': entry(
+    'an address of the hub cannot be used',
+    'stop what uses it, or choose another one under `listen` in hub.yaml',
+    true,
+  ),
   'HUB-NOT-LEADER': entry('this hub does not lead any more', 'wait: the hub that leads now does it', true),
   'HUB-CERTIFICATE': entry(
     'a certificate of the hub expires soon',
@@ -302,6 +312,34 @@ export const ERROR_CODES = {
   'HUB-BACKUP': entry(
     'a backup cannot be written or is not usable',
     'check the file, the free space and that it was made by `mesh-agent hub backup`',
+  ),
+  'HUB-WORKLOAD': entry('the workload is not acceptable', 'correct what is named'),
+  'HUB-WORKLOAD-EXISTS': entry(
+    'there is a workload of that name already',
+    'choose another name (names are unique over namespaces), or delete the one that is there',
+  ),
+  'HUB-WORKLOAD-MISSING': entry(
+    'there is no workload of that name',
+    'list them with `mesh-agent hub workload list`, or create it',
+  ),
+  'HUB-RANGE': entry(
+    'the address range is taken or not usable',
+    'choose another one, or leave it out: the hub takes one from its pools',
+  ),
+  'HUB-POOL': entry('the pools of the hub are exhausted', 'add a pool to `pools` in hub.yaml, or delete workloads'),
+  'HUB-CONFLICT': entry('someone else changed the same thing at the same time', 'try again', true),
+  'HUB-REGISTRATION': entry(
+    'a machine claims what it must not have, or nothing that can be used',
+    'see `mesh-agent hub workload get NAME`: correct the machine, its address or the workload',
+  ),
+  'HUB-IDENTITY': entry(
+    'an identity cannot be given',
+    'see the reason that is attached; the hub tries again by itself',
+    true,
+  ),
+  'HUB-OVERLAP': entry(
+    'an address or range of a workload is also in use in a connected cluster',
+    'give the workload or the cluster other addresses: traffic to one of the two goes astray',
   ),
   // joining: what a machine says, and what the hub answers to it
   'JOIN-TOKEN': entry(
