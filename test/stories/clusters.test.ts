@@ -217,7 +217,12 @@ test('a file under a name that its store does not know says what it waits for', 
   await lab.agent.untilStatus('cluster-x waits for its configuration', (now) =>
     /cilium\/cluster-config\/cluster-x/.test(clusterOf(now, 'cluster-x')?.reason ?? ''),
   );
+  const { text, remedy } = await lab.agent.untilHealth('MSH-INCOMPLETE', 'cluster/cluster-x');
+  assert.match(text, /cilium\/cluster-config\/cluster-x/);
+  assert.match(remedy, /clustermesh-apiserver/);
+  assert.equal((await lab.agent.status()).state, 'degraded');
   lab.agent.removeCluster('cluster-x');
+  await lab.agent.untilStatus('nothing is said of it any more', ({ state }) => state === 'ok');
 });
 
 test('a file that goes takes its cluster along, at once', async () => {
