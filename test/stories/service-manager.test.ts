@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { MeshLab } from '../lab/mesh-lab.ts';
+import { endProcess, until } from '../lab/namespace.ts';
+import { CLUSTER_A } from '../lab/story.ts';
+
+// What systemd hears of an agent whose cluster does not know the machine yet, and then does.
+let lab: MeshLab;
+let listener: ChildProcess;
+let heard = '';
+
+const lines = (key: string): string[] => heard.split('\n').filter((line) => line.startsWith(`${key}=`));
+
+before(async () => {
+  lab = await MeshLab.start([CLUSTER_A], { workload: null });
+  const socket = join(lab.folder, 'notify.sock');
+  listener = spawn('socat', ['-u', `UNIX-RECV:${socket}`, 'STDOUT'], { stdio: ['ignore', 'pipe', 'inherit'] });
+  listener.stdout?.on('data', (data: Buffer) => {
+    heard += data.toString();
+  });
+  await until('the notify socket is there', () => existsSync(socket));
+  Object.assign(process.env, { NOTIFY_SOCKET: socket, WATCHDOG_USEC: '400000' });
+  lab.agent.start();
+});
+
+after(async () => {
+  delete process.env.NOTIFY_SOCKET;
+  delete process.env.WATCHDOG_USEC;
+  await lab.close();
+  await endProcess(listener);
+});
+
+test('an agent that waits says for what, and is not ready', async () => {
+  await until('the status line names what is missing', () =>
+    lines('STATUS').some((line) => /external workload/.test(line)),
+  );
+  assert.deepEqual(lines('READY'), []);
+});
+
+test('signs of life come from the event loop', async () => {
+  const before = lines('WATCHDOG').length;
+  await until('the watchdog is fed', () => lines('WATCHDOG').length > before + 2);
+});
+
+test('it is ready when the machine is enforced, and says so in one line', async () => {
+  await lab
+    .cluster('cluster-a')
+    .workloads.apply({ name: 'my-vm', labels: { app: 'backend' }, ipv4AllocCidr: '10.192.1.0/24' });
+  await until('the agent is ready', () => lines('READY').length > 0, 30_000);
+  await until('the status line tells of it', () =>
+    /^STATUS=enforcing; 1\/1 clusters ready/.test(lines('STATUS').at(-1) ?? ''),
+  );
+  assert.equal(lines('READY').length, 1);
+});
+
+test('it says that it stops', async () => {
+  await lab.agent.stop();
+  await until('the end is announced', () => lines('STOPPING').length === 1);
+});
