@@ -207,6 +207,7 @@ class Demo {
     this.screen.excerpt('policies.d/cross-cluster.yaml', CROSS_CLUSTER);
     await this.#policy('the policy is in force', CROSS_CLUSTER);
     await this.#table(everyone('none', { 'cluster-a/frontend > my-vm': 'all' }));
+    await agent.untilStatus('the denials are counted', ({ datapath }) => datapath.denied.ingress.packets > 0);
     const { stdout } = await agent.run('status');
     this.screen.excerpt('mesh-agent status', stdout);
   }
