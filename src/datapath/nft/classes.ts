@@ -15,10 +15,18 @@ export interface PolicyOptions {
 /**
  * Classes of one direction in the kernel: their numbers, their rows, and the identities that lead to them.
  *
- * A packet that is judged while a change is committed may see each map before or after it. So a class whose rows change in
- * more than one place takes a new number, under which its new rows are there at the moment when the first identity leads to
- * it; and what goes out of use goes in a transaction of its own, when no packet can still be on its way to it.
+ * A packet that is judged while a change is committed may see each map before or after it, and a map of ranges is changed
+ * at the very end of a commit. So a class whose rows change in more than one place takes a new number, and its new rows are
+ * there before anything leads to them; and what goes out of use goes when no packet can still be on its way to it.
  */
+export interface ClassChange {
+  /** What makes the change, in one transaction; behind the one with the new rows. */
+  switch(): void;
+  /** What is out of use then; in a transaction behind that. */
+  leave(): void;
+}
+
+/** See `ClassChange`. */
 export class ClassTracker {
   readonly side: 'in' | 'out';
   /** Class number to its rows. */
@@ -74,32 +82,39 @@ export class ClassTracker {
     return rows;
   }
 
-  /**
-   * Writes the way to `policy`. What goes out of use is left to the function returned, to be called for a transaction of
-   * its own behind this one.
-   */
-  become(policy: DirectionPolicy, options: PolicyOptions, batch: ElementBatch): () => void {
+  /** Writes the new rows of the way to `policy`; the steps returned are for the transactions behind. */
+  become(policy: DirectionPolicy, options: PolicyOptions, batch: ElementBatch): ClassChange {
     const classes = new Map<number, PolicyClass>();
     for (const each of policy.classes()) classes.set(each.id, each);
     classes.set(policy.unknownClass.id, policy.unknownClass);
     const everything = options.changes === undefined || policy.unknownClass.id !== this.#unknown;
     if (everything) this.#takeNumbers(classes, policy, options.audit);
     const moved = new Set<number>();
+    const inPlace: (() => void)[] = [];
     for (const id of everything ? classes.keys() : (options.changes?.classes ?? [])) {
       const each = classes.get(id);
       if (each === undefined) continue;
       const rows = rowElements(each, policy, options.audit);
-      if (this.#mustMove(id, rows)) moved.add(id);
-      this.#becomeRows(this.#number(id), rows, batch);
+      const known = this.#numbers.has(id);
+      if (known && this.#mustMove(id, rows)) moved.add(id);
+      const number = this.#number(id);
+      if (known && !moved.has(id)) inPlace.push(() => this.#becomeRows(number, rows, batch));
+      else this.#becomeRows(number, rows, batch);
     }
-    const unknown = this.#number(this.#unknown);
-    for (const family of FAMILIES) this.others.put(family, unknown, batch);
     const changed = everything ? undefined : (options.changes?.identities ?? new Set<NumericIdentity>());
-    const leave = this.#becomeIdentities(policy, { changed, moved }, batch);
-    for (const id of this.#numbers.keys()) if (!classes.has(id)) this.#numbers.delete(id);
-    return () => {
-      for (const key of leave) this.identities.put(key, undefined, batch);
-      this.#sweep(batch);
+    let leave: string[] = [];
+    return {
+      switch: () => {
+        for (const each of inPlace) each();
+        const unknown = this.#number(this.#unknown);
+        for (const family of FAMILIES) this.others.put(family, unknown, batch);
+        leave = this.#becomeIdentities(policy, { changed, moved }, batch);
+        for (const id of this.#numbers.keys()) if (!classes.has(id)) this.#numbers.delete(id);
+      },
+      leave: () => {
+        for (const key of leave) this.identities.put(key, undefined, batch);
+        this.#sweep(batch);
+      },
     };
   }
 

@@ -2,6 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { parseIpv6 } from '../../core/ip.ts';
 import type { DesiredChanges, DesiredState } from '../desired.ts';
 import type { HostWriter } from './addresses.ts';
+import type { ClassChange } from './classes.ts';
 import type { ElementBatch } from './elements.ts';
 import type { HeldState } from './held.ts';
 import { borderElements, type FlatPrefixes, flatPrefixes, rangeElements } from './keys.ts';
@@ -38,34 +39,30 @@ export class ElementWriter {
     const { desired, changes, batch, watch, close } = writing;
     const everything = changes.everything === true || this.#audit !== desired.border.audit;
     this.#audit = desired.border.audit;
-    const leave = this.#writePolicy(writing, everything);
+    const classes = this.#writePolicy(writing, everything);
+    await send(batch, watch);
+    for (const change of classes) change.switch();
     await this.#turn(writing);
     if (everything || changes.border === true || changes.overlay === true) {
       for (const [name, elements] of borderElements(desired)) this.#held.sets.get(name)?.become(elements, batch);
     }
     if (everything || changes.prefixes === true) await this.#writePrefixes(writing);
-    if (batch.size > PART_BYTES) await watch.deafen();
     if (close !== undefined) {
       await send(batch, watch);
       await close();
     }
     await this.#writeAddresses(writing, async () => {
-      if (batch.size < PART_BYTES) return;
-      await watch.deafen();
-      await send(batch, watch);
+      if (batch.size > PART_BYTES) await send(batch, watch);
     });
     await send(batch, watch);
     // A packet may have been on its way to what is out of use now, so this is a transaction of its own.
-    for (const rest of leave) rest();
+    for (const change of classes) change.leave();
     await send(batch, watch);
   }
 
   /** Lets others have their turn; sends what there is only while no rule leads to it. */
   async #turn({ batch, watch, inForce }: Writing): Promise<void> {
-    if (!inForce && batch.size > PART_BYTES) {
-      await watch.deafen();
-      await send(batch, watch);
-    }
+    if (!inForce && batch.size > PART_BYTES) await send(batch, watch);
     await nextTurn();
   }
 
@@ -84,8 +81,8 @@ export class ElementWriter {
     }
   }
 
-  #writePolicy({ desired, changes, batch }: Writing, everything: boolean): (() => void)[] {
-    const leave: (() => void)[] = [];
+  #writePolicy({ desired, changes, batch }: Writing, everything: boolean): ClassChange[] {
+    const classes: ClassChange[] = [];
     for (const [side, direction] of [
       ['in', 'ingress'],
       ['out', 'egress'],
@@ -93,9 +90,9 @@ export class ElementWriter {
       const changed = everything ? undefined : changes[direction];
       if (!everything && changed === undefined) continue;
       const options = { changes: changed, audit: desired.border.audit };
-      leave.push(this.#held.classes[side].become(desired[direction], options, batch));
+      classes.push(this.#held.classes[side].become(desired[direction], options, batch));
     }
-    return leave;
+    return classes;
   }
 
   async #writeAddresses({ desired, changes, batch }: Writing, pause: HostWriter['pause']): Promise<void> {
@@ -117,5 +114,6 @@ export class ElementWriter {
 }
 
 async function send(batch: ElementBatch, watch: TableWatch): Promise<void> {
+  if (batch.size > PART_BYTES) await watch.deafen();
   if (await batch.send()) watch.wrote();
 }
