@@ -1,0 +1,271 @@
+import { randomUUID } from 'node:crypto';
+import { MeshError } from '../../core/errors.ts';
+import { contains, type Family, formatPrefix, type Prefix, parsePrefix } from '../../core/ip.ts';
+import type { Operation, Transaction, TransactionResult } from '../../kvstore/transaction.ts';
+import type { HubStore } from '../hub-store.ts';
+import { checkDnsLabel, checkDnsName, checkLabelKey, checkLabels, type LabelMap } from './labels.ts';
+import { encodeRangeOwner, MACHINE_BITS, RANGES_GUARD, rangeKey } from './ranges.ts';
+import { encodeWorkload, NAMES_PREFIX, rangesOf, type Workload, workloadKey } from './workload.ts';
+import type { KnownWorkload, WorkloadBook } from './workload-book.ts';
+
+/** What is asked for; everything but the name may be left out. */
+export interface WorkloadRequest {
+  readonly name: string;
+  readonly namespace?: string | undefined;
+  readonly labels?: LabelMap | undefined;
+  readonly serviceAccount?: string | undefined;
+  /** A range instead of one from the pools. */
+  readonly ipv4AllocCidr?: string | undefined;
+  readonly ipv6AllocCidr?: string | undefined;
+}
+
+export interface WorkloadChange {
+  readonly labels?: LabelMap;
+  readonly removeLabels?: readonly string[];
+  readonly revoked?: boolean;
+}
+
+export interface WorkloadsOptions {
+  readonly store: Pick<HubStore, 'transact'>;
+  readonly book: WorkloadBook;
+  readonly pools: readonly string[];
+  /** Who has an address in this range already, in words. */
+  readonly occupied: (range: Prefix) => string | undefined;
+  /** Ends all rights of a machine. Repeatable. */
+  readonly revoke: (name: string) => Promise<void>;
+}
+
+const ATTEMPTS = 16;
+const DEFAULT_NAMESPACE = 'default';
+/** Larger ones hold more than one machine can mean, and make one typing error take a whole network. */
+const SHORTEST: Readonly<Record<Family, number>> = { 4: 8, 6: 32 };
+
+/**
+ * What an administrator does with workloads. Several hubs may do it at once: every change is one transaction that holds
+ * only if what it was based on is still true, and is thought over again when it is not.
+ */
+export class Workloads {
+  readonly #options: WorkloadsOptions;
+  readonly #pools: readonly Prefix[];
+
+  constructor(options: WorkloadsOptions) {
+    this.#options = options;
+    this.#pools = options.pools.map((pool) => parsePrefix(pool)).filter((pool) => pool !== undefined);
+  }
+
+  /** @throws MeshError HUB-WORKLOAD, HUB-WORKLOAD-EXISTS, HUB-RANGE, HUB-POOL, HUB-CONFLICT, KVS-* */
+  async create(request: WorkloadRequest): Promise<Workload> {
+    const { book } = this.#options;
+    const wanted = checked(request);
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      const present = book.get(wanted.name);
+      if (present !== undefined) throw exists(wanted.name, present.namespace);
+      const guard = book.ranges.guard;
+      const workload = { ...wanted, range4: this.#range(4, wanted.range4), range6: this.#range(6, wanted.range6) };
+      const result = await this.#transact(createTransaction(workload, guard));
+      await this.#seen(result);
+      if (result.succeeded) return workload;
+      const [name] = result.answers[0]?.found ?? [];
+      if (name !== undefined) throw exists(wanted.name, name.value.toString());
+    }
+    throw new MeshError('HUB-CONFLICT', `workload ${wanted.name} could not be created`);
+  }
+
+  /** @throws MeshError HUB-WORKLOAD, HUB-WORKLOAD-MISSING, HUB-CONFLICT, KVS-* */
+  async change(name: string, change: WorkloadChange): Promise<Workload> {
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      const present = this.#find(name);
+      const next = changed(present, change);
+      if (next === present) return present;
+      const key = workloadKey(present);
+      const result = await this.#transact({
+        when: [{ key, modRevision: present.revision }],
+        perform: [{ put: key, value: encodeWorkload(next) }],
+        otherwise: [{ get: key }],
+      });
+      const [found] = result.answers[0]?.found ?? [];
+      if (result.succeeded) {
+        await this.#options.book.reached(result.revision);
+        return next;
+      }
+      if (found === undefined) throw missing(name);
+      await this.#options.book.reached(found.modRevision);
+    }
+    throw new MeshError('HUB-CONFLICT', `workload ${name} could not be changed`);
+  }
+
+  /** Rights first: what is deleted must not come back by a registration in between. @throws as `change` */
+  async delete(name: string): Promise<Workload> {
+    await this.#options.revoke(this.#find(name).name);
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      const present = this.#find(name);
+      const key = workloadKey(present);
+      const result = await this.#transact({
+        when: [{ key, modRevision: present.revision }],
+        perform: [
+          { remove: key },
+          { remove: NAMES_PREFIX + present.name },
+          ...rangesOf(present).map((range): Operation => ({ remove: rangeKey(range) })),
+          { put: RANGES_GUARD, value: present.name },
+        ],
+        otherwise: [{ get: key }],
+      });
+      if (result.succeeded) {
+        await this.#options.book.ranges.reached(result.revision);
+        return present;
+      }
+      const [found] = result.answers[0]?.found ?? [];
+      if (found === undefined) throw missing(name);
+      await this.#options.book.reached(found.modRevision);
+    }
+    throw new MeshError('HUB-CONFLICT', `workload ${name} could not be deleted`);
+  }
+
+  #find(name: string): KnownWorkload {
+    const present = this.#options.book.get(name);
+    if (present === undefined) throw missing(name);
+    return present;
+  }
+
+  #transact(transaction: Transaction): Promise<TransactionResult> {
+    return this.#options.store.transact(transaction);
+  }
+
+  /** Waits until the ranges are known as they were when the transaction was done, or refused. */
+  async #seen(result: TransactionResult): Promise<void> {
+    const guard = result.succeeded ? result.revision : result.answers[1]?.found[0]?.modRevision;
+    if (guard !== undefined) await this.#options.book.ranges.reached(guard);
+    if (result.succeeded) await this.#options.book.reached(result.revision);
+  }
+
+  #range(family: Family, given: Prefix | undefined): Prefix | undefined {
+    const { ranges } = this.#options.book;
+    if (given !== undefined) return this.#checkRange(given);
+    const pools = this.#pools.filter((pool) => pool.family === family);
+    if (pools.length === 0) return undefined;
+    for (const pool of pools) {
+      const free = this.#firstFree(pool);
+      if (free !== undefined) return free;
+    }
+    const all = pools.map(formatPrefix).join(', ');
+    throw new MeshError(
+      'HUB-POOL',
+      `no IPv${family} range of /${MACHINE_BITS[family]} is free in ${all}: ${ranges.size} are in use`,
+    );
+  }
+
+  /** Steps over what is free for us but in use in a connected cluster. */
+  #firstFree(pool: Prefix): Prefix | undefined {
+    const { index } = this.#options.book.ranges;
+    const avoided: Prefix[] = [];
+    try {
+      for (;;) {
+        const free = index.firstFree(pool, MACHINE_BITS[pool.family]);
+        if (free === undefined || this.#options.occupied(free) === undefined) return free;
+        avoided.push(free);
+        index.add(free, AVOIDED);
+      }
+    } finally {
+      for (const prefix of avoided) index.remove(prefix, AVOIDED);
+    }
+  }
+
+  /** @throws MeshError HUB-RANGE */
+  #checkRange(range: Prefix): Prefix {
+    const shown = formatPrefix(range);
+    const pool = this.#pools.find((each) => contains(range, each));
+    if (pool !== undefined) throw new MeshError('HUB-RANGE', `${shown} takes all of the pool ${formatPrefix(pool)}`);
+    const taken = this.#options.book.ranges.index.overlapping(range);
+    if (taken !== undefined)
+      throw new MeshError('HUB-RANGE', `${shown} overlaps ${formatPrefix(taken.prefix)} of workload ${taken.owner}`);
+    const occupied = this.#options.occupied(range);
+    if (occupied !== undefined) throw new MeshError('HUB-RANGE', `${shown} is in use: ${occupied}`);
+    return range;
+  }
+}
+
+const AVOIDED = '\0';
+
+function checked(request: WorkloadRequest): Workload {
+  const { serviceAccount } = request;
+  const now = Date.now();
+  return {
+    uid: randomUUID(),
+    name: checkDnsName(request.name, 'name'),
+    namespace: checkDnsLabel(request.namespace ?? DEFAULT_NAMESPACE, 'namespace'),
+    labels: checkLabels(request.labels ?? {}),
+    serviceAccount: serviceAccount === undefined ? undefined : checkDnsName(serviceAccount, 'service account'),
+    range4: givenRange(request.ipv4AllocCidr, 4),
+    range6: givenRange(request.ipv6AllocCidr, 6),
+    created: now,
+    changed: now,
+    revoked: undefined,
+  };
+}
+
+/** @throws MeshError HUB-RANGE */
+function givenRange(text: string | undefined, family: Family): Prefix | undefined {
+  if (text === undefined) return undefined;
+  const wrong = (detail: string) => new MeshError('HUB-RANGE', `${JSON.stringify(text.slice(0, 100))} ${detail}`);
+  const range = text.includes('/') ? parsePrefix(text) : undefined;
+  if (range === undefined || range.family !== family) throw wrong(`is no IPv${family} prefix`);
+  const canonical = formatPrefix(range);
+  if (canonical !== text) throw wrong(`is not canonical: write ${canonical}`);
+  if (range.bits < SHORTEST[family]) throw wrong(`is too large: /${SHORTEST[family]} at most`);
+  const first = range.words[0] ?? 0;
+  const usable =
+    family === 4
+      ? first >>> 24 !== 0 && first >>> 24 !== 127 && first >>> 28 < 14 && first >>> 16 !== 0xa9fe
+      : first !== 0 && first >>> 24 !== 0xff && first >>> 22 !== 0x3fa;
+  if (!usable) throw wrong('holds no addresses that machines can have');
+  return range;
+}
+
+function createTransaction(workload: Workload, guard: number): Transaction {
+  const { name, namespace, uid } = workload;
+  const ranges = rangesOf(workload);
+  const owner = encodeRangeOwner({ workload: name, uid });
+  const key = workloadKey(workload);
+  return {
+    when: [
+      { key: NAMES_PREFIX + name, createRevision: 0 },
+      { key, createRevision: 0 },
+      { key: RANGES_GUARD, modRevision: guard },
+      ...ranges.map((range) => ({ key: rangeKey(range), createRevision: 0 })),
+    ],
+    perform: [
+      { put: NAMES_PREFIX + name, value: namespace },
+      { put: key, value: encodeWorkload(workload) },
+      ...ranges.map((range): Operation => ({ put: rangeKey(range), value: owner })),
+      { put: RANGES_GUARD, value: name },
+    ],
+    otherwise: [{ get: NAMES_PREFIX + name }, { get: RANGES_GUARD }],
+  };
+}
+
+/** The same object when nothing changes. */
+function changed(present: KnownWorkload, change: WorkloadChange): Workload {
+  const labels = { ...present.labels, ...change.labels };
+  for (const key of change.removeLabels ?? []) {
+    checkLabelKey(key);
+    delete labels[key];
+  }
+  const next = checkLabels(labels);
+  const revoked = change.revoked === undefined ? present.revoked !== undefined : change.revoked;
+  const same = JSON.stringify(next) === JSON.stringify(present.labels) && revoked === (present.revoked !== undefined);
+  if (same) return present;
+  return {
+    ...present,
+    labels: next,
+    changed: Date.now(),
+    revoked: revoked ? (present.revoked ?? Date.now()) : undefined,
+  };
+}
+
+function exists(name: string, namespace: string): MeshError {
+  return new MeshError('HUB-WORKLOAD-EXISTS', `${name} in namespace ${namespace}`);
+}
+
+function missing(name: string): MeshError {
+  return new MeshError('HUB-WORKLOAD-MISSING', JSON.stringify(name.slice(0, 100)));
+}
