@@ -78,12 +78,10 @@ function outcome(socket: Socket, connected: 'connect' | 'secureConnect', target:
       socket.write(GREETING);
     });
     socket.once('data', (data: Buffer) => {
-      // SETTINGS: this is HTTP/2, so what failed was slow rather than foreign.
+      // SETTINGS: this is HTTP/2, so what failed was slow rather than foreign; a refusal may still follow.
       const settings = data.length >= 9 && data[3] === 4;
-      setTimeout(
-        () => done(settings ? 'silent' : open && isAlert(data) ? alertProblem() : 'talks'),
-        settings ? QUIET_MS : 0,
-      );
+      if (settings) setTimeout(() => done('silent'), QUIET_MS);
+      else done(open && isAlert(data) ? alertProblem() : 'talks');
     });
     socket.once('close', () => done(closed()));
   });
