@@ -9,8 +9,8 @@ import { Namespace } from '../test/lab/namespace.ts';
 import type { Ask } from './datapath-load.ts';
 import type { Row } from './row.ts';
 
-const PAIRS = 15;
-const SLICE_MS = 300;
+const PAIRS = 41;
+const SLICE_MS = 120;
 const SCRIPT = join(import.meta.dirname, 'datapath-load.ts');
 const TRACKING = `
 table inet tracking {
