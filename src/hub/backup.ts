@@ -30,7 +30,7 @@ interface Manifest {
 }
 
 const SNAPSHOT = 'snapshot.db';
-const NAMES = /^(hub\.yaml|snapshot\.db|pki\/(ca|server|admin|peer)\.(key|crt))$/;
+const NAMES = /^(hub\.yaml|snapshot\.db|pki\/(ca|internal|server|admin|etcd|peer)\.(key|crt))$/;
 const PROGRAM_MS = 600_000;
 const MAX_MANIFEST = 1 << 20;
 
@@ -145,10 +145,11 @@ async function unpack(
     await handle.close();
   }
   await makePrivateFolder(stage.pki);
-  for (const name of ['hub.yaml', 'pki/ca.key', 'pki/ca.crt'])
+  for (const name of ['hub.yaml', 'pki/ca.key', 'pki/ca.crt', 'pki/internal.key', 'pki/internal.crt'])
     if (manifest.files[name] === undefined) throw bad(`${name} is missing`);
   const config = parseHubConfig(readFileSync(stage.config, 'utf8'), target.config);
-  openAuthority({ certificate: readFileSync(stage.ca.cert, 'utf8'), key: readFileSync(stage.ca.key, 'utf8') });
+  for (const { cert, key } of [stage.ca, stage.internal])
+    openAuthority({ certificate: readFileSync(cert, 'utf8'), key: readFileSync(key, 'utf8') });
   if (config.etcd.endpoints.length === 0 && manifest.files[SNAPSHOT] === undefined) throw bad(`${SNAPSHOT} is missing`);
   return { manifest, config };
 }
@@ -197,7 +198,7 @@ async function restoreSnapshot(config: HubConfig, stage: HubFolder, snapshot: st
   const place = ['--data-dir', stage.etcd, '--name', name, '--initial-advertise-peer-urls', peer];
   const cluster = ['--initial-cluster', `${name}=${peer}`, '--initial-cluster-token', token];
   await run('etcdctl', ['snapshot', 'restore', snapshot, ...place, ...cluster], { timeoutMs: PROGRAM_MS });
-  await saveDataSet(stage, { token, secured: true });
+  await saveDataSet(stage, { token });
 }
 
 async function tar(args: readonly string[]): Promise<void> {

@@ -5,6 +5,7 @@ import {
   choice,
   endpoint,
   integer,
+  isLoopback,
   list,
   listenAddress,
   splitListen,
@@ -32,7 +33,8 @@ export interface HubConfig {
     readonly endpoints: readonly string[];
     /** The authority of their certificates, if not that of the hub: a path. */
     readonly ca?: string;
-    /** Where the own etcd speaks to itself: `host:port`. */
+    /** Where the own etcd listens for the hub, and where for itself: `host:port` on loopback. */
+    readonly client: string;
     readonly peer: string;
     /** Bytes, for the own etcd. */
     readonly quota: number;
@@ -59,6 +61,10 @@ const listen = text(
   'an address and port such as 0.0.0.0:2379',
   (value) =>
     value !== '' && /^[0-9.]+:|^\[/.test(value) && accepts(listenAddress, value) && splitListen(value)?.port !== 0,
+);
+const loopback = text(
+  'a loopback address and port such as 127.0.0.1:2381',
+  (value) => accepts(listen, value) && isLoopback(splitListen(value)?.host ?? ''),
 );
 const DNS_NAME = /^(?=.{1,253}$)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$/;
 const serverName = text('a DNS name in lower case or an address', (value) => isIP(value) !== 0 || DNS_NAME.test(value));
@@ -102,7 +108,8 @@ const HUB_KEYS = {
   names: list(serverName, 'DNS names and addresses'),
   'etcd.endpoints': list(secureEndpoint, 'https:// URLs'),
   'etcd.ca': KEYS['kvstore.ca'].kind,
-  'etcd.peer': listen,
+  'etcd.client': loopback,
+  'etcd.peer': loopback,
   'etcd.quota': quota,
   'metrics.listen': listenAddress,
   'log.level': choice('trace', 'debug', 'info', 'warn', 'error'),
@@ -149,7 +156,8 @@ function assemble(values: Values): HubConfig {
     etcd: {
       endpoints: values['etcd.endpoints'] ?? [],
       ...(values['etcd.ca'] !== undefined && { ca: values['etcd.ca'] }),
-      peer: values['etcd.peer'] ?? `127.0.0.1:${(splitListen(etcd)?.port ?? 2379) + 1}`,
+      client: values['etcd.client'] ?? besides(etcd, 2),
+      peer: values['etcd.peer'] ?? besides(etcd, 1),
       quota: values['etcd.quota'] ?? quota.read(HUB_DEFAULTS.quota),
     },
     metrics: { listen: values['metrics.listen'] ?? HUB_DEFAULTS.metrics },
@@ -157,11 +165,19 @@ function assemble(values: Values): HubConfig {
   };
 }
 
+/** A port near another one, on loopback. */
+function besides(listenAt: string, distance: number): string {
+  const { host, port } = splitListen(listenAt) ?? { host: '', port: 2379 };
+  return `${isLoopback(host) && !host.includes(':') ? host : '127.0.0.1'}:${port + distance}`;
+}
+
 function check(config: HubConfig, problem: (key: string, detail: string) => void): void {
   if (config.cluster.id > config.maxConnectedClusters)
     problem('cluster.id', `${config.cluster.id} is above maxConnectedClusters (${config.maxConnectedClusters})`);
   if (config.names.length === 0) problem('names', 'one name or address at least: machines must find the hub');
-  if (config.listen.etcd === config.listen.enrolment) problem('listen.enrolment', 'etcd listens there');
+  const { listen: open, etcd } = config;
+  const places = [open.etcd, open.enrolment, etcd.client, etcd.peer];
+  if (new Set(places).size < places.length) problem('listen', `two of ${places.join(', ')} are the same`);
   const pools = config.pools.map((each) => parsePrefix(each) as Prefix);
   pools.forEach((one, index) => {
     const other = pools.slice(0, index).find((before) => contains(before, one) || contains(one, before));

@@ -13,6 +13,9 @@ export interface HubFolder {
   readonly ca: KeyFiles;
   readonly server: KeyFiles;
   readonly admin: KeyFiles;
+  /** The authority that the own etcd trusts, and what it signed: etcd itself, and its peers. */
+  readonly internal: KeyFiles;
+  readonly etcdServer: KeyFiles;
   readonly peer: KeyFiles;
   /** The data of the own etcd, and what the hub remembers of them. */
   readonly etcd: string;
@@ -39,6 +42,8 @@ export function hubFolderAt(path: string): HubFolder {
     ca: files('ca'),
     server: files('server'),
     admin: files('admin'),
+    internal: files('internal'),
+    etcdServer: files('etcd'),
     peer: files('peer'),
     etcd: join(path, 'etcd'),
     dataSet: join(path, 'data-set.json'),

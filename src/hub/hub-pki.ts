@@ -11,10 +11,12 @@ import type { HubFolder, KeyFiles } from './folder.ts';
 /** Keys and certificates of the hub. */
 export interface HubPki {
   readonly ca: CertificateAuthority;
+  /** What the own etcd trusts; nothing that it signs leaves this machine. */
+  readonly internal: CertificateAuthority;
   /** PEM of the certificate that this hub shows to machines, and of its key. They change when they are renewed. */
   readonly server: { readonly certificate: string; readonly key: string };
   readonly folder: HubFolder;
-  /** When which certificate ends: `ca`, `server`, `admin`, `peer`. */
+  /** When which certificate ends: `ca`, `internal`, `server`, `admin`, `etcd`, `peer`. */
   readonly expiry: Readonly<Record<string, Date>>;
   /** Renews what has less than a third of its life left, or other names than it should. @returns what was renewed */
   renew(): Promise<readonly string[]>;
@@ -27,58 +29,76 @@ const CILIUM_NAMES = ['*.mesh.cilium.io', 'clustermesh-apiserver.cilium.io'];
 const LOCAL_NAMES = ['localhost', '127.0.0.1', '::1'];
 
 interface Leaf {
-  readonly name: 'server' | 'admin' | 'peer';
+  readonly name: 'server' | 'admin' | 'etcd' | 'peer';
+  readonly files: KeyFiles;
+  readonly issuer: 'ca' | 'internal';
   readonly commonName: string;
   /** Of a server; a client has none. */
   readonly names?: readonly string[];
   readonly client?: true;
 }
 
-function leaves(config: HubConfig): readonly Leaf[] {
+function leaves(folder: HubFolder, config: HubConfig): readonly Leaf[] {
   const { name } = config.cluster;
   const hosts = [config.listen.etcd, config.listen.enrolment]
     .map((listen) => hostAndPort(listen).host)
     .filter((host) => host !== '0.0.0.0' && host !== '::');
   const names = [...new Set([...config.names, ...hosts, ...CILIUM_NAMES, ...LOCAL_NAMES])];
-  const peer = hostAndPort(config.etcd.peer).host;
+  const [client, peer] = [hostAndPort(config.etcd.client).host, hostAndPort(config.etcd.peer).host];
+  // A given etcd trusts the authority that machines are signed by.
+  const issuer = config.etcd.endpoints.length === 0 ? 'internal' : 'ca';
   return [
-    { name: 'server', commonName: 'mesh-agent hub', names },
-    { name: 'admin', commonName: `admin-${name}` },
-    { name: 'peer', commonName: peerName(name), names: [peer], client: true },
+    { name: 'server', files: folder.server, issuer: 'ca', commonName: 'mesh-agent hub', names },
+    { name: 'admin', files: folder.admin, issuer, commonName: `admin-${name}` },
+    { name: 'etcd', files: folder.etcdServer, issuer: 'internal', commonName: 'etcd', names: [client] },
+    { name: 'peer', files: folder.peer, issuer: 'internal', commonName: peerName(name), names: [peer], client: true },
   ];
 }
 
 /** Makes all keys and certificates of a new hub. @throws MeshError PKI-FILE */
 export async function createHubPki(folder: HubFolder, config: HubConfig): Promise<void> {
   await makePrivateFolder(folder.pki);
-  const { certificate, key } = createAuthority(`mesh-agent hub ${config.cluster.name}`);
-  await writeFileSafely(folder.ca.key, key);
-  await writeFileSafely(folder.ca.cert, certificate);
-  const ca = openAuthority({ certificate, key });
-  for (const leaf of leaves(config)) {
-    const files = folder[leaf.name];
-    await writeFileSafely(files.key, privateKeyPem(generateKey()));
-    await issue(ca, leaf, files);
+  const authorities = {
+    ca: await makeAuthority(folder.ca, `mesh-agent hub ${config.cluster.name}`),
+    internal: await makeAuthority(folder.internal, `mesh-agent hub ${config.cluster.name} internal`),
+  };
+  for (const leaf of leaves(folder, config)) {
+    await writeFileSafely(leaf.files.key, privateKeyPem(generateKey()));
+    await issue(authorities[leaf.issuer], leaf);
   }
+}
+
+async function makeAuthority(files: KeyFiles, commonName: string): Promise<CertificateAuthority> {
+  const pems = createAuthority(commonName);
+  await writeFileSafely(files.key, pems.key);
+  await writeFileSafely(files.cert, pems.certificate);
+  return openAuthority(pems);
 }
 
 /** Reads them, and renews what is due. @throws MeshError HUB-FILES, PKI-CA, PKI-FILE */
 export async function openHubPki(folder: HubFolder, config: HubConfig): Promise<HubPki> {
-  const ca = openAuthority({ certificate: read(folder.ca.cert), key: read(folder.ca.key) });
-  const pki = new LoadedPki(ca, folder, config);
+  const open = ({ cert, key }: KeyFiles): CertificateAuthority =>
+    openAuthority({ certificate: read(cert), key: read(key) });
+  const pki = new LoadedPki({ ca: open(folder.ca), internal: open(folder.internal) }, folder, config);
   await pki.renew();
   return pki;
 }
 
 class LoadedPki implements HubPki {
   readonly ca: CertificateAuthority;
+  readonly internal: CertificateAuthority;
   readonly folder: HubFolder;
-  readonly #config: HubConfig;
+  readonly #leaves: readonly Leaf[];
 
-  constructor(ca: CertificateAuthority, folder: HubFolder, config: HubConfig) {
-    this.ca = ca;
+  constructor(
+    authorities: { readonly ca: CertificateAuthority; readonly internal: CertificateAuthority },
+    folder: HubFolder,
+    config: HubConfig,
+  ) {
+    this.ca = authorities.ca;
+    this.internal = authorities.internal;
     this.folder = folder;
-    this.#config = config;
+    this.#leaves = leaves(folder, config);
   }
 
   get server(): { readonly certificate: string; readonly key: string } {
@@ -86,22 +106,22 @@ class LoadedPki implements HubPki {
   }
 
   get expiry(): Readonly<Record<string, Date>> {
-    const of = (name: Leaf['name']): Date => certificateIn(this.folder[name].cert).validToDate;
-    return { ca: this.ca.notAfter, server: of('server'), admin: of('admin'), peer: of('peer') };
+    const own = this.#leaves.map(({ name, files }) => [name, certificateIn(files.cert).validToDate] as const);
+    return { ca: this.ca.notAfter, internal: this.internal.notAfter, ...Object.fromEntries(own) };
   }
 
   async renew(): Promise<readonly string[]> {
     const renewed: string[] = [];
-    for (const leaf of leaves(this.#config)) {
-      const files = this.folder[leaf.name];
-      if (!this.#due(leaf, files)) continue;
-      await issue(this.ca, leaf, files);
+    for (const leaf of this.#leaves) {
+      if (!this.#due(leaf)) continue;
+      await issue(this[leaf.issuer], leaf);
       renewed.push(leaf.name);
     }
     return renewed;
   }
 
-  #due(leaf: Leaf, files: KeyFiles): boolean {
+  #due(leaf: Leaf): boolean {
+    const { files, issuer } = leaf;
     // A key that is missing or broken is a fault to be seen, a certificate is made in a moment.
     const key = keyIn(files.key);
     let certificate: X509Certificate;
@@ -111,9 +131,9 @@ class LoadedPki implements HubPki {
       return true;
     }
     const [from, to] = [certificate.validFromDate.getTime(), certificate.validToDate.getTime()];
-    const late = Date.now() > to - (to - from) / 3 && certificate.validToDate < this.ca.notAfter;
-    const issuer = new X509Certificate(this.ca.certificate);
-    const ours = certificate.verify(issuer.publicKey) && certificate.checkPrivateKey(key);
+    const late = Date.now() > to - (to - from) / 3 && certificate.validToDate < this[issuer].notAfter;
+    const authority = new X509Certificate(this[issuer].certificate);
+    const ours = certificate.verify(authority.publicKey) && certificate.checkPrivateKey(key);
     return late || !ours || !names(certificate, leaf);
   }
 }
@@ -129,8 +149,8 @@ function names(certificate: X509Certificate, { commonName, names: wanted = [] }:
   );
 }
 
-async function issue(ca: CertificateAuthority, leaf: Leaf, files: KeyFiles): Promise<void> {
-  const { commonName, names: wanted } = leaf;
+async function issue(ca: CertificateAuthority, leaf: Leaf): Promise<void> {
+  const { commonName, names: wanted, files } = leaf;
   const request = { commonName, publicKey: keyIn(files.key), seconds: LIFE_SECONDS };
   const issued =
     wanted === undefined

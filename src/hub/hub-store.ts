@@ -9,10 +9,10 @@ export type HubStore = WriterStore;
 
 /** Where the store is, and how the hub shows who it is. Files are read again at every connect. */
 export function storeAccess(config: HubConfig, folder: HubFolder) {
-  const endpoints = config.etcd.endpoints.length > 0 ? config.etcd.endpoints : [ownEndpoint(config)];
+  const own = config.etcd.endpoints.length === 0;
   return {
-    endpoints,
-    ca: config.etcd.ca ?? folder.ca.cert,
+    endpoints: own ? [ownEndpoint(config)] : config.etcd.endpoints,
+    ca: own ? folder.internal.cert : (config.etcd.ca ?? folder.ca.cert),
     cert: folder.admin.cert,
     key: folder.admin.key,
   };

@@ -11,9 +11,11 @@ import type { Metrics } from '../observe/metrics.ts';
 import { HubRoutes } from './api.ts';
 import type { HubConfig } from './config.ts';
 import { Election, type Leadership } from './election.ts';
+import { ownEndpoint } from './etcd/arguments.ts';
 import { EtcdCare } from './etcd/care.ts';
 import { EtcdService } from './etcd/etcd-service.ts';
 import { bootstrapAccess, openMachineAccess } from './etcd/machine-access.ts';
+import { Guard } from './guard/guard.ts';
 import type { HubPki } from './hub-pki.ts';
 import { type HubStore, openHubStore, storeAccess } from './hub-store.ts';
 import type { HubContext, HubPart, PartFactory } from './part.ts';
@@ -34,8 +36,6 @@ const DAY_MS = 86_400_000;
 /** Everyone has to get a new authority by hand. */
 const AUTHORITY_NOTICE_MS = 90 * DAY_MS;
 const LEAF_NOTICE_MS = 30 * DAY_MS;
-/** Several revocations at once cut the connections of all once. */
-const CUT_BETWEEN_MS = 10_000;
 
 /** One hub: its etcd, its store, what runs in every hub, and what runs in the one that leads. */
 export class Hub {
@@ -51,8 +51,7 @@ export class Hub {
   #store: HubStore | undefined;
   #election: Election | undefined;
   #care: EtcdCare | undefined;
-  #cutAt = Number.NEGATIVE_INFINITY;
-  #cutting: Promise<void> | undefined;
+  #guard: Guard | undefined;
 
   constructor(options: HubOptions) {
     this.#options = options;
@@ -100,6 +99,7 @@ export class Hub {
     this.#jobs.start('certificates', (ended) => this.#keepCertificates(ended));
     await this.#etcd?.start();
     if (signal.aborted) return;
+    if (this.#etcd !== undefined) await this.#openGuard(signal);
     const store = openHubStore({ config, folder: pki.folder, onEvent: (event) => this.#onStoreEvent(event) });
     this.#store = store;
     store.onStatus(() => this.#watchStore(store));
@@ -125,7 +125,7 @@ export class Hub {
     await this.#election?.stop();
     await this.#everywhere.stop();
     await this.#jobs.stop();
-    await this.#cutting;
+    await this.#guard?.stop();
     await this.#store?.close();
     await this.#etcd?.stop();
   }
@@ -162,6 +162,7 @@ export class Hub {
         quota: this.#etcd === undefined ? null : config.etcd.quota,
         alarms: (this.#care?.alarms ?? []).map(({ kind }) => kind),
       },
+      guard: this.#guard?.status ?? null,
       certificates: this.#certificates(),
       caHash: pki.ca.publicKeyHash,
       parts: [...this.#everywhere.records(), ...(this.#led?.records() ?? [])],
@@ -188,10 +189,35 @@ export class Hub {
   #context(store: HubStore): HubContext {
     const { config, pki, log, metrics } = this.#options;
     const { session } = store;
-    const onRevoked = (user: string): void => this.#cutSoon(user);
+    const onRevoked = (user: string): void => this.#onRevoked(user);
     const access = openMachineAccess({ session, cluster: config.cluster.name, onRevoked });
     const leading = (): boolean => this.leading;
     return { config, store, pki, access, health: this.health, metrics, log, leading, api: this.routes };
+  }
+
+  /** The way to the own etcd for everyone else. A port that is taken is tried again. */
+  async #openGuard(signal: AbortSignal): Promise<void> {
+    const { config, pki, log } = this.#options;
+    while (!signal.aborted) {
+      const guard = new Guard({
+        listen: config.listen.etcd,
+        server: pki.server,
+        clientCa: pki.ca.certificate,
+        upstream: ownEndpoint(config),
+        internal: pki.internal,
+        log: log.child('guard'),
+      });
+      try {
+        await guard.start();
+        this.health.clear('guard');
+        this.#guard = guard;
+        return;
+      } catch (error) {
+        if (!(error instanceof MeshError)) throw error;
+        this.health.fail('guard', error);
+        await sleep(1000, signal);
+      }
+    }
   }
 
   /** The first hub of a given etcd makes users and roles there; all heal them. */
@@ -231,19 +257,10 @@ export class Hub {
     }
   }
 
-  /** etcd asks for rights when a watch begins, and never again: so all connections of clients end, and begin anew. */
-  #cutSoon(user: string): void {
-    if (this.#etcd === undefined) {
-      this.#options.log.warn('what this user watches goes on until its connection ends', { user });
-      return;
-    }
-    const etcd = this.#etcd;
-    this.#cutting ??= (async () => {
-      await sleep(Math.max(0, this.#cutAt + CUT_BETWEEN_MS - performance.now()), this.#jobs.signal);
-      this.#cutAt = performance.now();
-      this.#cutting = undefined;
-      await etcd.cutClients();
-    })().catch((error: unknown) => this.#options.log.error('connections could not be cut', { error }));
+  /** etcd asks for rights when a watch begins, and never again: so the connections of this user end. */
+  #onRevoked(user: string): void {
+    if (this.#guard !== undefined) this.#guard.cut(user);
+    else this.#options.log.warn('what this user watches goes on until its connection ends', { user });
   }
 
   #onStoreEvent({ kind, message, error }: StoreEvent): void {
@@ -265,7 +282,10 @@ export class Hub {
     const { pki, log } = this.#options;
     while (!ended.aborted) {
       try {
-        for (const name of await pki.renew()) log.info('a certificate was renewed', { name });
+        for (const name of await pki.renew()) {
+          log.info('a certificate was renewed', { name });
+          if (name === 'server') this.#guard?.renew(pki.server);
+        }
         for (const [name, date] of Object.entries(pki.expiry)) this.#checkExpiry(name, date);
       } catch (error) {
         if (!(error instanceof MeshError)) throw error;
@@ -277,7 +297,7 @@ export class Hub {
 
   #checkExpiry(name: string, date: Date): void {
     const left = date.getTime() - Date.now();
-    const soon = left < (name === 'ca' ? AUTHORITY_NOTICE_MS : LEAF_NOTICE_MS);
+    const soon = left < (name === 'ca' || name === 'internal' ? AUTHORITY_NOTICE_MS : LEAF_NOTICE_MS);
     const text = `${name} ends on ${date.toISOString()}`;
     this.health.check(`certificate/${name}`, 'HUB-CERTIFICATE', soon ? { text, severity: 'warning' } : undefined);
   }

@@ -28,6 +28,13 @@ export interface HubStatusRecord {
     readonly quota: number | null;
     readonly alarms: readonly string[];
   };
+  /** The way of machines and clusters to the own etcd; null for a given one. */
+  readonly guard: {
+    readonly listen: string;
+    readonly connections: number;
+    readonly users: number;
+    readonly refused: number;
+  } | null;
   readonly certificates: readonly { readonly name: string; readonly notAfter: number }[];
   readonly caHash: string;
   readonly parts: readonly PartRecord[];

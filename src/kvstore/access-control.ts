@@ -1,5 +1,4 @@
 import { messageOf } from '../core/errors.ts';
-import { sleep } from '../core/job.ts';
 import { decodeShort, prefixEnd, type ResponseHeader } from './messages.ts';
 import { WireReader, WireWriter } from './wire.ts';
 
@@ -17,8 +16,6 @@ type Request = <Answer extends { readonly header: ResponseHeader }>(
 ) => Promise<Answer>;
 
 const KINDS = ['read', 'write', 'readwrite'] as const;
-const MAX_TRIES = 30;
-const RETRY_MS = 20;
 
 /**
  * Users and roles of an etcd (Auth of etcd 3.4, api/etcdserverpb/rpc.proto). Users have no passwords: they are the common
@@ -29,7 +26,7 @@ export class AccessControl {
   readonly #request: Request;
 
   constructor(request: Request) {
-    this.#request = patient(request);
+    this.#request = request;
   }
 
   /** The role with these rights and no others. */
@@ -123,23 +120,6 @@ function rangeOf({ key, prefix }: Permission): { key: Buffer; end: Buffer } {
 
 function idOf({ key, end }: { readonly key: Buffer; readonly end: Buffer }): string {
   return `${key.toString('hex')}-${end.toString('hex')}`;
-}
-
-/**
- * Every change of users or roles makes etcd refuse what it had begun before ("revision of auth store is old"), and
- * promises that it was not done. So it is done again.
- */
-export function patient(request: Request): Request {
-  return async (method, message, decode) => {
-    for (let tries = 1; ; tries++) {
-      try {
-        return await request(method, message, decode);
-      } catch (error) {
-        if (tries >= MAX_TRIES || !/revision of auth store is old/.test(messageOf(error))) throw error;
-        await sleep(RETRY_MS * Math.random() * Math.min(tries, 10));
-      }
-    }
-  };
 }
 
 /** Header and the strings in field 2: UserList, UserGet. */

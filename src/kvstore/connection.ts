@@ -1,7 +1,8 @@
 import { MeshError } from '../core/errors.ts';
+import { sleep } from '../core/job.ts';
 import type { DataSet } from './data-set.ts';
 import { decodeRange, encodeRange, type RangeRequest, type RangeResponse, type ResponseHeader } from './messages.ts';
-import { isForbidden, type Transport } from './transport.ts';
+import { isForbidden, isOvertaken, type Transport } from './transport.ts';
 
 export interface ConnectionOptions {
   readonly transport: Transport;
@@ -11,6 +12,9 @@ export interface ConnectionOptions {
   /** Called once, when the connection is to end. */
   readonly onFailure: (error: unknown) => void;
 }
+
+const MAX_TRIES = 20;
+const RETRY_MS = 10;
 
 /** A live connection: every answer is checked for the data set that it comes from. */
 export class Connection {
@@ -62,12 +66,19 @@ export class Connection {
   }
 
   async #send<Answer>(method: string, message: Buffer, decode: (data: Buffer) => Answer): Promise<Answer> {
-    try {
-      return await this.transport.request(method, message, decode);
-    } catch (error) {
-      // A login that is void, as after every change of roles or users, is made again by connecting again.
-      if (error instanceof MeshError && error.code === 'KVS-AUTH' && !isForbidden(error)) this.fail(error);
-      throw error;
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.transport.request(method, message, decode);
+      } catch (error) {
+        // Every change of users or roles makes etcd refuse what it had begun before, undone. In a fleet that is often.
+        if (isOvertaken(error) && tries < MAX_TRIES && !this.#ended) {
+          await sleep(Math.random() * RETRY_MS * tries);
+          continue;
+        }
+        // A login that is void is made again by connecting again.
+        if (error instanceof MeshError && error.code === 'KVS-AUTH' && !isForbidden(error)) this.fail(error);
+        throw error;
+      }
     }
   }
 

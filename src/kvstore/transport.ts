@@ -193,6 +193,11 @@ export function isForbidden(error: unknown): boolean {
   return error instanceof MeshError && error.code === 'KVS-AUTH' && /permission denied/.test(error.message);
 }
 
+/** True when users or roles were changed while a request was under way: it was not done. */
+export function isOvertaken(error: unknown): boolean {
+  return error instanceof MeshError && error.code === 'KVS-AUTH' && /revision of auth store is old/.test(error.message);
+}
+
 /** True when the store says that the revision asked for is compacted away. */
 export function isCompacted(error: unknown): boolean {
   return /required revision has been compacted/.test(messageOf(error));

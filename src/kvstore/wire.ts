@@ -80,6 +80,8 @@ export class WireReader {
   next(): boolean {
     if (this.#at >= this.#end) return false;
     const tag = this.#varint();
+    // Larger than any tag: other readers would cut it, and see another field than we.
+    if (!(tag >= 8 && tag <= 0xffff_ffff)) throw new RangeError('a field without a number');
     this.field = tag >>> 3;
     this.#type = tag & 7;
     return true;

@@ -1,4 +1,3 @@
-import { patient } from './access-control.ts';
 import { LeasedKeySet, type LeasedKeys, type LeasedKeysOptions } from './leased-keys.ts';
 import { prefixEnd, type ResponseHeader } from './messages.ts';
 import { openSession, type Session, type StoreOptions } from './session.ts';
@@ -40,7 +39,7 @@ const PAGE = 2000;
 
 export function openWriterStore(options: StoreOptions): WriterStore {
   const session = openSession(options);
-  const request = patient(session.request);
+  const { request } = session;
   const transact = (transaction: Transaction): Promise<TransactionResult> =>
     request('KV/Txn', encodeTransaction(transaction), decodeTransaction);
   const readPrefix = (prefix: string): Promise<PrefixContent> => readPages(request, prefix);

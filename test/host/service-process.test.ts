@@ -1,12 +1,10 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, test } from 'node:test';
 import type { CommandError } from '../../src/host/command.ts';
-import { cutConnections } from '../../src/host/cut-connections.ts';
 import { ServiceProcess, type ServiceProcessOptions } from '../../src/host/service-process.ts';
 import { until } from '../lab/namespace.ts';
 
@@ -109,20 +107,4 @@ test('a program of a life before is ended first; another process with its number
   writeFileSync(pidFile, JSON.stringify({ ...name, started: stat[21] }));
   await service.start();
   assert.ok(!alive(orphan.pid as number));
-});
-
-test('connections to a port are cut while the server runs on', async () => {
-  const accepted: Socket[] = [];
-  const server = createServer((socket) => accepted.push(socket.on('error', () => {}))).listen(0, '127.0.0.1');
-  await until('it listens', () => server.listening);
-  const { port } = server.address() as { port: number };
-  const open = (): Socket => connect(port, '127.0.0.1').on('error', () => {});
-  const clients = [open(), open()];
-  await until('both are accepted', () => accepted.length === 2);
-  assert.equal(await cutConnections(port), 0);
-  await until('both are cut', () => clients.every((socket) => socket.destroyed));
-  clients.push(open());
-  await until('a new one is accepted', () => accepted.length === 3);
-  for (const socket of [...clients, ...accepted]) socket.destroy();
-  server.close();
 });

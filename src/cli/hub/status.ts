@@ -45,6 +45,12 @@ export function hubStatusText(status: HubStatusRecord, now: number): string {
       '',
       `${member.endpoint}, version ${member.version}, ${mib(member.sizeInUse)} used of ${mib(member.size)}, revision ${member.revision}`,
     ]);
+  const { guard } = status;
+  if (guard !== null)
+    lines.push([
+      'Guard',
+      `${guard.listen}, ${guard.connections} connections of ${guard.users} users, ${guard.refused} requests refused`,
+    ]);
   for (const { name, notAfter } of status.certificates)
     lines.push(['Certificate', `${name} until ${new Date(notAfter).toISOString()}`]);
   lines.push(['CA hash', status.caHash]);

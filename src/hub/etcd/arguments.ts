@@ -7,14 +7,9 @@ export function peerName(cluster: string): string {
   return `peer-${cluster}`;
 }
 
-/** Where the hub reaches its own etcd: loopback, as etcd listens there whatever else it does. */
+/** Where the hub reaches its own etcd. */
 export function ownEndpoint(config: HubConfig): string {
-  return `https://${loopback(config)}`;
-}
-
-function loopback(config: HubConfig): string {
-  const { host, port } = hostAndPort(config.listen.etcd);
-  return `${/^127\./.test(host) ? host : '127.0.0.1'}:${port}`;
+  return `https://${config.etcd.client}`;
 }
 
 export function hostAndPort(listen: string): { host: string; port: number } {
@@ -22,7 +17,8 @@ export function hostAndPort(listen: string): { host: string; port: number } {
 }
 
 /**
- * The command line of the own etcd (3.4). Until access control is on (`secured`) it listens on loopback alone.
+ * The command line of the own etcd (3.4). It listens on loopback alone, for certificates of the internal authority alone:
+ * everyone but the hub comes through the guard.
  *
  * History of an hour, as Cilium's etcd has it: a machine or a cluster that was away for longer lists again.
  */
@@ -30,22 +26,19 @@ export function etcdArguments(of: {
   readonly config: HubConfig;
   readonly folder: HubFolder;
   readonly token: string;
-  readonly secured: boolean;
 }): string[] {
-  const { config, folder, token, secured } = of;
-  const own = `https://${loopback(config)}`;
-  const { host } = hostAndPort(config.listen.etcd);
-  const wild = host === '0.0.0.0' || host === '::';
-  const all = wild ? `https://${config.listen.etcd}` : [...new Set([`https://${config.listen.etcd}`, own])].join(',');
+  const { config, folder, token } = of;
+  const client = ownEndpoint(config);
   const peer = `https://${config.etcd.peer}`;
   const name = config.cluster.name;
+  const { internal, etcdServer } = folder;
   return [
     ...['--name', name, '--data-dir', folder.etcd],
-    ...['--listen-client-urls', secured ? all : own, '--advertise-client-urls', own],
-    ...['--client-cert-auth', '--trusted-ca-file', folder.ca.cert],
-    ...['--cert-file', folder.server.cert, '--key-file', folder.server.key],
+    ...['--listen-client-urls', client, '--advertise-client-urls', client],
+    ...['--client-cert-auth', '--trusted-ca-file', internal.cert],
+    ...['--cert-file', etcdServer.cert, '--key-file', etcdServer.key],
     ...['--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer],
-    ...['--peer-client-cert-auth', '--peer-trusted-ca-file', folder.ca.cert],
+    ...['--peer-client-cert-auth', '--peer-trusted-ca-file', internal.cert],
     ...['--peer-cert-file', folder.peer.cert, '--peer-key-file', folder.peer.key],
     ...['--peer-cert-allowed-cn', peerName(name)],
     ...['--initial-cluster', `${name}=${peer}`, '--initial-cluster-token', token, '--initial-cluster-state', 'new'],

@@ -11,8 +11,6 @@ export interface DataSetRecord {
   readonly token: string;
   /** Once it has answered. */
   readonly clusterId?: string;
-  /** Access control is on: before, the etcd listens on loopback alone. */
-  readonly secured: boolean;
 }
 
 export function newToken(): string {
@@ -30,7 +28,7 @@ export async function openDataSet(folder: HubFolder): Promise<DataSetRecord> {
   if (record === undefined) {
     if (present)
       throw new MeshError('HUB-ETCD-DATA', 'there are data, but the hub knows nothing of them', { place: folder.etcd });
-    const fresh: DataSetRecord = { token: newToken(), secured: false };
+    const fresh: DataSetRecord = { token: newToken() };
     await saveDataSet(folder, fresh);
     return fresh;
   }
@@ -52,9 +50,9 @@ function readRecord(path: string): DataSetRecord | undefined {
     throw new MeshError('HUB-FILES', messageOf(cause), { place: path, cause });
   }
   try {
-    const { token, clusterId, secured } = JSON.parse(text) as Record<string, unknown>;
+    const { token, clusterId } = JSON.parse(text) as Record<string, unknown>;
     if (typeof token !== 'string' || !/^[0-9a-f]{32}$/.test(token)) throw new Error('it has no token');
-    return { token, secured: secured === true, ...(typeof clusterId === 'string' && { clusterId }) };
+    return { token, ...(typeof clusterId === 'string' && { clusterId }) };
   } catch (cause) {
     throw new MeshError('HUB-FILES', messageOf(cause), { place: path, cause });
   }

@@ -2,7 +2,6 @@ import type { Health } from '../../api/health.ts';
 import { MeshError, messageOf } from '../../core/errors.ts';
 import { sleep } from '../../core/job.ts';
 import { CommandError } from '../../host/command.ts';
-import { cutConnections } from '../../host/cut-connections.ts';
 import { ServiceProcess, type ServiceProcessStatus } from '../../host/service-process.ts';
 import type { EtcdOptions } from '../../kvstore/etcd-config.ts';
 import { Member, type MemberStatus } from '../../kvstore/maintenance.ts';
@@ -10,7 +9,7 @@ import { openSession } from '../../kvstore/session.ts';
 import type { Log } from '../../observe/log.ts';
 import type { HubConfig } from '../config.ts';
 import type { HubFolder } from '../folder.ts';
-import { etcdArguments, hostAndPort, ownEndpoint } from './arguments.ts';
+import { etcdArguments, ownEndpoint } from './arguments.ts';
 import { type DataSetRecord, openDataSet, saveDataSet } from './data-set.ts';
 import { logEtcdLine } from './log-line.ts';
 import { bootstrapAccess } from './machine-access.ts';
@@ -32,7 +31,7 @@ const SUBJECT = 'etcd';
 /**
  * The hub's own etcd:
  *
- *   data there? ─▶ start ─▶ answers ─▶ first time: users and roles, access control on, start again for everybody
+ *   data there? ─▶ start ─▶ answers ─▶ users and roles, access control on
  *       └ lost: refuse
  */
 export class EtcdService {
@@ -48,8 +47,8 @@ export class EtcdService {
     this.#process = new ServiceProcess({
       command: 'etcd',
       arguments: () => {
-        const { token = '', secured = false } = this.#record ?? {};
-        return etcdArguments({ config, folder, token, secured });
+        const { token = '' } = this.#record ?? {};
+        return etcdArguments({ config, folder, token });
       },
       pidFile: folder.etcdPid,
       onLine: (line) => logEtcdLine(log, line),
@@ -83,30 +82,15 @@ export class EtcdService {
         before: this.#record.clusterId,
         now: status.clusterId,
       });
-    const opened = this.#record.secured;
-    this.#record = { ...this.#record, clusterId: status.clusterId, secured: true };
+    this.#record = { ...this.#record, clusterId: status.clusterId };
     await saveDataSet(folder, this.#record);
-    if (!opened) {
-      await this.#process.restart();
-      await this.#answers();
-    }
-    log.info('etcd runs', { listen: config.listen.etcd, version: status.version, clusterId: status.clusterId });
+    log.info('etcd runs', { listen: config.etcd.client, version: status.version, clusterId: status.clusterId });
   }
 
   async stop(): Promise<void> {
     this.#stopping = true;
     this.#abort.abort();
     await this.#process.stop();
-  }
-
-  /** Ends the connections of all clients, so that everyone must show their rights again. */
-  async cutClients(): Promise<void> {
-    const { port } = hostAndPort(this.#options.config.listen.etcd);
-    const remaining = await cutConnections(port).catch((error: unknown) => {
-      this.#options.log.warn('connections cannot be cut one by one: etcd is started again', { error });
-      return 1;
-    });
-    if (remaining > 0) await this.#process.restart();
   }
 
   async #bootstrap(): Promise<void> {
@@ -121,7 +105,8 @@ export class EtcdService {
 
   #as(): EtcdOptions {
     const { folder, config } = this.#options;
-    return { endpoints: [ownEndpoint(config)], ca: folder.ca.cert, cert: folder.admin.cert, key: folder.admin.key };
+    const { internal, admin } = folder;
+    return { endpoints: [ownEndpoint(config)], ca: internal.cert, cert: admin.cert, key: admin.key };
   }
 
   /** Undefined when it was stopped before. */

@@ -1,0 +1,196 @@
+import type { KeyObject } from 'node:crypto';
+import {
+  type ClientHttp2Session,
+  connect,
+  createSecureServer,
+  type Http2SecureServer,
+  type ServerHttp2Session,
+} from 'node:http2';
+import type { TLSSocket } from 'node:tls';
+import { MeshError, messageOf } from '../../core/errors.ts';
+import type { Log } from '../../observe/log.ts';
+import type { CertificateAuthority } from '../../pki/authority.ts';
+import { generateKey, privateKeyPem } from '../../pki/keys.ts';
+import { hostAndPort } from '../etcd/arguments.ts';
+import { forward } from './forward.ts';
+
+export interface GuardOptions {
+  /** `host:port` for machines and clusters. */
+  readonly listen: string;
+  /** What it shows to them: PEM. */
+  readonly server: { readonly certificate: string; readonly key: string };
+  /** Who signed their certificates: PEM. */
+  readonly clientCa: string;
+  /** Where etcd is, on loopback. */
+  readonly upstream: string;
+  /** The authority that etcd trusts, and that signed its certificate. Its certificates stay in this process. */
+  readonly internal: CertificateAuthority;
+  readonly log: Log;
+}
+
+export interface GuardStatus {
+  readonly listen: string;
+  readonly connections: number;
+  /** Users with a connection. */
+  readonly users: number;
+  readonly refused: number;
+}
+
+const HANDSHAKE_MS = 10_000;
+const MAX_CONNECTIONS = 20_000;
+const MAX_PER_USER = 32;
+const MAX_STREAMS = 256;
+const WINDOW = 1 << 20;
+const SESSION_WINDOW = 4 << 20;
+const UPSTREAM_SECONDS = 86_400;
+const MAX_TIMER_MS = 0x7fff_ffff;
+
+/**
+ * Stands between etcd and everyone but the hub itself. It checks certificates by TLS, takes only requests that etcd can
+ * be trusted with (`check-request.ts`), and speaks to etcd as the user that the certificate names, so that etcd's own
+ * rights decide everything else. It knows whose connection is whose, and can end them: etcd asks for rights when a watch
+ * begins, and never again.
+ */
+export class Guard {
+  readonly #options: GuardOptions;
+  readonly #server: Http2SecureServer;
+  readonly #guests = new Map<ServerHttp2Session, Guest>();
+  /** One key for all certificates towards etcd: it never leaves this process. */
+  readonly #key: KeyObject = generateKey();
+  #refused = 0;
+
+  constructor(options: GuardOptions) {
+    this.#options = options;
+    const { server, clientCa, log } = options;
+    this.#server = createSecureServer({
+      cert: server.certificate,
+      key: server.key,
+      ca: clientCa,
+      requestCert: true,
+      rejectUnauthorized: true,
+      minVersion: 'TLSv1.2',
+      handshakeTimeout: HANDSHAKE_MS,
+      settings: { maxConcurrentStreams: MAX_STREAMS, initialWindowSize: WINDOW, enablePush: false },
+    });
+    this.#server.maxConnections = MAX_CONNECTIONS;
+    this.#server.on('session', (session) => this.#admit(session));
+    this.#server.on('sessionError', (error) => log.debug('a connection failed', { reason: messageOf(error) }));
+    this.#server.on('tlsClientError', (error, socket) =>
+      log.debug('a client was not let in', { reason: messageOf(error), address: socket.remoteAddress }),
+    );
+    this.#server.on('stream', (stream, headers) => {
+      const guest = this.#guests.get(stream.session as ServerHttp2Session);
+      if (guest === undefined) {
+        stream.close();
+        return;
+      }
+      const onRefused = (reason: string): void => this.#onRefused(guest, { path: headers[':path'], reason });
+      forward({ stream, headers, upstream: guest.upstream, onRefused });
+    });
+  }
+
+  get status(): GuardStatus {
+    const guests = [...this.#guests.values()];
+    const users = new Set(guests.map(({ user }) => user)).size;
+    return { listen: this.#options.listen, connections: guests.length, users, refused: this.#refused };
+  }
+
+  /** @throws MeshError HUB-LISTEN */
+  async start(): Promise<void> {
+    const { listen } = this.#options;
+    await new Promise<void>((resolve, reject) => {
+      const fail = (cause: Error): void =>
+        reject(new MeshError('HUB-LISTEN', messageOf(cause), { place: listen, cause }));
+      this.#server.once('error', fail);
+      this.#server.listen(hostAndPort(listen), () => {
+        this.#server.off('error', fail);
+        this.#server.on('error', (error) => this.#options.log.warn('the door to etcd had a fault', { error }));
+        resolve();
+      });
+    });
+  }
+
+  /** From now on it shows this certificate. */
+  renew(server: GuardOptions['server']): void {
+    this.#server.setSecureContext({ cert: server.certificate, key: server.key, ca: this.#options.clientCa });
+  }
+
+  /** Ends every connection of a user. @returns how many there were */
+  cut(user: string): number {
+    let count = 0;
+    for (const [session, guest] of this.#guests) {
+      if (guest.user !== user) continue;
+      session.destroy();
+      count++;
+    }
+    return count;
+  }
+
+  stop(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#server.close(() => resolve());
+      for (const session of this.#guests.keys()) session.destroy();
+    });
+  }
+
+  #admit(session: ServerHttp2Session): void {
+    const socket = session.socket as TLSSocket;
+    const certificate = socket.getPeerX509Certificate();
+    const user = /^CN=([^\n]+)$/.exec(certificate?.subject ?? '')?.[1];
+    const same = [...this.#guests.values()].filter((guest) => guest.user === user).length;
+    // A name of the hub's own is never signed for anyone: should it be shown, something is very wrong.
+    if (certificate === undefined || user === undefined || /^(root$|admin-|peer-)/.test(user) || same >= MAX_PER_USER) {
+      this.#refused++;
+      this.#options.log.warn('a client was not let in', { user, connections: same, address: socket.remoteAddress });
+      session.destroy();
+      return;
+    }
+    session.setLocalWindowSize(SESSION_WINDOW);
+    const upstream = this.#connect(user);
+    const left = Math.min(certificate.validToDate.getTime() - Date.now(), MAX_TIMER_MS);
+    const expiry = setTimeout(() => session.destroy(), Math.max(0, left)).unref();
+    this.#guests.set(session, { user, upstream, address: socket.remoteAddress ?? '', told: 0 });
+    session.on('error', () => {});
+    session.once('close', () => {
+      clearTimeout(expiry);
+      this.#guests.delete(session);
+      upstream.destroy();
+    });
+    upstream.on('error', (error) =>
+      this.#options.log.debug('a connection to etcd failed', { user, reason: messageOf(error) }),
+    );
+    // The client connects anew, and lists or resumes as it must.
+    upstream.once('close', () => session.destroy());
+  }
+
+  #connect(user: string): ClientHttp2Session {
+    const { upstream, internal } = this.#options;
+    const { pem } = internal.issueClient({ commonName: user, publicKey: this.#key, seconds: UPSTREAM_SECONDS });
+    const session = connect(upstream, {
+      ca: internal.certificate,
+      cert: pem,
+      key: privateKeyPem(this.#key),
+      rejectUnauthorized: true,
+      minVersion: 'TLSv1.2',
+      settings: { initialWindowSize: WINDOW, enablePush: false },
+    });
+    session.once('connect', () => session.setLocalWindowSize(SESSION_WINDOW));
+    return session;
+  }
+
+  #onRefused(guest: Guest, facts: { readonly path: unknown; readonly reason: string }): void {
+    this.#refused++;
+    const now = performance.now();
+    // An attacker must not fill the log.
+    if (now - guest.told < 10_000 && guest.told > 0) return;
+    guest.told = now;
+    this.#options.log.warn('a request was refused', { user: guest.user, address: guest.address, ...facts });
+  }
+}
+
+interface Guest {
+  readonly user: string;
+  readonly address: string;
+  readonly upstream: ClientHttp2Session;
+  told: number;
+}
