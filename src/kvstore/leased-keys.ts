@@ -45,6 +45,8 @@ export interface LeasedKeys {
   readonly lastError: string | undefined;
   /** What shall be there under this key. */
   get(key: string): Buffer | undefined;
+  /** All keys that shall be there. */
+  keys(): Iterable<string>;
   /** Whole keys, all under one of the prefixes. */
   set(key: string, value: string | Buffer): void;
   remove(key: string): void;
@@ -153,12 +155,16 @@ export class LeasedKeySet implements LeasedKeys {
     return this.#wanted.get(key);
   }
 
+  keys(): Iterable<string> {
+    return this.#wanted.keys();
+  }
+
   set(key: string, value: string | Buffer): void {
     if (!this.#options.prefixes.some((prefix) => key.startsWith(prefix)))
       throw new RangeError(`${key} is under none of the prefixes`);
-    const next = Buffer.from(value);
+    const next = typeof value === 'string' ? Buffer.from(value) : value;
     if (this.#wanted.get(key)?.equals(next) === true) return;
-    this.#wanted.set(key, next);
+    this.#wanted.set(key, copyOf(next));
     this.#look(key);
   }
 
@@ -403,4 +409,11 @@ export class LeasedKeySet implements LeasedKeys {
       waiting.resolve();
     }
   }
+}
+
+/** In memory of its own: one small buffer that lives would keep a whole slab of the pool. */
+function copyOf(value: Buffer): Buffer {
+  const copy = Buffer.allocUnsafeSlow(value.length);
+  value.copy(copy);
+  return copy;
 }
