@@ -3,6 +3,7 @@ import { Health } from '../api/health.ts';
 import type { Config } from '../config/config.ts';
 import { Backoff } from '../core/backoff.ts';
 import { MeshError, messageOf } from '../core/errors.ts';
+import type { Address } from '../core/ip.ts';
 import { JobGroup, sleep } from '../core/job.ts';
 import type { Datapath } from '../datapath/datapath.ts';
 import type { DesiredChanges } from '../datapath/desired.ts';
@@ -17,11 +18,13 @@ import type { Metrics } from '../observe/metrics.ts';
 import { PolicyModel } from '../policy/model.ts';
 import { PolicyRepository } from '../policy/repository.ts';
 import type { PolicySettings } from '../policy/settings.ts';
+import { ApiPolicies } from './api-policies.ts';
 import { ClusterDirectory } from './cluster-directory.ts';
 import { DesiredFromFacts } from './desired-state.ts';
 import { openJoinedStore } from './joined-store.ts';
 import { Machine } from './machine.ts';
 import { ModelFeed } from './model-feed.ts';
+import { NameFeed } from './name-feed.ts';
 import { chooseDatapath } from './open-datapath.ts';
 import { claimOwnAddresses, registeredAddresses } from './own-addresses.ts';
 import { PolicyFeed } from './policy-feed.ts';
@@ -63,6 +66,8 @@ export class Agent {
   readonly reconciler: Reconciler;
   readonly readiness: Readiness;
   readonly storeAddresses: StoreAddresses;
+  readonly apiPolicies: ApiPolicies;
+  readonly names: NameFeed;
   readonly #options: AgentOptions;
   readonly #log: Log;
   readonly #jobs: JobGroup;
@@ -102,7 +107,7 @@ export class Agent {
     this.tables = new Tables((entry) => log.warn('a value of the store was refused', { ...entry }));
     this.machine = new Machine({ config, health: this.health, onChange: () => this.#machineChanged() });
     this.storeAddresses = new StoreAddresses(() => this.#feed.touch());
-    this.model = new PolicyModel(this.#policySettings());
+    this.model = new PolicyModel(this.policySettings());
     this.repository = new PolicyRepository({ model: this.model, now: Date.now });
     this.mesh = new Mesh({ tables: this.tables, onChange: () => this.#soon() });
     this.desired = new DesiredFromFacts({
@@ -139,6 +144,23 @@ export class Agent {
         this.#soon();
       },
     });
+    this.apiPolicies = new ApiPolicies({
+      stateDir: config.stateDir,
+      repository: this.repository,
+      health: this.health,
+      onChange: () => {
+        this.reconciler.wake();
+        this.#soon();
+      },
+    });
+    this.names = new NameFeed({
+      stateDir: config.stateDir,
+      fqdn: config.fqdn,
+      model: this.model,
+      health: this.health,
+      log: log.child('names'),
+      onChange: () => this.reconciler.wake(),
+    });
     this.#clusters = new ClusterDirectory({
       path: config.clustermesh,
       mesh: this.mesh,
@@ -162,6 +184,11 @@ export class Agent {
     return this.#registration;
   }
 
+  /** The DNS names that an address was learnt by. */
+  namesOf(address: Address): string[] {
+    return this.names.namesOf(address);
+  }
+
   /** Since when facts of the joined cluster are followed and enforced. */
   get enforcing(): boolean {
     return this.reconciler.opened && this.datapath.status.applied;
@@ -169,7 +196,8 @@ export class Agent {
 
   /** Throws only when this machine's devices cannot be read. */
   async start(): Promise<void> {
-    await this.machine.open();
+    // Before anything is enforced: what an earlier run has taken and learnt counts from the beginning.
+    await Promise.all([this.machine.open(), this.apiPolicies.load(), this.names.restore()]);
     this.#jobs.start('data path', (signal) => this.#openDatapath(signal));
     this.#jobs.start('reconcile', (signal) => this.reconciler.run(signal));
     this.#jobs.start('clusters', (signal) => this.mesh.run(signal));
@@ -193,7 +221,7 @@ export class Agent {
     this.mesh.close();
     await this.#registration?.close({ leave: false });
     await this.#jobs.stop();
-    await Promise.all([this.#clusters.close(), this.#store?.close()]);
+    await Promise.all([this.#clusters.close(), this.#store?.close(), this.names.close()]);
     await this.datapath.close();
   }
 
@@ -272,7 +300,7 @@ export class Agent {
   }
 
   #machineChanged(): void {
-    this.model.configure(this.#policySettings());
+    this.model.configure(this.policySettings());
     this.#registration?.addressesChanged();
     this.#registeredText = '';
     this.#feed.touch();
@@ -301,6 +329,7 @@ export class Agent {
     if (this.#closed) return;
     this.#followRegistration();
     if (!this.reconciler.opened && this.#datapathOpen && this.readiness.missing().length === 0) this.#open();
+    this.names.want(this.model.wantsNames);
     this.#troubles.look();
     this.#options.onChange();
   }
@@ -314,7 +343,7 @@ export class Agent {
       this.#registeredText = text;
       this.mesh.join(store, registered.cluster);
       this.#clusters.joined(registered.cluster.name);
-      this.model.configure(this.#policySettings());
+      this.model.configure(this.policySettings());
       this.model.setSubject(registered.labels, this.config.namedPorts);
       claimOwnAddresses(this.tables, this.machine, { registered, former: this.#claimedFor });
       this.#claimedFor = registered.cluster.name;
@@ -334,7 +363,7 @@ export class Agent {
     this.reconciler.open();
   }
 
-  #policySettings(): PolicySettings {
+  policySettings(): PolicySettings {
     const { enforcement, allowLocalhost, policyDefaultLocalCluster, cluster } = this.config;
     return {
       clusterName: this.#registration?.registered?.cluster.name ?? cluster?.name ?? '',

@@ -1,5 +1,13 @@
 import { type AskOptions, askList, askRecord } from './ask.ts';
 import type {
+  AppliedPolicyRecord,
+  ApplyAnswer,
+  ApplyRequest,
+  ExplainAnswer,
+  ExplainRequest,
+  NameRecord,
+} from './policy-types.ts';
+import type {
   EndpointFilter,
   EndpointRecord,
   IdentityRecord,
@@ -40,6 +48,10 @@ export interface AgentClient {
   policy(name: string): Promise<PolicyDetail>;
   kernelIpcache(filter?: ListFilter): AsyncIterable<KernelAddressRecord>;
   kernelPolicy(filter?: ListFilter): AsyncIterable<KernelPolicyRecord>;
+  names(filter?: ListFilter): AsyncIterable<NameRecord>;
+  explain(request: ExplainRequest): Promise<ExplainAnswer>;
+  applyPolicies(request: ApplyRequest): Promise<ApplyAnswer>;
+  deletePolicy(name: string): Promise<AppliedPolicyRecord>;
 }
 
 export type ClientOptions = Pick<AskOptions, 'socket' | 'silenceMs'>;
@@ -60,6 +72,10 @@ export function openClient(options: ClientOptions): AgentClient {
     policy: (name) => record(`/v1/policies/${encodeURIComponent(name)}`),
     kernelIpcache: (filter) => list('/v1/kernel/ipcache', filter),
     kernelPolicy: (filter) => list('/v1/kernel/policy', filter),
+    names: (filter) => list('/v1/names', filter),
+    explain: (body) => askRecord(options, '/v1/explain', { method: 'POST', body }),
+    applyPolicies: (body) => askRecord(options, '/v1/policies', { method: 'POST', body }),
+    deletePolicy: (name) => askRecord(options, `/v1/policies/${encodeURIComponent(name)}`, { method: 'DELETE' }),
   };
 }
 

@@ -1,5 +1,6 @@
 import { MeshError } from '../core/errors.ts';
 import { parseAddress } from '../core/ip.ts';
+import { readApply, readExplain } from './read-body.ts';
 import { type RecordFilter, recordFilter } from './record-filter.ts';
 import type { AgentApi } from './types.ts';
 
@@ -37,6 +38,7 @@ const LISTS: Readonly<Record<string, Handler>> = {
   services: (api, query) => list(api.services(), query),
   ipcache: (api, query) => list(api.ipcache(), query),
   policies: (api, query) => list(api.policies(), query),
+  names: (api, query) => list(api.names(), query),
   'kernel/ipcache': async (api, query) => list(await api.kernelIpcache(), query),
   'kernel/policy': async (api, query) => list(await api.kernelPolicy(), query),
 };
@@ -54,17 +56,48 @@ const ITEMS: Readonly<Record<string, Handler>> = {
   policies: (api, _query, name) => one(api.policy(name), `policy ${JSON.stringify(name)}`),
 };
 
-/** Answers `/v1/<list>`, `/v1/<list>/<name>` and `/v1/status`. Throws MeshError. */
-export async function answerRequest(api: AgentApi, target: string): Promise<Answer> {
+/** A request to the agent, its body read. */
+export interface AgentRequest {
+  readonly method: string;
+  /** Path and query. */
+  readonly target: string;
+  readonly body: Buffer;
+}
+
+export interface RouteOptions {
+  /** Nothing may be changed over this socket. */
+  readonly readOnly: boolean;
+}
+
+/** Answers `/v1/<list>`, `/v1/<list>/<name>` and `/v1/status`, explains, and takes policies. Throws MeshError. */
+export async function answerRequest(api: AgentApi, request: AgentRequest, options: RouteOptions): Promise<Answer> {
+  const { method, target } = request;
   const [path = '', search = ''] = splitOnce(target, '?');
   if (!path.startsWith('/v1/')) throw unknown(path);
   const rest = path.slice('/v1/'.length);
+  if (method !== 'GET') return answerOther(api, { method, rest, body: request.body }, options);
   const query = new URLSearchParams(search);
   if (rest === 'status') return { kind: 'record', record: api.status() };
   if (Object.hasOwn(LISTS, rest)) return (LISTS[rest] as Handler)(api, query, '');
   const [group = '', name = ''] = splitOnce(rest, '/');
   if (name === '' || !Object.hasOwn(ITEMS, group)) throw unknown(path);
   return (ITEMS[group] as Handler)(api, query, decode(name));
+}
+
+async function answerOther(
+  api: AgentApi,
+  { method, rest, body }: { readonly method: string; readonly rest: string; readonly body: Buffer },
+  { readOnly }: RouteOptions,
+): Promise<Answer> {
+  if (method === 'POST' && rest === 'explain') return { kind: 'record', record: await api.explain(readExplain(body)) };
+  const [group = '', name = ''] = splitOnce(rest, '/');
+  const applies = method === 'POST' && rest === 'policies';
+  if (!applies && !(method === 'DELETE' && group === 'policies' && name !== ''))
+    throw new MeshError('API-REQUEST', `method ${method} is not known here`);
+  if (readOnly) throw new MeshError('API-READ-ONLY', '');
+  if (applies) return { kind: 'record', record: await api.applyPolicies(readApply(body)) };
+  const policy = decode(name);
+  return one(await api.deletePolicy(policy), `no policy ${JSON.stringify(policy)} came by the API`);
 }
 
 function splitOnce(text: string, separator: string): [string, string] {

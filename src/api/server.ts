@@ -48,12 +48,17 @@ export interface ApiServer {
 const LIMITS: ApiLimits = { clients: 64, requestMs: 5000, stallMs: 900_000, bodyBytes: 0 };
 const MAX_HEADER_BYTES = 16 << 10;
 
-/** Serves the API of an agent, which is read only. @throws MeshError API-BUSY, API-SOCKET */
+/** Room for policies; a Kubernetes object has at most so much. */
+const AGENT_BODY_BYTES = 1 << 20;
+
+/**
+ * Serves the API of an agent. A socket that is shared with a group takes no changes: who may look must not
+ * thereby be able to open the firewall. @throws MeshError API-BUSY, API-SOCKET
+ */
 export function serveApi({ api, ...options }: ApiServerOptions): Promise<ApiServer> {
-  return serveSocket(options, ({ method, target }) => {
-    if (method !== 'GET') throw new MeshError('API-REQUEST', `method ${method} is not known`);
-    return answerRequest(api, target);
-  });
+  const readOnly = options.group !== undefined;
+  const limits = { bodyBytes: AGENT_BODY_BYTES, ...options.limits };
+  return serveSocket({ ...options, limits }, (request) => answerRequest(api, request, { readOnly }));
 }
 
 /**
@@ -176,6 +181,7 @@ const STATUS_OF: Readonly<Partial<Record<ErrorCode, number>>> = {
   'API-REQUEST': 400,
   'API-NOT-FOUND': 404,
   'API-LIMIT': 503,
+  'API-READ-ONLY': 403,
 };
 
 function sendNothing(response: ServerResponse): void {

@@ -4,6 +4,14 @@
  * epoch; `undefined` is left out of the JSON.
  */
 import type { ErrorCode } from '../core/errors.ts';
+import type {
+  AppliedPolicyRecord,
+  ApplyAnswer,
+  ApplyRequest,
+  ExplainAnswer,
+  ExplainRequest,
+  NameRecord,
+} from './policy-types.ts';
 
 export const API_VERSION = 'mesh-agent/v1';
 
@@ -265,6 +273,10 @@ export interface PolicyRecord {
   readonly rules: number;
   readonly selecting: boolean;
   readonly directions: readonly string[];
+  /** Its denials are reported, not applied. */
+  readonly audit: boolean;
+  /** Entries that are narrowed or without effect because the host cannot enforce them. */
+  readonly heldBack: number;
   /** Errors with place; entries that are held back. */
   readonly messages: readonly string[];
   readonly since: number;
@@ -296,7 +308,7 @@ export interface KernelPolicyRecord {
 
 /**
  * What the agent offers to the local API: present facts, looked up at the moment of the call. Lists may be a million
- * long, so they are iterated, never collected.
+ * long, so they are iterated, never collected. Only `applyPolicies` and `deletePolicy` change anything.
  */
 export interface AgentApi {
   status(): StatusRecord;
@@ -312,6 +324,13 @@ export interface AgentApi {
   policy(name: string): PolicyDetail | undefined;
   kernelIpcache(): Promise<Iterable<KernelAddressRecord>>;
   kernelPolicy(): Promise<Iterable<KernelPolicyRecord>>;
+  names(): Iterable<NameRecord>;
+  /** Throws MeshError when the question makes no sense. */
+  explain(request: ExplainRequest): Promise<ExplainAnswer>;
+  /** Throws MeshError when they cannot be kept. */
+  applyPolicies(request: ApplyRequest): Promise<ApplyAnswer>;
+  /** A policy that came by the API; undefined when there is none of that name. */
+  deletePolicy(name: string): Promise<AppliedPolicyRecord | undefined>;
 }
 
 export interface EndpointFilter {

@@ -35,7 +35,7 @@ function list(): Command {
         format: output,
         kind: 'IdentityList',
         records: askAgent(call).identities(given({ cluster, selector })),
-        columns: output === 'wide' ? WIDE : COLUMNS,
+        columns: output === 'wide' ? WIDE : IDENTITY_COLUMNS,
         compare: (a, b) => a.id - b.id,
       });
       return EXIT.ok;
@@ -57,7 +57,7 @@ function get(): Command {
         format: call.options.output,
         record: { apiVersion: API_VERSION, kind: 'Identity', ...record },
         table(wide) {
-          const columns = wide ? WIDE : COLUMNS;
+          const columns = wide ? WIDE : IDENTITY_COLUMNS;
           return new TableWriter(columns.map(({ heading }) => heading)).write([
             columns.map(({ cell }) => cell(record)),
           ]);
@@ -68,7 +68,7 @@ function get(): Command {
   });
 }
 
-const COLUMNS: readonly Column<IdentityRecord>[] = [
+export const IDENTITY_COLUMNS: readonly Column<IdentityRecord>[] = [
   { heading: 'ID', cell: ({ id }) => String(id) },
   { heading: 'LABELS', cell: ({ labels }) => labels },
 ];

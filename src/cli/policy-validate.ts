@@ -5,7 +5,7 @@ import type { Command } from 'commander';
 import { API_VERSION } from '../api/types.ts';
 import { MeshError, messageOf } from '../core/errors.ts';
 import { printable } from '../observe/printable.ts';
-import { parsePolicies } from '../policy/language/parse.ts';
+import { checkText, type PolicyFinding } from '../policy/language/findings.ts';
 import { type Call, command } from './command.ts';
 import { EXIT, type ExitCode } from './exit-code.ts';
 import { writeRecord } from './output.ts';
@@ -29,19 +29,8 @@ export function validateCommand(): Command {
   });
 }
 
-interface Finding {
-  readonly file: string;
-  /** Counts from 1. */
-  readonly document?: number;
-  readonly policy?: string;
-  readonly path?: string;
-  readonly line?: number;
-  readonly severity: 'ok' | 'warning' | 'error';
-  readonly message?: string;
-}
-
 async function validate(call: Call): Promise<ExitCode> {
-  const findings: Finding[] = [];
+  const findings: PolicyFinding[] = [];
   for (const given of call.args) {
     for (const file of await filesOf(given)) findings.push(...(await checkFile(file)));
   }
@@ -55,7 +44,8 @@ async function validate(call: Call): Promise<ExitCode> {
   return bad === 0 ? EXIT.ok : EXIT.failure;
 }
 
-async function filesOf(given: string): Promise<string[]> {
+/** A folder stands for the policy files in it. */
+export async function filesOf(given: string): Promise<string[]> {
   if (given === '-') return [given];
   try {
     if (!(await stat(given)).isDirectory()) return [given];
@@ -70,25 +60,18 @@ async function filesOf(given: string): Promise<string[]> {
   }
 }
 
-async function checkFile(file: string): Promise<Finding[]> {
-  let text: string;
+async function checkFile(file: string): Promise<PolicyFinding[]> {
   try {
-    const content = file === '-' ? await buffer(process.stdin) : await readSized(file);
-    text = content.toString('utf8');
+    return checkText(file, await readPolicyFile(file));
   } catch (error) {
     return [{ file, severity: 'error', message: messageOf(error) }];
   }
-  const { objects, error } = parsePolicies(text);
-  if (error !== undefined) return [{ file, severity: 'error', ...placeOf(error) }];
-  if (objects.length === 0) return [{ file, severity: 'warning', message: 'there is no policy in it' }];
-  return objects.flatMap((object): Finding[] => {
-    const policy = object.policy === undefined ? {} : { policy: object.policy };
-    const warnings = object.warnings.map(
-      (each): Finding => ({ file, ...policy, severity: 'warning', ...placeOf(each) }),
-    );
-    if (object.type === 'bad') return [...warnings, { file, ...policy, severity: 'error', ...placeOf(object.error) }];
-    return [...warnings, { file, document: object.document + 1, ...policy, line: object.line, severity: 'ok' }];
-  });
+}
+
+/** `-` is standard input. */
+export async function readPolicyFile(file: string): Promise<string> {
+  const content = file === '-' ? await buffer(process.stdin) : await readSized(file);
+  return content.toString('utf8');
 }
 
 async function readSized(file: string): Promise<Buffer> {
@@ -98,18 +81,8 @@ async function readSized(file: string): Promise<Buffer> {
   return readFile(file);
 }
 
-function placeOf(problem: {
-  document: number;
-  path: string;
-  line: number;
-  message: string;
-}): Omit<Finding, 'file' | 'severity'> {
-  const { document, path, line, message } = problem;
-  return { document: document + 1, ...(path !== '' && { path }), line, message };
-}
-
 /** `web.yaml:12: document 2, spec.ingress[0]: error: ...`: editors jump to the first part. */
-function findingText(finding: Finding): string {
+export function findingText(finding: PolicyFinding): string {
   const { file, line, document, path, policy, severity, message } = finding;
   const place = line === undefined ? file : `${file}:${line}`;
   const inside = [document === undefined ? undefined : `document ${document}`, policy, path].filter(
@@ -119,7 +92,7 @@ function findingText(finding: Finding): string {
   return `${printable(`${place}:${where} ${severity}${message === undefined ? '' : `: ${message}`}`)}\n`;
 }
 
-function summary(findings: readonly Finding[], bad: number): string {
+function summary(findings: readonly PolicyFinding[], bad: number): string {
   const good = findings.filter(({ severity }) => severity === 'ok').length;
   return `${plural(good, 'object')} valid, ${bad} not valid`;
 }

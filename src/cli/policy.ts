@@ -5,6 +5,8 @@ import { askAgent, SHOWS_AGENT } from './agent-socket.ts';
 import { type Call, command, group } from './command.ts';
 import { EXIT, type ExitCode } from './exit-code.ts';
 import { type Column, write, writeList, writeRecord } from './output.ts';
+import { applyCommand, deleteCommand } from './policy-change.ts';
+import { explainCommand } from './policy-explain.ts';
 import { validateCommand } from './policy-validate.ts';
 import { ago } from './words.ts';
 
@@ -12,7 +14,7 @@ export function policyCommands(): Command {
   return group('policy', 'Policies of this machine', [
     command({
       name: 'list',
-      summary: 'List the policies, from the local folder and from the hub, and whether they are in force',
+      summary: 'List the policies, from the local folder, the hub and `policy apply`, and whether they are in force',
       examples: [
         ['policy list', 'all'],
         ['policy list -o wide', 'with everything there is to say about them'],
@@ -41,6 +43,9 @@ export function policyCommands(): Command {
       run: get,
     }),
     validateCommand(),
+    explainCommand(),
+    applyCommand(),
+    deleteCommand(),
   ]);
 }
 
@@ -79,14 +84,15 @@ function rulesText(records: readonly PolicyDetail[]): string {
 
 /** What needs a look stands first. */
 function rank({ state }: PolicyRecord): number {
-  return state === 'invalid' || state === 'last-good' ? 0 : 1;
+  return state === 'invalid' || state === 'last-good' ? 0 : state === 'shadowed' ? 1 : 2;
 }
 
 const columns = (now: number): readonly Column<PolicyRecord>[] => [
   { heading: 'NAME', cell: ({ name }) => name },
   { heading: 'SOURCE', cell: ({ source }) => source },
-  { heading: 'STATE', cell: ({ state }) => state },
+  { heading: 'STATE', cell: ({ state, audit }) => (audit ? `${state} (audit)` : state) },
   { heading: 'RULES', cell: ({ rules }) => String(rules) },
+  { heading: 'HELD BACK', cell: ({ heldBack }) => (heldBack === 0 ? '' : String(heldBack)) },
   { heading: 'DIRECTIONS', cell: ({ directions }) => directions.join(',') },
   { heading: 'SINCE', cell: ({ since }) => ago(since, now) },
   {

@@ -5,6 +5,7 @@ import { completionCommand } from './completion.ts';
 import { configCommands } from './config.ts';
 import { endpointCommands } from './endpoint.ts';
 import { EXIT, type ExitCode } from './exit-code.ts';
+import { fqdnCommands } from './fqdn.ts';
 import { hubCommands } from './hub/hub.ts';
 import { identityCommands } from './identity.ts';
 import { ipcacheCommands } from './ipcache.ts';
@@ -63,6 +64,7 @@ export function commandTree(): Command {
     serviceCommands(),
     ipcacheCommands(),
     policyCommands(),
+    fqdnCommands(),
     kernelCommands(),
     hubCommands(),
     configCommands(),

@@ -9,6 +9,7 @@ const EXIT_OF: Readonly<Partial<Record<ErrorCode, ExitCode>>> = {
   'API-DENIED': EXIT.unreachable,
   'HUB-UNREACHABLE': EXIT.unreachable,
   'API-REQUEST': EXIT.usage,
+  'API-QUESTION': EXIT.usage,
 };
 
 /** Says what went wrong, where, and what to do; the exit code. */

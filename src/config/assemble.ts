@@ -35,6 +35,7 @@ export function assemble(settings: Settings, findings: Findings): Config | undef
     enforcement: get('enforcement'),
     audit: get('audit'),
     failsafe: { ingress: get('failsafe.ingress'), egress: get('failsafe.egress') },
+    fqdn: { minTtl: get('fqdn.minTtl'), grace: get('fqdn.grace') },
     policies: get('policies'),
     clustermesh: get('clustermesh'),
     metrics: { listen: get('metrics.listen') },

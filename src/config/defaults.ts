@@ -27,6 +27,8 @@ const DEFAULTS: { readonly [K in KeyName]: ValueOf<K> | undefined } = {
   audit: false,
   'failsafe.ingress': [{ protocol: 6, port: 22 }],
   'failsafe.egress': [],
+  'fqdn.minTtl': 0,
+  'fqdn.grace': 30,
   policies: '/etc/mesh-agent/policies.d',
   clustermesh: undefined,
   'metrics.listen': '127.0.0.1:9964',

@@ -63,6 +63,14 @@ export const KEYS = {
   audit: key(boolean, 'report denials, do not apply them'),
   'failsafe.ingress': key(list(transportPort, 'ports such as tcp/22'), 'inbound ports that always pass'),
   'failsafe.egress': key(list(transportPort, 'ports such as tcp/22'), 'outbound ports that always pass'),
+  'fqdn.minTtl': key(
+    integer('a number of seconds, up to a week', 0, 604_800),
+    'DNS answers count for at least so many seconds (tofqdns-min-ttl)',
+  ),
+  'fqdn.grace': key(
+    integer('a number of seconds, up to an hour', 0, 3600),
+    'addresses of DNS names stay allowed for so many seconds beyond their lifetime',
+  ),
   policies: key(path, 'folder of local policies'),
   clustermesh: key(path, 'folder with one etcd configuration file per remote cluster'),
   'metrics.listen': key(listenAddress, 'address of /metrics, /healthz and /readyz; empty for none'),

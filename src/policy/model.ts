@@ -152,7 +152,7 @@ export class PolicyModel {
     return this.#names.used;
   }
 
-  /** The FQDN selectors in use that match a DNS name. */
+  /** The FQDN selectors in use that match a DNS name; none while it has no address. */
   fqdnSelectorsOf(name: string): readonly string[] {
     this.#settle();
     return this.#names.selectorsOf(name);

@@ -8,6 +8,7 @@ import type {
   StatusRecord,
   StoreRecord,
 } from '../../src/api/types.ts';
+import { MeshError } from '../../src/core/errors.ts';
 import { parseAddress } from '../../src/core/ip.ts';
 
 /** A moment in the lives of the records below. */
@@ -183,6 +184,8 @@ const policies: PolicyRecord[] = [
     rules: 2,
     selecting: true,
     directions: ['ingress'],
+    audit: false,
+    heldBack: 0,
     messages: [],
     since: NOW - 60_000,
   },
@@ -194,6 +197,8 @@ const policies: PolicyRecord[] = [
     rules: 0,
     selecting: false,
     directions: [],
+    audit: false,
+    heldBack: 0,
     messages: ['broken.yaml:7: spec.ingress[0].toPorts[0]: port 99999 is not a port'],
     since: NOW - 60_000,
   },
@@ -262,6 +267,10 @@ export function memoryAgent(over: Partial<AgentApi> = {}): AgentApi {
           bytes: 180,
         },
       ]),
+    names: () => [],
+    explain: () => Promise.reject(new MeshError('API-QUESTION', 'nothing is known here')),
+    applyPolicies: () => Promise.reject(new MeshError('AGT-STATE', 'nothing is kept here')),
+    deletePolicy: () => Promise.resolve(undefined),
     ...over,
   };
 }

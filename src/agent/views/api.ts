@@ -1,5 +1,6 @@
 import type { AgentApi } from '../../api/types.ts';
 import type { Agent } from '../agent.ts';
+import { explain } from '../explain/explain.ts';
 import {
   endpointViews,
   identityView,
@@ -8,6 +9,7 @@ import {
   ipcacheViews,
   kernelAddressViews,
   kernelPolicyViews,
+  nameViews,
   nodeViews,
   serviceViews,
 } from './list-views.ts';
@@ -28,5 +30,9 @@ export function agentApi(agent: Agent): AgentApi {
     policy: (name) => agent.repository.get(name),
     kernelIpcache: () => kernelAddressViews(agent),
     kernelPolicy: () => kernelPolicyViews(agent),
+    names: () => nameViews(agent),
+    explain: (request) => explain(agent, request),
+    applyPolicies: (request) => agent.apiPolicies.apply(request),
+    deletePolicy: (name) => agent.apiPolicies.delete(name),
   };
 }

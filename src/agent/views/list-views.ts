@@ -1,3 +1,4 @@
+import type { NameRecord } from '../../api/policy-types.ts';
 import { parseSelector } from '../../api/selector.ts';
 import type {
   EndpointFilter,
@@ -216,7 +217,11 @@ const PROTOCOLS: Readonly<Record<number, string>> = {
 
 export async function kernelPolicyViews(agent: Agent): Promise<Iterable<KernelPolicyRecord>> {
   const rows = await agent.datapath.dumpPolicy();
-  return mapped(rows, (row) => ({
+  return mapped(rows, kernelPolicyView);
+}
+
+export function kernelPolicyView(row: KernelPolicyRow): KernelPolicyRecord {
+  return {
     direction: row.direction,
     verdict: row.verdict,
     ...(row.identities.length > 0 && { identities: row.identities }),
@@ -225,7 +230,18 @@ export async function kernelPolicyViews(agent: Agent): Promise<Iterable<KernelPo
     ports: portsText(row),
     packets: row.packets,
     bytes: row.bytes,
-  }));
+  };
+}
+
+export function* nameViews(agent: Agent): Iterable<NameRecord> {
+  const now = Date.now();
+  for (const { name, addresses } of agent.names.list().sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    yield {
+      name,
+      addresses: addresses.map(({ address, until }) => ({ address, expires: until, live: until <= now })),
+      selectors: agent.model.fqdnSelectorsOf(name),
+    };
+  }
 }
 
 function* mapped<T, R>(items: Iterable<T>, map: (item: T) => R): Iterable<R> {

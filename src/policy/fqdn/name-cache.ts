@@ -78,6 +78,15 @@ export class NameCache {
     return false;
   }
 
+  /** When the first address outlives its answer, milliseconds since the epoch; in the past for one that is kept. */
+  get nextExpiry(): number | undefined {
+    let next: number | undefined;
+    for (const held of this.#names.values()) {
+      for (const { until } of held.values()) if (next === undefined || until < next) next = until;
+    }
+    return next;
+  }
+
   /** Forgets what has outlived its answer, but for addresses that connections are open to. */
   expire(isLive: (address: Address) => boolean): void {
     const now = this.#options.now();

@@ -86,12 +86,10 @@ export class NameTable {
     return this.#items.size > 0;
   }
 
-  /** Texts of the selectors in use that match a name. */
+  /** Texts of the selectors in use that match a name which has addresses. */
   selectorsOf(name: string): readonly string[] {
-    return [...this.#items]
-      .filter(([, item]) => fqdnMatches(item, normalName(name)))
-      .map(([text]) => text)
-      .sort();
+    const normal = normalName(name);
+    return this.#names.has(normal) ? this.#textsOfName(normal) : [];
   }
 
   /** Addresses for which other selectors may hold than at the last call. */
