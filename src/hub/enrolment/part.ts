@@ -1,0 +1,170 @@
+import { readFileSync } from 'node:fs';
+import { MeshError, messageOf } from '../../core/errors.ts';
+import type { HubContext, HubPart, PartFactory } from '../part.ts';
+import { serveEnrolmentApi } from './api.ts';
+import { AuditLog } from './audit.ts';
+import { Books } from './books.ts';
+import { EnrolmentCare } from './care.ts';
+import type { EnrolmentContext } from './context.ts';
+import { HubUrls } from './hub-urls.ts';
+import { joinScript } from './install-script.ts';
+import { Packages } from './packages.ts';
+import { revokeMachine } from './revoke.ts';
+import { EnrolmentRoutes, type RequestLimits } from './routes.ts';
+import { type EnrolmentLimits, EnrolmentServer } from './server.ts';
+import { urlOf } from './sign.ts';
+
+export interface EnrolmentOptions {
+  readonly now?: () => number;
+  readonly certificateSeconds?: number;
+  readonly limits?: Partial<EnrolmentLimits & RequestLimits>;
+  readonly careMs?: number;
+}
+
+const CERTIFICATE_SECONDS = 7 * 86_400;
+const RETRY_MS = 2000;
+
+/** Enrolment in every hub: the HTTPS server, and what administrators ask for. */
+export function enrolmentPart(options: EnrolmentOptions = {}): PartFactory {
+  return { where: 'everywhere', create: (hub) => new EnrolmentPart(hub, options) };
+}
+
+/** The rest of it, in the hub that leads: rights follow the certificates, what is over is forgotten. */
+export function enrolmentCarePart(options: EnrolmentOptions = {}): PartFactory {
+  return {
+    where: 'leader',
+    create(hub) {
+      const context = enrolmentContext(hub, options, () => [ownUrl(hub)]);
+      const { careMs } = options;
+      const care = new EnrolmentCare({ context, store: hub.store, ...(careMs !== undefined && { everyMs: careMs }) });
+      return {
+        name: 'enrolment-care',
+        start: async () => care.start(),
+        stop: () => care.stop(),
+        status: () => ({ sweeps: care.sweeps }),
+      };
+    },
+  };
+}
+
+/** Ends all certificates, tokens and rights of a machine: for whoever deletes or blocks its workload. @throws MeshError KVS-* */
+export async function revokeEnrolment(
+  hub: Pick<HubContext, 'config' | 'store' | 'pki' | 'access' | 'log'>,
+  workload: string,
+  by: string,
+): Promise<void> {
+  await revokeMachine(
+    enrolmentContext(hub, {}, () => []),
+    { workload, by },
+  );
+}
+
+class EnrolmentPart implements HubPart {
+  readonly name = 'enrolment';
+  readonly #hub: HubContext;
+  readonly #routes: EnrolmentRoutes;
+  readonly #server: EnrolmentServer;
+  readonly #context: EnrolmentContext;
+  #urls: HubUrls | undefined;
+  #retry: NodeJS.Timeout | undefined;
+  #stopped = false;
+  #listening = false;
+
+  constructor(hub: HubContext, options: EnrolmentOptions) {
+    this.#hub = hub;
+    const { config, pki, store, log } = hub;
+    const { limits = {} } = options;
+    const context = enrolmentContext(hub, options, () => this.#urls?.list() ?? [ownUrl(hub)]);
+    this.#context = context;
+    this.#routes = new EnrolmentRoutes({
+      context,
+      packages: new Packages(pki.folder.packages),
+      installScript: () => joinScript(context, undefined),
+      ready: () => store.status.state === 'connected',
+      limits,
+    });
+    this.#server = new EnrolmentServer({
+      listen: config.listen.enrolment,
+      credentials: () => ({ ...pki.server, ca: pki.ca.certificate }),
+      answer: this.#routes.answer,
+      log: log.child('enrolment'),
+      limits,
+    });
+  }
+
+  /** A port that is taken is tried again: it must not end the hub, which has machines to serve. */
+  async start(): Promise<void> {
+    this.#urls = new HubUrls(this.#hub.store, ownUrl(this.#hub));
+    serveEnrolmentApi(this.#hub.api, this.#context);
+    await this.#listen();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#retry);
+    if (this.#listening) await this.#server.stop();
+    await this.#urls?.close();
+  }
+
+  status(): object {
+    const { counts } = this.#routes;
+    const { connections, refused } = this.#server;
+    return {
+      listen: this.#hub.config.listen.enrolment,
+      listening: this.#listening,
+      urls: this.#urls?.list() ?? [],
+      connections,
+      refusedConnections: refused,
+      ...counts,
+    };
+  }
+
+  async #listen(): Promise<void> {
+    const { health } = this.#hub;
+    try {
+      await this.#server.start();
+      this.#listening = true;
+      health.clear('enrolment', 'HUB-ENROLMENT');
+    } catch (error) {
+      if (!(error instanceof MeshError)) throw error;
+      health.fail('enrolment', error);
+      if (!this.#stopped) this.#retry = setTimeout(() => void this.#listen(), RETRY_MS);
+    }
+  }
+}
+
+function ownUrl({ config }: Pick<HubContext, 'config'>): string {
+  return urlOf(config.names[0] ?? '', config.listen.enrolment);
+}
+
+function enrolmentContext(
+  hub: Pick<HubContext, 'config' | 'store' | 'pki' | 'access' | 'log'>,
+  options: EnrolmentOptions,
+  hubs: () => readonly string[],
+): EnrolmentContext {
+  const { config, store, pki, access } = hub;
+  const log = hub.log.child('enrolment');
+  const { now = Date.now, certificateSeconds = CERTIFICATE_SECONDS } = options;
+  return {
+    config,
+    store,
+    ca: pki.ca,
+    access,
+    books: new Books(store),
+    audit: new AuditLog({ store, log, now }),
+    log,
+    certificateSeconds,
+    storeCa: config.etcd.ca === undefined ? undefined : readCa(config.etcd.ca),
+    hubs,
+    now,
+  };
+}
+
+/** @throws MeshError HUB-FILES */
+function readCa(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new MeshError('HUB-FILES', messageOf(cause), { place: path, cause });
+  }
+}
