@@ -134,7 +134,7 @@ function judgement(side: Side): string {
     ${verdictOf(other, 'sport').trim()}
   }
   chain passed_${side} {
-    ${labels.map((bit) => `ct label set ${bit}`).join(' ')}
+    ct label set ${labels.join(' | ')}
     accept
   }
 ${keepingMark(`new_${side}`, `judge_${side}`, `goto passed_${side}`)}
@@ -154,7 +154,7 @@ function stores(address: 'saddr' | 'daddr', port: 'sport' | 'dport', verdict: st
 
 /** An error about a connection belongs to the connection; a connection that a helper expected is one of its own. */
 const RELATED = `ct state related meta l4proto { 1, 58 } accept
-    ct state related ct label set ${LABEL.passed} ct label set ${LABEL.passedOut} accept`;
+    ct state related ct label set ${LABEL.passed} | ${LABEL.passedOut} accept`;
 
 const NEIGHBOURS = `icmpv6 type { 130, 131, 132, 133, 134, 135, 136, 143 } accept`;
 const TOO_BIG = `icmp type destination-unreachable icmp code 4 accept
