@@ -341,6 +341,46 @@ export const ERROR_CODES = {
     'an address or range of a workload is also in use in a connected cluster',
     'give the workload or the cluster other addresses: traffic to one of the two goes astray',
   ),
+  'HUB-CLUSTER': entry(
+    'a remote cluster cannot be connected like that',
+    'correct the etcd configuration file or its certificates, then connect again',
+  ),
+  'HUB-CLUSTER-UNKNOWN': entry('the hub is connected to no such cluster', '`mesh-agent hub cluster list` names them'),
+  'HUB-CLUSTER-WAITING': entry(
+    'a remote cluster has not told everything yet',
+    'wait; if it stays, check the clustermesh-apiserver there: it writes cluster-config, heartbeat and canaries',
+    true,
+  ),
+  'HUB-CLUSTER-REFUSED': entry(
+    'values of a remote cluster were not taken over',
+    'correct what announces them: `mesh-agent hub cluster status NAME` counts them and names some; all others are in force',
+  ),
+  'HUB-CLUSTER-LIMIT': entry(
+    'a remote cluster has more than the hub takes from one cluster',
+    'find out what fills its store; values beyond the limit are missing on machines',
+  ),
+  'HUB-CLUSTER-RANGES': entry(
+    'address ranges of the mesh overlap',
+    'give every cluster, and the pools of the hub, ranges of their own: who answers for an address must be clear',
+  ),
+  'HUB-CLUSTER-CERTIFICATE': entry(
+    'the certificate by which the hub reaches a remote cluster expires soon',
+    'get a new one from that cluster and run `mesh-agent hub cluster connect` again',
+  ),
+  'HUB-CLUSTER-VERSION': entry(
+    'a remote cluster says something that not every reader understands',
+    'bring the clusters of the mesh to versions that are next to each other',
+  ),
+  'HUB-CLUSTER-WRITE': entry(
+    'what a remote cluster says cannot be written into our store',
+    'wait: it is tried again; check the etcd of the hub if it stays',
+    true,
+  ),
+  'HUB-POLICY': entry(
+    'the policies are refused, all of them',
+    'correct the places that are named; `mesh-agent policy validate FILE` checks a correction',
+  ),
+  'HUB-POLICY-UNKNOWN': entry('the hub has no such policy', '`mesh-agent hub policy list` names them'),
   // joining: what a machine says, and what the hub answers to it
   'JOIN-TOKEN': entry(
     'the join token is not readable',
