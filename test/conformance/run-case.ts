@@ -19,7 +19,7 @@ export interface Difference {
 export type Order = 'as-written' | 'reversed' | 'one-by-one';
 export const ORDERS: readonly Order[] = ['as-written', 'reversed', 'one-by-one'];
 
-const PROTOCOLS: Readonly<Record<string, number>> = {
+export const PROTOCOLS: Readonly<Record<string, number>> = {
   TCP: PROTOCOL.tcp,
   UDP: PROTOCOL.udp,
   SCTP: PROTOCOL.sctp,
@@ -28,14 +28,7 @@ const PROTOCOLS: Readonly<Record<string, number>> = {
 };
 
 export function runCase(vector: VectorCase, order: Order = 'as-written'): Difference[] {
-  const texts = textsOf(vector, order);
-  const parsed = texts.map((text, index) =>
-    parsePolicies(text, {
-      nodeSelectors: vector.config.nodeSelectorLabels === true,
-      l7: vector.config.l7ProxyDisabled === true ? 'reject' : 'hold',
-      name: `case-${index}`,
-    }),
-  );
+  const parsed = parseCase(vector, order);
   const refusal = parsed.map(refusalOf).find((each) => each !== undefined);
   const refused = { case: vector.name, flow: 'the policies' };
   if (vector.error === true) return refusal === undefined ? [{ ...refused, expected: 'refused', got: 'accepted' }] : [];
@@ -45,6 +38,22 @@ export function runCase(vector: VectorCase, order: Order = 'as-written'): Differ
   }
   const model = modelOf(vector, parsed, order);
   return [...compareModes(vector, model), ...(vector.flows ?? []).flatMap((flow) => compareFlow(vector, flow, model))];
+}
+
+function parseCase(vector: VectorCase, order: Order): ParsedText[] {
+  return textsOf(vector, order).map((text, index) =>
+    parsePolicies(text, {
+      nodeSelectors: vector.config.nodeSelectorLabels === true,
+      l7: vector.config.l7ProxyDisabled === true ? 'reject' : 'hold',
+      name: `case-${index}`,
+    }),
+  );
+}
+
+/** The model of a case; undefined when its policies are refused. */
+export function modelOfCase(vector: VectorCase): PolicyModel | undefined {
+  const parsed = parseCase(vector, 'as-written');
+  return parsed.some((each) => refusalOf(each) !== undefined) ? undefined : modelOf(vector, parsed, 'as-written');
 }
 
 function textsOf(vector: VectorCase, order: Order): string[] {
