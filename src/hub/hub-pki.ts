@@ -1,5 +1,6 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { MeshError, messageOf } from '../core/errors.ts';
 import { type CertificateAuthority, createAuthority, openAuthority } from '../pki/authority.ts';
 import { makePrivateFolder, writeFileSafely } from '../pki/files.ts';
@@ -142,11 +143,10 @@ class LoadedPki implements HubPki {
 function names(certificate: X509Certificate, { commonName, names: wanted = [] }: Leaf): boolean {
   if (certificate.subject !== `CN=${commonName}`) return false;
   const shown = certificate.subjectAltName ?? '';
-  return wanted.every((name) =>
-    name.startsWith('*.')
-      ? shown.includes(`DNS:${name}`)
-      : certificate.checkHost(name) !== undefined || certificate.checkIP(name) !== undefined,
-  );
+  return wanted.every((name) => {
+    if (isIP(name) !== 0) return certificate.checkIP(name) !== undefined;
+    return name.startsWith('*.') ? shown.includes(`DNS:${name}`) : certificate.checkHost(name) !== undefined;
+  });
 }
 
 async function issue(ca: CertificateAuthority, leaf: Leaf): Promise<void> {

@@ -24,6 +24,7 @@ export interface RunHubOptions {
 
 /** A hub that cannot even end is ended; its etcd has 10 s of this. */
 const STOP_MS = 30_000;
+const LINGER_MS = 500;
 
 /**
  * Runs the hub until it is told to stop. @returns the exit code
@@ -79,12 +80,15 @@ export async function runHub(options: RunHubOptions): Promise<number> {
     log.error('the hub cannot run', { error });
     return 1;
   } finally {
-    setTimeout(() => process.exit(1), STOP_MS).unref();
+    const late = setTimeout(() => process.exit(1), STOP_MS);
     for (const close of closers.reverse())
       await close().catch((error: unknown) => log.warn('a part did not stop', { error }));
     metrics.close();
     unlock();
     await rootLog.close();
+    clearTimeout(late);
+    // An attempt to connect that nobody waits for any more must not keep the process.
+    setTimeout(() => process.exit(), LINGER_MS).unref();
   }
 }
 

@@ -48,7 +48,10 @@ export function readStrictYaml(source: StrictYaml): {
         if (isMap(value)) readMap(value as YAMLMap<Node, Node | null>, `${name}.`);
         else problem(`${name}: a mapping is expected`, offset);
       } else {
-        const guess = nearest(name, Object.keys(keys));
+        const groups = Object.keys(keys).flatMap((known) =>
+          known.includes('.') ? [known.slice(0, known.indexOf('.'))] : [],
+        );
+        const guess = nearest(name, [...groups, ...Object.keys(keys)]);
         problem(`unknown key ${quote(name)}${guess === undefined ? '' : `; did you mean ${guess}?`}`, offset);
       }
     }

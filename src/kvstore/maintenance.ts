@@ -1,7 +1,7 @@
 import { MeshError } from '../core/errors.ts';
 import type { EtcdOptions } from './etcd-config.ts';
 import { decodeShort, type ResponseHeader } from './messages.ts';
-import { classify, DEFAULT_TIMING, Transport } from './transport.ts';
+import { classify, DEFAULT_TIMING, Transport, type TransportTiming } from './transport.ts';
 import { WireReader, WireWriter } from './wire.ts';
 
 /** What a member says of itself. */
@@ -40,10 +40,14 @@ export class Member {
     this.#transport = transport;
   }
 
-  static async connect(endpoint: string, options: EtcdOptions, signal: AbortSignal): Promise<Member> {
-    return new Member(
-      await Transport.connect(endpoint, options, { ...DEFAULT_TIMING, requestMs: DEFRAGMENT_MS }, signal),
-    );
+  static async connect(
+    endpoint: string,
+    options: EtcdOptions,
+    signal: AbortSignal,
+    timing: Partial<TransportTiming> = {},
+  ): Promise<Member> {
+    const limits = { ...DEFAULT_TIMING, requestMs: DEFRAGMENT_MS, ...timing };
+    return new Member(await Transport.connect(endpoint, options, limits, signal));
   }
 
   close(): void {

@@ -19,13 +19,14 @@ export interface EtcdServiceOptions {
   readonly folder: HubFolder;
   readonly log: Log;
   readonly health: Health;
-  /** For tests. */
-  readonly retryMaxMs?: number;
 }
 
 const POLL_MS = 100;
 /** An etcd that has not answered by then is told as a trouble. */
 const LATE_MS = 5000;
+/** It is on this machine. */
+const ASK_TIMING = { connectMs: 1000, requestMs: 3000 };
+const RETRY_MAX_MS = 5000;
 const SUBJECT = 'etcd';
 
 /**
@@ -53,7 +54,7 @@ export class EtcdService {
       pidFile: folder.etcdPid,
       onLine: (line) => logEtcdLine(log, line),
       onChange: () => this.#changed(),
-      ...(options.retryMaxMs !== undefined && { retryMaxMs: options.retryMaxMs }),
+      retryMaxMs: RETRY_MAX_MS,
     });
   }
 
@@ -114,25 +115,30 @@ export class EtcdService {
     const { health } = this.#options;
     const { signal } = this.#abort;
     const began = performance.now();
+    const running = (): boolean => this.#process.status.state === 'running';
     while (!signal.aborted) {
       try {
-        const member = await Member.connect(ownEndpoint(this.#options.config), this.#as(), signal);
-        try {
-          const status = await member.status();
-          if (status.leaderId !== '0' && this.#process.status.state === 'running') {
-            health.clear(SUBJECT, 'HUB-ETCD');
-            return status;
-          }
-        } finally {
-          member.close();
+        const status = running() ? await this.#ask(signal) : undefined;
+        if (status !== undefined && status.leaderId !== '0' && running()) {
+          health.clear(SUBJECT, 'HUB-ETCD');
+          return status;
         }
       } catch (error) {
-        if (performance.now() - began > LATE_MS && this.#process.status.state === 'running')
+        if (performance.now() - began > LATE_MS && running())
           health.set(SUBJECT, { code: 'HUB-ETCD', text: `it does not answer: ${messageOf(error)}` });
       }
       await sleep(POLL_MS, signal);
     }
     return undefined;
+  }
+
+  async #ask(signal: AbortSignal): Promise<MemberStatus> {
+    const member = await Member.connect(ownEndpoint(this.#options.config), this.#as(), signal, ASK_TIMING);
+    try {
+      return await member.status();
+    } finally {
+      member.close();
+    }
   }
 
   #changed(): void {
