@@ -24,44 +24,41 @@ const OUTSIDE = { ipv4: '100.127.255.250', ipv6: 'fd7f:77::2' };
 const SILENCE_MS = 350;
 const ANSWER_MS = 8000;
 
+/** Runs every vector file of a folder through the kernel; see `runKernelCases`. */
+export function runKernelFolder(folder: string, perKind: number): Promise<KernelRun> {
+  const files = readdirSync(folder).filter((name) => name.endsWith('.json'));
+  const cases = files.sort().flatMap((file) => JSON.parse(readFileSync(join(folder, file), 'utf8')) as VectorCase[]);
+  return runKernelCases(cases, perKind);
+}
+
 /**
- * Runs every vector file of a folder through the kernel: the policies of each case go through the data path into a namespace
- * of its own, every flow is looked up in the tables that the kernel then lists, and some of each kind (direction, family,
- * protocol, verdict) are sent as packets, `perKind` of each case.
+ * Puts the policies of each case through the data path into a namespace, looks every flow up in the tables that the kernel
+ * then lists, and sends some of each kind (direction, family, protocol, verdict) as packets: `perKind` of each case.
  *
  *     outside (has every address) ──eth0── machine (the data path)
  */
-export async function runKernelFolder(folder: string, perKind: number): Promise<KernelRun> {
+export async function runKernelCases(cases: readonly VectorCase[], perKind: number): Promise<KernelRun> {
   const lab = await KernelLab.start();
   const totals = { cases: 0, walked: 0, sent: 0, unsaid: 0, differences: [] as string[] };
   try {
-    for (const file of readdirSync(folder)
-      .filter((name) => name.endsWith('.json'))
-      .sort()) {
-      const vectors = JSON.parse(readFileSync(join(folder, file), 'utf8')) as readonly VectorCase[];
-      for (const vector of vectors) {
-        const { walked, unsaid } = await lab.load(vector);
-        if (walked.length === 0) continue;
-        const differ = (flow: PacketFlow, got: string): void => {
-          totals.differences.push(
-            `${file} ${vector.name}: ${flow.name} (${flow.peer}): expected ${flow.expected}, ${got}`,
-          );
-        };
-        for (const flow of walked) if (flow.got !== flow.expected) differ(flow, `the tables say ${flow.got}`);
-        const sample = sampleOf(
-          walked.filter(({ sendable }) => sendable),
-          perKind,
-        );
-        const arrived = await lab.send(sample);
-        for (const [index, flow] of sample.entries()) {
-          const got = arrived[index] === true ? 'allow' : 'deny';
-          if (got !== flow.expected) differ(flow, `a packet met ${got}`);
-        }
-        totals.cases++;
-        totals.walked += walked.length;
-        totals.sent += sample.length;
-        totals.unsaid += unsaid;
+    for (const vector of cases) {
+      const { walked, unsaid } = await lab.load(vector);
+      if (walked.length === 0) continue;
+      const sendable = walked.filter((flow) => flow.sendable);
+      const sample = sampleOf(sendable, perKind);
+      const arrived = await lab.send(sample);
+      const differ = (flow: PacketFlow, got: string): void => {
+        totals.differences.push(`${vector.name}: ${flow.name} (${flow.peer}): expected ${flow.expected}, ${got}`);
+      };
+      for (const flow of walked) if (flow.got !== flow.expected) differ(flow, `the tables say ${flow.got}`);
+      for (const [index, flow] of sample.entries()) {
+        const got = arrived[index] === true ? 'allow' : 'deny';
+        if (got !== flow.expected) differ(flow, `a packet met ${got}`);
       }
+      totals.cases++;
+      totals.walked += walked.length;
+      totals.sent += sample.length;
+      totals.unsaid += unsaid;
     }
     return totals;
   } finally {
@@ -172,6 +169,9 @@ function connectLab(machine: Namespace, outside: Namespace): void {
   machine.run('ip', '-6', 'route', 'add', 'default', 'via', OUTSIDE.ipv6);
   outside.run('ip', 'route', 'add', 'local', 'default', 'dev', 'lo', 'table', 'main');
   outside.run('ip', '-6', 'route', 'add', 'local', 'default', 'dev', 'lo', 'table', 'main');
+  // They know each other from here on: silence that is waited for must not be the search for a neighbor.
+  for (const address of [OUTSIDE.ipv4, OUTSIDE.ipv6])
+    machine.run('ping', '-n', '-q', '-c', '2', '-i', '0.2', '-W', '10', address);
 }
 
 if (import.meta.main) {
