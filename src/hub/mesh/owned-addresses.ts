@@ -6,8 +6,8 @@ export interface OwnedAddressesOptions {
   readonly own: Pick<PrefixIndex, 'overlapping'>;
   /** Orders clusters: the one that was connected earlier comes first. */
   readonly compare: (a: string, b: string) => number;
-  /** Another cluster has this address first now, or none: canonical text. `gained` is the new owner. */
-  readonly onChange: (address: string, gained: string | undefined) => void;
+  /** Another cluster, or none, has this address first now. Canonical text. */
+  readonly onChange: (address: string, owner: string | undefined) => void;
 }
 
 /** No cluster has more node addresses than that: what it claims beyond is refused. */
@@ -52,9 +52,14 @@ export class OwnedAddresses {
     this.#counts.delete(cluster);
   }
 
-  /** Nodes of a cluster that have this address. */
-  *nodesWith(cluster: string, address: string): Generator<string> {
-    for (const [node, addresses] of this.#nodes.get(cluster) ?? []) if (addresses.includes(address)) yield node;
+  /** Nodes of other clusters than the owner that claim this address, too. */
+  *rivals(address: string): Generator<{ readonly cluster: string; readonly node: string }> {
+    const [owner, ...others] = this.#claims.get(address) ?? [];
+    for (const cluster of new Set(others)) {
+      if (cluster === owner) continue;
+      for (const [node, addresses] of this.#nodes.get(cluster) ?? [])
+        if (addresses.includes(address)) yield { cluster, node };
+    }
   }
 
   /** Who has this address, if `cluster` has not: another cluster, or `hub`. `text` is a key of `ip/v1`. */

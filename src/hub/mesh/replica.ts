@@ -146,12 +146,14 @@ export class Replica {
     if (refusal !== undefined) {
       // What is refused for its address alone is heard of again when that is free; the others claim nothing.
       if (refusal !== 'address' || this.#refused.size >= MAX_REFUSED) admission.gone(this.kind, key);
-      return this.#refuse(key, refusal);
+      this.#refuse(key, refusal);
+      return;
     }
     const before = keys.get(whole);
     if (!budget.take(whole, before, value)) {
       admission.gone(this.kind, key);
-      return this.#refuse(key, 'count');
+      this.#refuse(key, 'count');
+      return;
     }
     this.#refused.delete(key);
     keys.set(whole, value);
