@@ -14,6 +14,11 @@ export const ENROLMENT_PATHS = {
   health: '/healthz',
 } as const;
 
+/** The common name of a machine's certificate, and its user in the store. */
+export function machineCommonName(workload: string): string {
+  return `machine:${workload}`;
+}
+
 /** `POST /v1/join` */
 export interface JoinRequest {
   /** The whole join token. */

@@ -135,7 +135,7 @@ CERTIFICATE
   place() { # file: puts an executable in place, whole at once
     chmod 0755 "$1"
     "$1" version >/dev/null 2>&1 || die "$(basename "$1") does not run on this machine"
-    mkdir -p -m 0755 /usr/local/bin
+    (umask 022 && mkdir -p /usr/local/bin)
     cp "$1" /usr/local/bin/.mesh-agent.new
     chmod 0755 /usr/local/bin/.mesh-agent.new
     mv -f /usr/local/bin/.mesh-agent.new /usr/local/bin/mesh-agent
