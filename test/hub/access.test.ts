@@ -6,15 +6,15 @@ import { decodeShort } from '../../src/kvstore/messages.ts';
 import { WireWriter } from '../../src/kvstore/wire.ts';
 import type { WriterStore } from '../../src/kvstore/writer-store.ts';
 import { until } from '../lab/namespace.ts';
-import { HubLab } from './hub-lab.ts';
+import { HubProcess } from './hub-process.ts';
 
 const OWN = 'cilium/state/noderegister/v1/vm1';
 const forbidden = { code: 'KVS-AUTH', message: /permission denied/ };
-let lab: HubLab;
+let lab: HubProcess;
 let admin: WriterStore;
 
 before(async () => {
-  lab = await HubLab.make();
+  lab = await HubProcess.make();
   await lab.run();
   admin = lab.open();
 });

@@ -20,21 +20,21 @@ import { lives, type ProcessName } from '../../src/host/process-name.ts';
 import { hostAndPort } from '../../src/hub/etcd/arguments.ts';
 import { initHub, loadHub } from '../../src/hub/init.ts';
 import { host, until } from '../lab/namespace.ts';
-import { HubLab } from './hub-lab.ts';
+import { HubProcess } from './hub-process.ts';
 
-let labs: HubLab[] = [];
+let labs: HubProcess[] = [];
 afterEach(async () => {
   await Promise.all(labs.map((lab) => lab.close()));
   labs = [];
 });
 
-async function make(yaml = ''): Promise<HubLab> {
-  const lab = await HubLab.make({ yaml });
+async function make(yaml = ''): Promise<HubProcess> {
+  const lab = await HubProcess.make({ yaml });
   labs.push(lab);
   return lab;
 }
 
-const etcdOf = (lab: HubLab): ProcessName => JSON.parse(readFileSync(lab.folder.etcdPid, 'utf8')) as ProcessName;
+const etcdOf = (lab: HubProcess): ProcessName => JSON.parse(readFileSync(lab.folder.etcdPid, 'utf8')) as ProcessName;
 const code = (expected: string) => (error: unknown) => error instanceof MeshError && error.code === expected;
 
 test('a hub is made once; its keys and folders are for its owner alone', async () => {
@@ -228,9 +228,9 @@ test('an alarm without a reason is ended, also when nobody leads', async () => {
       '--cacert',
       access.ca ?? '',
       '--cert',
-      access.cert,
+      access.cert ?? '',
       '--key',
-      access.key,
+      access.key ?? '',
       ...args,
     );
   await lab.end();
