@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
 
 /**
  * A network namespace of a test. Names carry the process id, so that test files run side by side; `close` takes the
@@ -10,6 +11,7 @@ export class Namespace {
   static #count = 0;
 
   constructor(label: string) {
+    if (Namespace.#count === 0) sweepDead();
     this.name = `mesh-${label}-${process.pid}-${Namespace.#count++}`;
     host('ip', 'netns', 'add', this.name);
     this.run('ip', 'link', 'set', 'lo', 'up');
@@ -71,6 +73,14 @@ export class Namespace {
   async close(): Promise<void> {
     await Promise.all([...this.#children].map(endProcess));
     spawnSync('ip', ['netns', 'delete', this.name]);
+  }
+}
+
+/** Takes away what a run that was killed left: namespaces whose name carries the id of a process that is gone. */
+function sweepDead(): void {
+  for (const name of existsSync('/run/netns') ? readdirSync('/run/netns') : []) {
+    const pid = /^mesh-.+-(\d+)-\d+$/.exec(name)?.[1];
+    if (pid !== undefined && !existsSync(`/proc/${pid}`)) spawnSync('ip', ['netns', 'delete', name]);
   }
 }
 
