@@ -11,7 +11,7 @@ const FLOORS = [
   ['agent', 'hub'],
   ['api'],
   ['datapath'],
-  ['policy'],
+  ['policy', 'service'],
   ['mesh'],
   ['kvstore'],
   ['host', 'config', 'observe', 'pki'],
