@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { Health } from '../api/health.ts';
+import { Health, logTrouble } from '../api/health.ts';
 import { API_VERSION } from '../api/types.ts';
-import { MeshError } from '../core/errors.ts';
+import { MeshError, messageOf } from '../core/errors.ts';
 import { JobGroup, sleep } from '../core/job.ts';
 import { build } from '../host/build.ts';
 import type { StoreEvent } from '../kvstore/session.ts';
@@ -11,7 +12,6 @@ import type { Metrics } from '../observe/metrics.ts';
 import { HubRoutes } from './api.ts';
 import type { HubConfig } from './config.ts';
 import { Election, type Leadership } from './election.ts';
-import { ownEndpoint } from './etcd/arguments.ts';
 import { EtcdCare } from './etcd/care.ts';
 import { EtcdService } from './etcd/etcd-service.ts';
 import { bootstrapAccess, openMachineAccess } from './etcd/machine-access.ts';
@@ -56,11 +56,8 @@ export class Hub {
   constructor(options: HubOptions) {
     this.#options = options;
     const { config, pki, log, onChange } = options;
-    this.health = new Health((record, over) => {
-      const { subject, code, text, place } = record;
-      if (over) log.info('over: a trouble', { subject, code });
-      else if (record.severity === 'warning') log.warn(text, { subject, code, place });
-      else log.error(text, { subject, code, place });
+    this.health = new Health((record, change) => {
+      logTrouble(log, record, change);
       onChange();
     });
     this.#jobs = new JobGroup((name, error) => log.error('background work ended', { name, error }));
@@ -99,7 +96,7 @@ export class Hub {
     this.#jobs.start('certificates', (ended) => this.#keepCertificates(ended));
     await this.#etcd?.start();
     if (signal.aborted) return;
-    if (this.#etcd !== undefined) await this.#openGuard(signal);
+    await this.#openGuard(signal);
     const store = openHubStore({ config, folder: pki.folder, onEvent: (event) => this.#onStoreEvent(event) });
     this.#store = store;
     store.onStatus(() => this.#watchStore(store));
@@ -195,25 +192,27 @@ export class Hub {
     return { config, store, pki, access, health: this.health, metrics, log, leading, api: this.routes };
   }
 
-  /** The way to the own etcd for everyone else. A port that is taken is tried again. */
+  /** The way to etcd for everyone else. A port that is taken, or a file that is missing, is tried again. */
   async #openGuard(signal: AbortSignal): Promise<void> {
     const { config, pki, log } = this.#options;
+    const access = storeAccess(config, pki.folder);
     while (!signal.aborted) {
-      const guard = new Guard({
-        listen: config.listen.etcd,
-        server: pki.server,
-        clientCa: pki.ca.certificate,
-        upstream: ownEndpoint(config),
-        internal: pki.internal,
-        log: log.child('guard'),
-      });
       try {
+        const guard = new Guard({
+          listen: config.listen.etcd,
+          server: pki.server,
+          clientCa: pki.ca.certificate,
+          endpoints: access.endpoints,
+          etcdCa: await readFile(access.ca, 'utf8'),
+          internal: pki.internal,
+          log: log.child('guard'),
+        });
         await guard.start();
         this.health.clear('guard');
         this.#guard = guard;
         return;
-      } catch (error) {
-        if (!(error instanceof MeshError)) throw error;
+      } catch (cause) {
+        const error = cause instanceof MeshError ? cause : new MeshError('HUB-FILES', messageOf(cause), { cause });
         this.health.fail('guard', error);
         await sleep(1000, signal);
       }
@@ -259,8 +258,8 @@ export class Hub {
 
   /** etcd asks for rights when a watch begins, and never again: so the connections of this user end. */
   #onRevoked(user: string): void {
-    if (this.#guard !== undefined) this.#guard.cut(user);
-    else this.#options.log.warn('what this user watches goes on until its connection ends', { user });
+    const count = this.#guard?.cut(user) ?? 0;
+    this.#options.log.info('rights were revoked', { user, connections: count });
   }
 
   #onStoreEvent({ kind, message, error }: StoreEvent): void {
