@@ -16,6 +16,8 @@ export interface DirectoryOptions {
   readonly onGone: (name: string) => void;
   /** A file, or with an empty name the directory, that cannot be read. What was read before stays in force. */
   readonly onUnreadable: (name: string, error: unknown) => void;
+  /** What `onUnreadable` told is over: it can be read again, or it is gone. */
+  readonly onReadable?: (name: string) => void;
   /** The safety net under inotify, milliseconds. */
   readonly pollMs?: number;
 }
@@ -34,7 +36,7 @@ const SETTLE_MS = 50;
  * Sub-directories are skipped; symbolic links to files are followed (projected secrets are links).
  */
 export function watchDirectory(options: DirectoryOptions): WatchedDirectory {
-  const hashes = new Map<string, string>();
+  const known: Known = { hashes: new Map(), unreadable: new Set() };
   let watcher: FSWatcher | undefined;
   let settle: NodeJS.Timeout | undefined;
   let closed = false;
@@ -44,7 +46,7 @@ export function watchDirectory(options: DirectoryOptions): WatchedDirectory {
     running = running.then(async () => {
       if (closed) return;
       watcher ??= openWatcher();
-      await readAll(options, hashes, () => closed);
+      await readAll(options, known, () => closed);
     });
     return running;
   };
@@ -78,12 +80,32 @@ export function watchDirectory(options: DirectoryOptions): WatchedDirectory {
   };
 }
 
-async function readAll(options: DirectoryOptions, hashes: Map<string, string>, closed: () => boolean): Promise<void> {
-  const names = await readNames(options);
+interface Known {
+  readonly hashes: Map<string, string>;
+  /** Files that could not be read at the last look; the empty name is the directory. */
+  readonly unreadable: Set<string>;
+}
+
+async function readAll(options: DirectoryOptions, { hashes, unreadable }: Known, closed: () => boolean): Promise<void> {
+  const failed = new Set<string>();
+  const looked = {
+    ...options,
+    onUnreadable: (name: string, error: unknown): void => {
+      failed.add(name);
+      unreadable.add(name);
+      if (!closed()) options.onUnreadable(name, error);
+    },
+  };
+  const names = await readNames(looked);
   if (names === undefined) return;
   // All at once, so that many files do not add up their pauses.
-  const reads = await Promise.all(names.map((name) => readSettled(options, name, hashes.get(name))));
+  const reads = await Promise.all(names.map((name) => readSettled(looked, name, hashes.get(name))));
   if (closed()) return;
+  for (const name of [...unreadable]) {
+    if (failed.has(name)) continue;
+    unreadable.delete(name);
+    options.onReadable?.(name);
+  }
   for (const [index, name] of names.entries()) {
     const read = reads[index];
     if (read === undefined || read.hash === hashes.get(name)) continue;

@@ -8,11 +8,14 @@ export interface LinkWatchOptions {
   readonly onChange: (state: LinkState) => void;
   /** The state could not be read; it is tried again. */
   readonly onError?: (error: unknown) => void;
-  /** Changes within this time are told once, milliseconds; 5 by default. */
+  /** Changes within this time are told once, milliseconds; 5 by default. Under a storm of events it grows. */
   readonly settleMs?: number;
 }
 
 const RETRY_MS = 1000;
+/** Of the time, reading takes a tenth at most: on a host of many containers devices come and go all day long. */
+const REST = 9;
+const MAX_REST_MS = 500;
 
 /**
  * Watches devices, addresses and default routes of this network namespace. Events only say that something changed: the
@@ -27,6 +30,8 @@ export class LinkWatch {
   #again = false;
   #closed = false;
   #told = '';
+  /** No look before that, monotonic milliseconds. */
+  #restUntil = 0;
 
   /** Throws NetlinkError. */
   constructor(options: LinkWatchOptions) {
@@ -35,9 +40,9 @@ export class LinkWatch {
     this.#events = new NetlinkSocket({
       family: NETLINK_ROUTE,
       onEvent: (message) => {
-        if (matters(message)) this.#schedule(options.settleMs ?? 5);
+        if (matters(message)) this.#schedule(this.#pause());
       },
-      onLost: () => this.#schedule(options.settleMs ?? 5),
+      onLost: () => this.#schedule(this.#pause()),
     });
     for (const group of Object.values(RTNLGRP)) this.#events.join(group);
   }
@@ -56,6 +61,10 @@ export class LinkWatch {
     this.#socket.close();
   }
 
+  #pause(): number {
+    return Math.max(this.#options.settleMs ?? 5, this.#restUntil - performance.now());
+  }
+
   #schedule(delayMs: number): void {
     if (this.#closed) return;
     if (this.#reading) this.#again = true;
@@ -66,6 +75,7 @@ export class LinkWatch {
     this.#timer = undefined;
     this.#reading = true;
     let retry: number | undefined;
+    const start = performance.now();
     try {
       const state = await readLinkState(this.#socket);
       const text = JSON.stringify(state);
@@ -76,10 +86,14 @@ export class LinkWatch {
     } catch (error) {
       if (!this.#closed) this.#options.onError?.(error);
       retry = RETRY_MS;
+      // Whoever heard of the failure hears of the state after it, the same or not.
+      this.#told = '';
     } finally {
       this.#reading = false;
     }
-    if (this.#again) retry ??= this.#options.settleMs ?? 5;
+    const end = performance.now();
+    this.#restUntil = end + Math.min(MAX_REST_MS, REST * (end - start));
+    if (this.#again) retry ??= this.#pause();
     this.#again = false;
     if (retry !== undefined) this.#schedule(retry);
   }
