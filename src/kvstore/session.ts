@@ -50,6 +50,8 @@ const SESSION_TIMING: SessionTiming = {
 };
 const MAX_QUORUM_ERRORS = 3;
 const MAX_PING_MS = 60_000;
+/** How soon a connection must answer whose network has changed, milliseconds. */
+const DOUBT_MS = 2_000;
 
 /** Lives on the connections of a session, as its own watches and keys do. Nothing here may throw. */
 export interface Follower {
@@ -97,6 +99,9 @@ class EtcdSession implements Session {
   #heartbeat: number | undefined;
   /** The last heartbeat, or the connect or list that stands for one. */
   #heartbeatFrom = Date.now();
+  #doubting = false;
+  /** Ends the pause before the next attempt to connect. */
+  #hurry = new AbortController();
   #connects = 0;
   #failures = 0;
   #lastFailure: StoreStatus['lastFailure'];
@@ -182,6 +187,14 @@ class EtcdSession implements Session {
     return this.#watches.addKey(key, sink);
   }
 
+  networkChanged(): void {
+    this.#hurry.abort();
+    const connection = this.#connection;
+    if (connection === undefined || this.#doubting) return;
+    this.#doubting = true;
+    this.#jobs.start('doubt', (signal) => this.#doubt(connection, signal));
+  }
+
   async close(): Promise<void> {
     this.#setState('closed');
     for (const waiting of this.#waiting) waiting.reject(new MeshError('KVS-LOST', 'the session is closed'));
@@ -198,15 +211,30 @@ class EtcdSession implements Session {
     const { retryMinMs, retryMaxMs, checkMs } = this.#timing;
     const backoff = new Backoff({ minMs: retryMinMs, maxMs: retryMaxMs });
     while (!signal.aborted) {
-      const began = Date.now();
+      const began = performance.now();
       try {
         await this.#connectOnce(signal);
       } catch (error) {
         if (!signal.aborted) this.#lost(error);
       }
-      if (Date.now() - began > checkMs) backoff.reset();
-      if (!signal.aborted) await sleep(backoff.next(), signal);
+      if (performance.now() - began > checkMs || this.#hurry.signal.aborted) backoff.reset();
+      this.#hurry = new AbortController();
+      if (!signal.aborted) await sleep(backoff.next(), AbortSignal.any([signal, this.#hurry.signal]));
     }
+  }
+
+  async #doubt(connection: Connection, signal: AbortSignal): Promise<void> {
+    const over = new AbortController();
+    const answer = connection.range({ key: HEARTBEAT_KEY }).then(
+      () => true,
+      (error: unknown) => isForbidden(error),
+    );
+    const late = sleep(DOUBT_MS, AbortSignal.any([signal, over.signal])).then(() => signal.aborted);
+    const alive = await Promise.race([answer, late]);
+    over.abort();
+    this.#doubting = false;
+    const { endpoint } = connection.transport;
+    if (!alive) connection.fail(new MeshError('KVS-LOST', 'no answer after this network changed', { place: endpoint }));
   }
 
   /** Connects to the first endpoint that answers, and stays until the connection ends. Rejects when it failed. */

@@ -97,6 +97,11 @@ export interface Store {
   watchPrefix(prefix: string, sink: PrefixSink): PrefixWatch;
   /** The same for exactly one key, with no wider access right than that. The sink knows the key as the empty string. */
   watchKey(key: string, sink: PrefixSink): PrefixWatch;
+  /**
+   * The network of this machine changed: a connection that does not answer soon is made anew, instead of waiting for its
+   * pings to fail, and one that is to be made is tried at once.
+   */
+  networkChanged(): void;
   close(): Promise<void>;
 }
 

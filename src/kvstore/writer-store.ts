@@ -56,6 +56,7 @@ export function openWriterStore(options: StoreOptions): WriterStore {
       return session.status;
     },
     onStatus: (listener) => session.onStatus(listener),
+    networkChanged: () => session.networkChanged(),
     get: (key) => session.get(key),
     list: (prefix) => session.list(prefix),
     put: (key, value) => session.put(key, value),
