@@ -8,11 +8,11 @@ import type { AgentApi } from './types.ts';
 export type Answer =
   | { readonly kind: 'none' }
   | { readonly kind: 'record'; readonly record: object }
-  | { readonly kind: 'list'; readonly records: Iterable<object>; readonly filter: RecordFilter };
+  | { readonly kind: 'list'; readonly records: Iterable<object | undefined>; readonly filter: RecordFilter };
 
 type Handler = (api: AgentApi, query: URLSearchParams, name: string) => Answer | Promise<Answer>;
 
-const list = (records: Iterable<object>, query: URLSearchParams): Answer => ({
+const list = (records: Iterable<object | undefined>, query: URLSearchParams): Answer => ({
   kind: 'list',
   records,
   filter: recordFilter(query),

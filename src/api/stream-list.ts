@@ -2,7 +2,8 @@ import type { Writable } from 'node:stream';
 import type { RecordFilter } from './record-filter.ts';
 
 export interface ListStream {
-  readonly records: Iterable<object>;
+  /** `undefined` is no record, only a place where the list may be interrupted: one that finds little must yield it. */
+  readonly records: Iterable<object | undefined>;
   readonly filter: RecordFilter;
   readonly to: Writable;
   /** How long a reader may take nothing, milliseconds. */
@@ -25,7 +26,7 @@ export async function streamList(list: ListStream): Promise<void> {
   let seen = 0;
   let turn = performance.now();
   for (const record of list.records) {
-    if (list.filter(record)) chunk += `${JSON.stringify(record)}\n`;
+    if (record !== undefined && list.filter(record)) chunk += `${JSON.stringify(record)}\n`;
     if (chunk.length >= CHUNK_CHARACTERS) {
       await write(list, chunk);
       chunk = '';

@@ -312,8 +312,9 @@ export interface KernelPolicyRecord {
  */
 export interface AgentApi {
   status(): StatusRecord;
-  endpoints(filter: EndpointFilter): Iterable<EndpointRecord>;
-  identities(): Iterable<IdentityRecord>;
+  /** `undefined`, here and below: a place where the list may be interrupted. */
+  endpoints(filter: EndpointFilter): Iterable<EndpointRecord | undefined>;
+  identities(): Iterable<IdentityRecord | undefined>;
   identity(id: number): IdentityRecord | undefined;
   nodes(): Iterable<NodeRecord>;
   services(): Iterable<ServiceRecord>;

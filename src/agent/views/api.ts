@@ -4,13 +4,13 @@ import { explain } from '../explain/explain.ts';
 import {
   endpointViews,
   identityView,
-  identityViews,
   ipcacheGet,
   ipcacheViews,
   kernelAddressViews,
   kernelPolicyViews,
   nameViews,
   nodeViews,
+  pacedIdentityViews,
   serviceViews,
 } from './list-views.ts';
 import { statusView } from './status-view.ts';
@@ -20,7 +20,7 @@ export function agentApi(agent: Agent): AgentApi {
   return {
     status: () => statusView(agent),
     endpoints: (filter) => endpointViews(agent, filter),
-    identities: () => identityViews(agent),
+    identities: () => pacedIdentityViews(agent),
     identity: (id) => identityView(agent, id),
     nodes: () => nodeViews(agent),
     services: () => serviceViews(agent),

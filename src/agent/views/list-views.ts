@@ -13,6 +13,7 @@ import type {
 import { identity, type NumericIdentity, RESERVED_LABELS } from '../../core/identity.ts';
 import { formatAddress, formatPrefix, parseAddress } from '../../core/ip.ts';
 import { labelTexts } from '../../core/labels.ts';
+import { WordTable } from '../../core/word-table.ts';
 import type { KernelPolicyRow } from '../../datapath/datapath.ts';
 import { nodeIp } from '../../kvstore/codec/node.ts';
 import type { PortsByAddress } from '../../kvstore/codec/service.ts';
@@ -20,13 +21,16 @@ import type { IpcacheEntry } from '../../mesh/ipcache.ts';
 import type { Agent } from '../agent.ts';
 import { enforcementWords } from './status-view.ts';
 
+/** The clock is asked after so many records or interruptions. */
+const PAUSE: readonly undefined[] = Array.from({ length: 64 });
+
 /** Labels of any number that is known: of clusters, reserved, or of a prefix that a policy names. */
 export function labelsOf(agent: Agent, id: NumericIdentity): readonly string[] {
   const labels = agent.tables.identities.get(id)?.labels ?? agent.model.labelsOf(id);
   return labels === undefined ? (RESERVED_LABELS.get(id) ?? []) : labelTexts(labels);
 }
 
-export function* endpointViews(agent: Agent, filter: EndpointFilter): Iterable<EndpointRecord> {
+export function* endpointViews(agent: Agent, filter: EndpointFilter): Iterable<EndpointRecord | undefined> {
   const own = ownEndpoint(agent);
   const wanted = filter.selector === undefined ? () => true : parseSelector(filter.selector);
   const matches = (record: EndpointRecord): boolean =>
@@ -36,7 +40,7 @@ export function* endpointViews(agent: Agent, filter: EndpointFilter): Iterable<E
   for (const entry of agent.tables.ipcache.entries()) {
     if (entry.origin.source === 'local' || entry.origin.source === 'policy') continue;
     const record = remoteEndpoint(agent, entry);
-    if (matches(record)) yield record;
+    yield matches(record) ? record : undefined;
   }
 }
 
@@ -79,7 +83,13 @@ function remoteEndpoint(agent: Agent, entry: IpcacheEntry): EndpointRecord {
 }
 
 export function* identityViews(agent: Agent): Iterable<IdentityRecord> {
-  const counts = addressCounts(agent);
+  for (const record of pacedIdentityViews(agent)) if (record !== undefined) yield record;
+}
+
+/** The same, for a list that may be interrupted. */
+export function* pacedIdentityViews(agent: Agent): Iterable<IdentityRecord | undefined> {
+  const counts = new Map<number, number>();
+  yield* countAddresses(agent, counts);
   for (const [id, labels] of RESERVED_LABELS) yield { id, cluster: '', labels, addresses: counts.get(id) ?? 0 };
   const known = [...agent.tables.identities.entries()].sort(([a], [b]) => a - b);
   for (const [id, { cluster, labels }] of known)
@@ -97,19 +107,34 @@ export function identityView(agent: Agent, id: number): IdentityRecord | undefin
     id,
     cluster: agent.tables.identities.get(number)?.cluster ?? '',
     labels,
-    addresses: addressCounts(agent).get(id) ?? 0,
+    addresses: addressesOf(agent, id),
   };
 }
 
-function addressCounts(agent: Agent): Map<number, number> {
-  const counts = new Map<number, number>();
+/** Counts addresses by identity, with pauses: there may be a million. */
+function* countAddresses({ tables }: Agent, counts: Map<number, number>): Iterable<undefined> {
   const add = (id: number): void => void counts.set(id, (counts.get(id) ?? 0) + 1);
-  for (const { table } of [agent.tables.ipcache.hosts4, agent.tables.ipcache.hosts6])
+  for (const { table } of [tables.ipcache.hosts4, tables.ipcache.hosts6]) {
+    for (let part = 0; part < WordTable.parts; part++) {
+      table.forEach((slot) => {
+        add(table.get(slot, 0));
+      }, part);
+      yield* PAUSE;
+    }
+  }
+  for (const { identity: id } of tables.ipcache.prefixes()) add(id);
+}
+
+/** One number is compared, so a walk without a pause will do. */
+function addressesOf({ tables }: Agent, id: number): number {
+  let count = 0;
+  for (const { table } of [tables.ipcache.hosts4, tables.ipcache.hosts6]) {
     table.forEach((slot) => {
-      add(table.get(slot, 0));
+      if (table.get(slot, 0) === id) count++;
     });
-  for (const { identity: id } of agent.tables.ipcache.prefixes()) add(id);
-  return counts;
+  }
+  for (const { identity } of tables.ipcache.prefixes()) if (identity === id) count++;
+  return count;
 }
 
 export function* nodeViews(agent: Agent): Iterable<NodeRecord> {
