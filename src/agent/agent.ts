@@ -1,5 +1,4 @@
-import { readFileSync } from 'node:fs';
-import { Health } from '../api/health.ts';
+import { Health, logTrouble } from '../api/health.ts';
 import type { Config } from '../config/config.ts';
 import { Backoff } from '../core/backoff.ts';
 import { MeshError, messageOf } from '../core/errors.ts';
@@ -11,7 +10,7 @@ import { collectGarbage } from '../host/memory.ts';
 import type { StoreEvent } from '../kvstore/session.ts';
 import type { Store } from '../kvstore/store.ts';
 import { Mesh } from '../mesh/mesh.ts';
-import { Registration } from '../mesh/registration.ts';
+import type { Registered, Registration } from '../mesh/registration.ts';
 import { Tables } from '../mesh/tables.ts';
 import type { Log } from '../observe/log.ts';
 import type { Metrics } from '../observe/metrics.ts';
@@ -21,15 +20,15 @@ import type { PolicySettings } from '../policy/settings.ts';
 import { ApiPolicies } from './api-policies.ts';
 import { ClusterDirectory } from './cluster-directory.ts';
 import { DesiredFromFacts } from './desired-state.ts';
-import { openJoinedStore } from './joined-store.ts';
-import { Machine } from './machine.ts';
+import { Machine, type MachineChange } from './machine.ts';
+import { Membership } from './membership.ts';
 import { ModelFeed } from './model-feed.ts';
 import { NameFeed } from './name-feed.ts';
 import { chooseDatapath } from './open-datapath.ts';
-import { claimOwnAddresses, registeredAddresses } from './own-addresses.ts';
 import { PolicyFeed } from './policy-feed.ts';
 import { Readiness } from './readiness.ts';
 import { Reconciler } from './reconciler.ts';
+import { refusalLog } from './refusals.ts';
 import { StoreAddresses } from './store-addresses.ts';
 import { Troubles } from './troubles.ts';
 
@@ -41,7 +40,7 @@ export interface AgentOptions {
   readonly onChange: () => void;
 }
 
-/** How long small events gather before the slow conditions (joining, readiness, troubles) are looked at, milliseconds. */
+/** How long small events gather before joining and readiness are looked at, milliseconds. */
 const TICK_MS = 20;
 /** They are looked at from time to time even when nothing happens: some depend on the time. */
 const IDLE_TICK_MS = 5_000;
@@ -74,13 +73,9 @@ export class Agent {
   readonly #feed: ModelFeed;
   readonly #policies: PolicyFeed;
   readonly #clusters: ClusterDirectory;
-  readonly #troubles = new Troubles(this);
+  readonly #troubles: Troubles;
+  readonly #membership: Membership;
   #clustersRead = false;
-  #store: Store | undefined;
-  #registration: Registration | undefined;
-  #registeredText = '';
-  /** Cluster that our own addresses are claimed for. */
-  #claimedFor: string | undefined;
   #datapathOpen = false;
   #settled = false;
   #report = { added: 0, removed: 0, tookMs: 0, cut: 0 };
@@ -93,20 +88,18 @@ export class Agent {
     this.#options = options;
     this.config = config;
     this.#log = log;
-    this.health = new Health((record, over) => {
-      const facts = { code: record.code, subject: record.subject, place: record.place, remedy: record.remedy };
-      if (over) log.info(`over: ${record.text}`, { code: record.code, subject: record.subject });
-      else if (record.severity === 'error') log.error(record.text, facts);
-      else log.warn(record.text, facts);
-      options.onChange();
+    this.health = new Health((record, change) => {
+      logTrouble(log, record, change);
+      this.#troubles.soon();
     });
+    this.#troubles = new Troubles(this, options.onChange);
     // A job that ends by an error leaves a part undone for ever: better to be started anew.
     this.#jobs = new JobGroup((name, error) => {
       throw new MeshError('AGT-FAILED', `${name}: ${messageOf(error)}`, { cause: error });
     });
-    this.tables = new Tables((entry) => log.warn('a value of the store was refused', { ...entry }));
-    this.machine = new Machine({ config, health: this.health, onChange: () => this.#machineChanged() });
-    this.storeAddresses = new StoreAddresses(() => this.#feed.touch());
+    this.tables = new Tables(refusalLog(log));
+    this.machine = new Machine({ config, health: this.health, onChange: (change) => this.#machineChanged(change) });
+    this.storeAddresses = new StoreAddresses({ onChange: () => this.#feed.touch() });
     this.model = new PolicyModel(this.policySettings());
     this.repository = new PolicyRepository({ model: this.model, now: Date.now });
     this.mesh = new Mesh({ tables: this.tables, onChange: () => this.#soon() });
@@ -115,8 +108,9 @@ export class Agent {
       tables: this.tables,
       machine: this.machine,
       resolved: () => this.model.resolved,
-      registered: () => this.#registration?.registered,
+      registered: () => this.#membership.registered,
       stores: () => this.storeAddresses.list(),
+      watchNames: () => this.model.wantsNames,
     });
     this.datapath = chooseDatapath(config, log.child('datapath'));
     this.reconciler = new Reconciler({
@@ -168,8 +162,18 @@ export class Agent {
       events: (cluster, store, event) => this.#storeEvent(cluster, store, event),
       onChange: () => this.#endpointsChanged(),
     });
+    this.#membership = new Membership({
+      config,
+      machine: this.machine,
+      tables: this.tables,
+      mesh: this.mesh,
+      policies: this.#policies,
+      events: (store, event) => this.#storeEvent('', store, event),
+      onChange: () => this.#soon(),
+      onRegistered: (registered) => this.#registered(registered),
+    });
     this.readiness = new Readiness({
-      registration: () => this.#registration,
+      registration: () => this.registration,
       mesh: this.mesh,
       policies: this.#policies,
       clustersRead: () => this.#clustersRead,
@@ -177,11 +181,11 @@ export class Agent {
   }
 
   get store(): Store | undefined {
-    return this.#store;
+    return this.#membership.store;
   }
 
   get registration(): Registration | undefined {
-    return this.#registration;
+    return this.#membership.registration;
   }
 
   /** The DNS names that an address was learnt by. */
@@ -207,7 +211,8 @@ export class Agent {
       this.#clustersRead = true;
       this.#soon();
     });
-    this.#join();
+    const register = this.#membership.open();
+    if (register !== undefined) this.#jobs.start('registration', register);
     this.#endpointsChanged();
     this.#soon();
   }
@@ -216,50 +221,30 @@ export class Agent {
   async stop(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#tick);
+    this.#troubles.close();
     this.machine.close();
     this.#policies.close();
     this.mesh.close();
-    await this.#registration?.close({ leave: false });
-    await this.#jobs.stop();
-    await Promise.all([this.#clusters.close(), this.#store?.close(), this.names.close()]);
+    await Promise.all([this.#membership.close(), this.#clusters.close(), this.names.close(), this.#jobs.stop()]);
     await this.datapath.close();
-  }
-
-  #join(): void {
-    this.#store = openJoinedStore(this.config.kvstore, (store, event) => this.#storeEvent('', store, event));
-    if (this.#store === undefined) {
-      this.health.set('kvstore', { code: 'AGT-KVSTORE', text: 'this machine joins nothing: no store is configured' });
-      return;
-    }
-    this.#store.onStatus(() => this.#soon());
-    const registration = new Registration({
-      store: this.#store,
-      name: this.config.name,
-      expected: this.config.cluster,
-      bootId: bootId(),
-      addresses: (registered) => registeredAddresses(this.machine, registered),
-      onChange: () => this.#soon(),
-    });
-    this.#registration = registration;
-    this.#jobs.start('registration', (signal) => registration.run(signal));
   }
 
   async #openDatapath(signal: AbortSignal): Promise<void> {
     const backoff = new Backoff({ minMs: 500, maxMs: 30_000 });
     this.datapath.onDrift((what) => {
-      this.#log.warn('a foreign hand changed what is ours: restoring', { what });
+      this.#log.warn('what is ours in the kernel was changed: restoring', { what });
       this.reconciler.add({ everything: true });
     });
     while (!signal.aborted) {
       try {
         await this.datapath.open();
         this.#datapathOpen = true;
-        this.health.clear('datapath');
+        this.health.settle('datapath/open', '', undefined);
         this.#soon();
         return;
       } catch (error) {
         const code = error instanceof MeshError ? error.code : 'DPN-RULES';
-        this.health.set('datapath', { code, text: messageOf(error) });
+        this.health.settle('datapath/open', '', { code, text: messageOf(error) });
         await sleep(backoff.next(), signal);
       }
     }
@@ -286,10 +271,7 @@ export class Agent {
     if (event.kind === 'data-lost') {
       // Synchronously, before anything of the new data set is listed.
       this.mesh.dataLost(store);
-      if (cluster === '') {
-        this.#policies.dataLost();
-        this.#registration?.dataLost();
-      }
+      if (cluster === '') this.#membership.dataLost();
     }
     const facts = event.error === undefined ? {} : { error: event.error };
     if (event.kind === 'connected') log.info(event.message);
@@ -299,22 +281,26 @@ export class Agent {
     this.#soon();
   }
 
-  #machineChanged(): void {
-    this.model.configure(this.policySettings());
-    this.#registration?.addressesChanged();
-    this.#registeredText = '';
+  #machineChanged({ own, network }: MachineChange): void {
+    if (own) {
+      this.model.configure(this.policySettings());
+      this.#membership.addressesChanged();
+    }
+    if (network) for (const store of [this.store, ...this.#clusters.stores]) store?.networkChanged();
     this.#feed.touch();
     this.#soon();
   }
 
   #endpointsChanged(): void {
-    const own = this.#store?.status.endpoints ?? this.config.kvstore.endpoints;
+    const own = this.store?.status.endpoints ?? this.config.kvstore.endpoints;
     void this.storeAddresses.set([...own, ...this.#clusters.endpoints]);
   }
 
   /** Schedules one look at the slow conditions. */
   #soon(): void {
-    if (!this.#closed) this.#tick ??= setTimeout(() => this.#look(), TICK_MS);
+    if (this.#closed) return;
+    this.#tick ??= setTimeout(() => this.#look(), TICK_MS);
+    this.#troubles.soon();
   }
 
   async #idle(signal: AbortSignal): Promise<void> {
@@ -327,30 +313,16 @@ export class Agent {
   #look(): void {
     this.#tick = undefined;
     if (this.#closed) return;
-    this.#followRegistration();
+    this.#membership.follow(this.reconciler.opened);
     if (!this.reconciler.opened && this.#datapathOpen && this.readiness.missing().length === 0) this.#open();
-    this.names.want(this.model.wantsNames);
-    this.#troubles.look();
-    this.#options.onChange();
+    this.names.want(this.model.wantsNames, this.datapath.status.tellsNames !== false);
   }
 
-  #followRegistration(): void {
-    const registered = this.#registration?.registered;
-    const store = this.#store;
-    if (registered === undefined || store === undefined) return;
-    const text = JSON.stringify(registered);
-    if (text !== this.#registeredText) {
-      this.#registeredText = text;
-      this.mesh.join(store, registered.cluster);
-      this.#clusters.joined(registered.cluster.name);
-      this.model.configure(this.policySettings());
-      this.model.setSubject(registered.labels, this.config.namedPorts);
-      claimOwnAddresses(this.tables, this.machine, { registered, former: this.#claimedFor });
-      this.#claimedFor = registered.cluster.name;
-      this.#feed.touch();
-    }
-    // After a loss of data the store's policies are believed again when the cluster's canaries are back.
-    if (!this.reconciler.opened || this.mesh.joined?.synced === true) this.#policies.follow(store);
+  #registered({ cluster, labels }: Registered): void {
+    this.#clusters.joined(cluster.name);
+    this.model.configure(this.policySettings());
+    this.model.setSubject(labels, this.config.namedPorts);
+    this.#feed.touch();
   }
 
   #open(): void {
@@ -366,7 +338,7 @@ export class Agent {
   policySettings(): PolicySettings {
     const { enforcement, allowLocalhost, policyDefaultLocalCluster, cluster } = this.config;
     return {
-      clusterName: this.#registration?.registered?.cluster.name ?? cluster?.name ?? '',
+      clusterName: this.#membership?.registered?.cluster.name ?? cluster?.name ?? '',
       dualStack: this.machine.dualStack,
       enforcement,
       // A machine has no pods on a host beside it: Cilium outside of Kubernetes means the policy as well.
@@ -381,13 +353,5 @@ async function settle(signal: AbortSignal): Promise<void> {
   for (const wait of SETTLE_MS) {
     await sleep(wait, signal);
     if (!signal.aborted) await collectGarbage();
-  }
-}
-
-function bootId(): string {
-  try {
-    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-  } catch {
-    return '';
   }
 }

@@ -17,8 +17,9 @@ export interface ClusterDirectoryOptions {
 }
 
 interface Entry {
-  etcd: EtcdOptions;
-  store: Store;
+  readonly text: string;
+  readonly etcd: EtcdOptions;
+  readonly store: Store;
 }
 
 const MAX_BYTES = 1 << 16;
@@ -32,6 +33,8 @@ export class ClusterDirectory {
   readonly #options: ClusterDirectoryOptions;
   readonly #entries = new Map<string, Entry>();
   readonly #directory: WatchedDirectory;
+  /** The file of the joined cluster, as long as it is the joined one. */
+  readonly #ignored = new Map<string, string>();
 
   constructor(options: ClusterDirectoryOptions) {
     this.#options = options;
@@ -43,14 +46,19 @@ export class ClusterDirectory {
       onGone: (name) => this.#onGone(name),
       onUnreadable: (name, error) => {
         const place = name === '' ? options.path : `${options.path}/${name}`;
-        options.health.set(`cluster/${name}`, { code: 'MSH-CLUSTER-FILE', text: messageOf(error), place });
+        options.health.set(`cluster/${name}`, { code: 'CFG-FILE', text: messageOf(error), place });
       },
+      onReadable: (name) => options.health.clear(`cluster/${name}`, 'CFG-FILE'),
     });
   }
 
   /** Resolves when the files that were there at the start are followed. */
   get first(): Promise<void> {
     return this.#directory.first;
+  }
+
+  get stores(): Store[] {
+    return [...this.#entries.values()].map(({ store }) => store);
   }
 
   /** URLs of all stores. */
@@ -61,8 +69,18 @@ export class ClusterDirectory {
   /** The cluster that this machine joined has a connection of its own. */
   joined(name: string): void {
     const entry = this.#entries.get(name);
-    this.#entries.delete(name);
-    void entry?.store.close();
+    if (entry !== undefined) {
+      this.#entries.delete(name);
+      this.#ignored.set(name, entry.text);
+      void entry.store.close();
+    }
+    this.#options.health.clear(`cluster/${name}`, 'MSH-CLUSTER-FILE');
+    for (const [former, text] of [...this.#ignored]) {
+      if (former === name) continue;
+      this.#ignored.delete(former);
+      this.#onFile(former, text);
+    }
+    this.#options.onChange();
   }
 
   async close(): Promise<void> {
@@ -76,7 +94,10 @@ export class ClusterDirectory {
       this.#onGone(name);
       return;
     }
-    if (name === mesh.joined?.name) return;
+    if (name === mesh.joined?.name) {
+      this.#ignored.set(name, text);
+      return;
+    }
     let etcd: EtcdOptions;
     try {
       etcd = parseEtcdConfig(text, `${path}/${name}`);
@@ -90,14 +111,15 @@ export class ClusterDirectory {
       });
       return;
     }
-    this.#connect(name, etcd);
+    this.#connect(name, text, etcd);
     this.#options.onChange();
   }
 
-  #connect(name: string, etcd: EtcdOptions): void {
+  #connect(name: string, text: string, etcd: EtcdOptions): void {
     const { mesh, events } = this.#options;
     const former = this.#entries.get(name);
     const entry: Entry = {
+      text,
       etcd,
       store: openStore({
         etcd: async () => etcd,
@@ -114,7 +136,8 @@ export class ClusterDirectory {
 
   #onGone(name: string): void {
     const entry = this.#entries.get(name);
-    this.#options.health.clear(`cluster/${name}`);
+    this.#ignored.delete(name);
+    this.#options.health.clear(`cluster/${name}`, 'MSH-CLUSTER-FILE');
     if (entry === undefined) return;
     this.#entries.delete(name);
     this.#options.mesh.removeRemote(name);

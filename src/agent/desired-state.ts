@@ -16,6 +16,8 @@ export interface DesiredInputs {
   readonly resolved: () => ResolvedPolicy;
   readonly registered: () => Registered | undefined;
   readonly stores: () => readonly StoreAddress[];
+  /** Policies name DNS names. */
+  readonly watchNames: () => boolean;
 }
 
 /**
@@ -57,8 +59,15 @@ export class DesiredFromFacts implements DesiredState {
   /** Works border and overlay out anew. @returns which of them changed */
   refresh(): { readonly border: boolean; readonly overlay: boolean } {
     const { machine, stores } = this.#inputs;
-    const others = [...machine.gateways, ...stores().map(({ address }) => address)];
-    const routesChanged = this.routes.refresh({ own: machine.addresses, others }, (node) => this.isSelf(node));
+    const registered = this.#inputs.registered();
+    const routesChanged = this.routes.refresh({
+      own: machine.addresses,
+      others: [...machine.gateways, ...stores().map(({ address }) => address)],
+      ownRanges: [...(registered?.ranges4 ?? []), ...(registered?.ranges6 ?? [])],
+      families: machine.families,
+      joined: registered?.cluster.name,
+      isSelf: (node) => this.isSelf(node),
+    });
     this.#border = this.#makeBorder();
     this.#overlay = this.#makeOverlay();
     const told = { border: JSON.stringify(this.#border), overlay: JSON.stringify(this.#overlay) ?? '' };
@@ -85,6 +94,7 @@ export class DesiredFromFacts implements DesiredState {
       stores: stores(),
       nodes: config.routing === 'tunnel' ? this.#peers() : [],
       tunnelPort: config.tunnel.port,
+      watchNames: this.#inputs.watchNames(),
       audit: config.audit,
     };
   }

@@ -12,9 +12,27 @@ export const OVERLAY_DEVICE = 'mesh_vxlan';
 export interface MachineOptions {
   readonly config: Pick<Config, 'address' | 'devices'>;
   readonly health: Health;
-  /** Devices, roles or own addresses are others now. */
-  readonly onChange: () => void;
+  /** Told only of what matters outside: a container's device that comes or goes is no change. */
+  readonly onChange: (change: MachineChange) => void;
 }
+
+export interface MachineChange {
+  /** The machine is known by other addresses now. */
+  readonly own: boolean;
+  /** Addresses went away, or the way out is another one: what was connected over them may be dead. */
+  readonly network: boolean;
+}
+
+/** What others depend on, as text. */
+interface Told {
+  readonly own: string;
+  readonly gateways: string;
+  readonly addresses: ReadonlySet<string>;
+  readonly border: string;
+}
+
+const SCOPE_LINK = 253;
+const NOTHING: Told = { own: '', gateways: '', addresses: new Set(), border: '' };
 
 /** This machine as the network sees it: its addresses, its devices and their roles, followed live. */
 export class Machine {
@@ -24,7 +42,7 @@ export class Machine {
   #devices: readonly DeviceRole[] = [];
   #ipv4: Address | undefined;
   #ipv6: Address | undefined;
-  #told = '';
+  #told = NOTHING;
 
   constructor(options: MachineOptions) {
     this.#options = options;
@@ -46,14 +64,19 @@ export class Machine {
     return externalDevices(this.#devices);
   }
 
+  /** Families in which it has an address of its own. */
+  get families(): (4 | 6)[] {
+    return [this.#ipv4, this.#ipv6].flatMap((address) => (address === undefined ? [] : [address.family]));
+  }
+
   /** Both families carry an address: the world is 9 and 10 then, else 2. */
   get dualStack(): boolean {
     return this.#ipv4 !== undefined && this.#ipv6 !== undefined;
   }
 
-  /** Every address of the machine, on whatever device. */
+  /** Every address of the machine, on whatever device, but those that are valid on one link only. */
   get addresses(): readonly Address[] {
-    return this.#state.addresses.map(({ address }) => address);
+    return this.#state.addresses.filter(({ scope }) => scope !== SCOPE_LINK).map(({ address }) => address);
   }
 
   get gateways(): readonly Address[] {
@@ -101,10 +124,23 @@ export class Machine {
         ? undefined
         : { text: 'no device leads out of this machine: nothing is judged', severity: 'warning' },
     );
-    const told = JSON.stringify([this.#devices, this.#ipv4, this.#ipv6, this.underlayMtu]);
-    if (told === this.#told) return;
-    this.#told = told;
-    this.#options.onChange();
+    this.#tell();
+  }
+
+  #tell(): void {
+    const before = this.#told;
+    const addresses = new Set(this.addresses.map(formatAddress));
+    this.#told = {
+      own: textOf([this.#ipv4, this.#ipv6]),
+      gateways: textOf(this.gateways),
+      addresses,
+      border: [...this.external, this.underlayMtu].join(' '),
+    };
+    const { own, gateways, border } = this.#told;
+    const lost = [...before.addresses].some((address) => !addresses.has(address));
+    const network = lost || own !== before.own || gateways !== before.gateways;
+    const more = addresses.size !== before.addresses.size || border !== before.border;
+    if (network || more) this.#options.onChange({ own: own !== before.own, network });
   }
 
   #own(family: 4 | 6): Address | undefined {
@@ -112,4 +148,8 @@ export class Machine {
     const configured = text === undefined || text === '' ? undefined : parseAddress(text);
     return ownAddress(this.#state, { family, configured, overlayDevice: OVERLAY_DEVICE }).address;
   }
+}
+
+function textOf(addresses: readonly (Address | undefined)[]): string {
+  return addresses.map((address) => (address === undefined ? '-' : formatAddress(address))).join(' ');
 }

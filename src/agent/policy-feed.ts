@@ -23,6 +23,8 @@ export class PolicyFeed {
   /** Names of documents that came from the store. */
   readonly #present = new Set<string>();
   #scanned = false;
+  /** Why the directory cannot be read, while it was not read yet. */
+  #unreadable: string | undefined;
 
   constructor(options: PolicyFeedOptions) {
     const { repository, health, directory } = options;
@@ -32,18 +34,22 @@ export class PolicyFeed {
       accept: (name) => /\.(ya?ml|json)$/.test(name) && !name.startsWith('.'),
       maxBytes: MAX_BYTES,
       onFile: (name, content) => {
-        health.clear(`policy/${name}`, 'CFG-FILE');
         repository.put('directory', name, content.toString('utf8'));
         options.onChange();
       },
       onGone: (name) => {
-        health.clear(`policy/${name}`, 'CFG-FILE');
         repository.remove('directory', name);
         options.onChange();
       },
       onUnreadable: (name, error) => {
         const place = name === '' ? directory : `${directory}/${name}`;
         health.set(`policy/${name}`, { code: 'CFG-FILE', text: messageOf(error), place });
+        if (name === '') this.#unreadable = messageOf(error);
+      },
+      onReadable: (name) => {
+        health.clear(`policy/${name}`, 'CFG-FILE');
+        if (name === '') this.#unreadable = undefined;
+        options.onChange();
       },
     });
     void this.#directory.first.then(() => {
@@ -54,7 +60,10 @@ export class PolicyFeed {
 
   /** What is still to be read, in words. */
   get waitingFor(): string | undefined {
-    if (!this.#scanned) return `reading the policies in ${this.#options.directory}`;
+    const { directory } = this.#options;
+    if (!this.#scanned) return `reading the policies in ${directory}`;
+    // Nobody knows what they forbid.
+    if (this.#unreadable !== undefined) return `the policies in ${directory} cannot be read: ${this.#unreadable}`;
     const store = this.#store;
     // An ordinary cluster may not let us read there, and has no policies for us.
     if (store === undefined || store.synced || /permission denied/.test(store.lastError ?? '')) return undefined;

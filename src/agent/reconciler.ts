@@ -5,7 +5,10 @@ import { PendingChanges } from './pending-changes.ts';
 
 /** What the loop calls; all of it belongs to the agent. */
 export interface ReconcilerHooks {
-  /** Drains the feeds into the model and says where the desired state changed. Must not do I/O. */
+  /**
+   * Drains the feeds into the model and says where the desired state changed. Must not do I/O. What it throws ends the loop:
+   * what was drained by then is not known to anybody any more.
+   */
   collect(): DesiredChanges;
   /** Brings the kernel there. */
   apply(changes: DesiredChanges): Promise<void>;
@@ -74,12 +77,11 @@ export class Reconciler {
   async #round(signal: AbortSignal): Promise<void> {
     const since = this.#dirtySince ?? performance.now();
     this.#dirtySince = undefined;
-    let changes: DesiredChanges = {};
     const start = performance.now();
+    this.#pending.add(this.#hooks.collect());
+    if (this.#pending.empty) return;
+    const changes = this.#pending.take();
     try {
-      this.#pending.add(this.#hooks.collect());
-      if (this.#pending.empty) return;
-      changes = this.#pending.take();
       await this.#hooks.apply(changes);
       this.#backoff.reset();
       this.#hooks.onApplied(performance.now() - start, performance.now() - since);

@@ -4,8 +4,9 @@ import type { StatusRecord } from '../api/types.ts';
 import type { LoadedConfig } from '../config/load.ts';
 import { MeshError, messageOf } from '../core/errors.ts';
 import { build } from '../host/build.ts';
+import { crashOnSurprise, stopSignal } from '../host/daemon.ts';
 import { openServiceManager, type ServiceManager } from '../host/systemd.ts';
-import { openLog, type RootLog } from '../observe/log.ts';
+import { openLog } from '../observe/log.ts';
 import { openMetrics } from '../observe/metrics.ts';
 import { serveMetrics } from '../observe/metrics-server.ts';
 import { Agent } from './agent.ts';
@@ -15,6 +16,10 @@ import { agentApi } from './views/api.ts';
 const READY_MS = 20_000;
 /** An agent that cannot even end is ended. */
 const STOP_MS = 10_000;
+
+const WORDS: Readonly<Record<string, string>> = {
+  SIGHUP: 'SIGHUP received: configuration is read at start only; policies and clusters are watched',
+};
 
 /** Runs the daemon until it is told to stop. @returns the exit code */
 export async function runAgent(loaded: LoadedConfig): Promise<number> {
@@ -31,10 +36,13 @@ export async function runAgent(loaded: LoadedConfig): Promise<number> {
     files: loaded.files,
   });
   for (const warning of loaded.warnings) log.warn(warning.message, { code: warning.code, place: warning.place });
-  crashOnSurprise(log);
+  crashOnSurprise((error) => {
+    log.error('unexpected error: the agent ends, the rules stay in force', { error });
+    log.flush();
+  });
   const closers: (() => Promise<void>)[] = [];
   try {
-    const stopped = stopSignal(log);
+    const stopped = stopSignal((signal) => log.info(WORDS[signal] ?? `${signal} received`));
     const notices = new Notices(service);
     const agent = new Agent({ config, log, metrics, onChange: () => notices.update(agent) });
     // It watches files from the beginning: an agent that cannot serve must stop that too, to end at once.
@@ -132,30 +140,4 @@ function statusLine(agent: Agent): string {
   const state = agent.enforcing ? 'enforcing' : 'not enforcing';
   const trouble = error === undefined ? '' : `; ${error.code} ${error.text}`;
   return `${state}; ${ready}/${clusters.length} clusters ready; ${agent.tables.identities.size} identities${trouble}`;
-}
-
-function stopSignal(log: RootLog): Promise<void> {
-  return new Promise((resolve) => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-      process.on(signal, () => {
-        log.info(`${signal} received`);
-        resolve();
-      });
-    }
-    // A terminal that closes must not end a daemon that was started from it by hand and left running.
-    process.on('SIGHUP', () =>
-      log.info('SIGHUP received: configuration is read at start only; policies and clusters are watched'),
-    );
-  });
-}
-
-/** An error that nobody caught leaves an unknown state: end, and let the service manager start us anew. Rules stay. */
-function crashOnSurprise(log: RootLog): void {
-  const crash = (error: unknown): void => {
-    log.error('unexpected error: the agent ends, the rules stay in force', { error });
-    log.flush();
-    process.exit(1);
-  };
-  process.on('uncaughtException', crash);
-  process.on('unhandledRejection', crash);
 }

@@ -1,5 +1,6 @@
 import { ERROR_CODES, type ErrorCode } from '../core/errors.ts';
 import { formatPrefix } from '../core/ip.ts';
+import type { StoreStatus } from '../kvstore/store.ts';
 import type { IpcacheEntry } from '../mesh/ipcache.ts';
 import type { Agent } from './agent.ts';
 
@@ -10,6 +11,12 @@ const INCOMPLETE_MS = 10_000;
 const EXAMPLES = 3;
 const MAX_CONFLICTS = 1000;
 const CONFLICTS_MS = 4_000;
+/** Told, and told to be over, by whoever reads the files. */
+const FILE_CODES: readonly ErrorCode[] = ['MSH-CLUSTER-FILE', 'CFG-FILE'];
+/** How soon after a change they are looked at, milliseconds: whoever watches `status` does not see the difference. */
+const LOOK_MS = 200;
+/** Of the time, looking takes so much at most: there may be thousands of policies. */
+const REST = 19;
 
 /**
  * Looks at what can be wrong and says so, or that it is over. Conditions only: what threw an error was told where it
@@ -17,103 +24,134 @@ const CONFLICTS_MS = 4_000;
  */
 export class Troubles {
   readonly #agent: Agent;
+  readonly #onLooked: () => void;
+  readonly #lasting = new Lasting();
   #conflictsAt = Number.NEGATIVE_INFINITY;
+  #timer: NodeJS.Timeout | undefined;
+  #pauseMs = LOOK_MS;
+  #closed = false;
 
-  constructor(agent: Agent) {
+  /** `onLooked` is called after each look. */
+  constructor(agent: Agent, onLooked: () => void) {
     this.#agent = agent;
+    this.#onLooked = onLooked;
   }
 
-  look(): void {
+  /** Something changed: they are looked at soon, however often this is called. */
+  soon(): void {
+    if (!this.#closed) this.#timer ??= setTimeout(() => this.look(), this.#pauseMs);
+  }
+
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+  }
+
+  /** `now`: monotonic milliseconds. */
+  look(now = performance.now()): void {
+    const start = performance.now();
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
     const agent = this.#agent;
-    watchRegistration(agent);
-    watchClusters(agent);
+    const lasts = (what: string, holds: boolean, ms: number): boolean => this.#lasting.lasts(what, { holds, ms, now });
+    watchRegistration(agent, lasts);
+    watchClusters(agent, lasts);
     watchFacts(agent);
     watchPolicies(agent);
     watchDatapath(agent);
     // Looking for conflicts walks a table that may be long.
-    if (performance.now() - this.#conflictsAt < CONFLICTS_MS) return;
-    this.#conflictsAt = performance.now();
-    watchConflicts(agent);
+    if (now - this.#conflictsAt >= CONFLICTS_MS) {
+      this.#conflictsAt = now;
+      watchConflicts(agent);
+    }
+    this.#onLooked();
+    this.#pauseMs = Math.max(LOOK_MS, REST * (performance.now() - start));
   }
 }
 
-function watchRegistration(agent: Agent): void {
+/** Since when conditions hold, by a clock that nobody sets. */
+class Lasting {
+  readonly #since = new Map<string, number>();
+
+  lasts(what: string, { holds, ms, now }: { holds: boolean; ms: number; now: number }): boolean {
+    if (!holds) {
+      this.#since.delete(what);
+      return false;
+    }
+    const since = this.#since.get(what) ?? now;
+    this.#since.set(what, since);
+    return now - since > ms;
+  }
+}
+
+type Lasts = (what: string, holds: boolean, ms: number) => boolean;
+
+function watchRegistration(agent: Agent, lasts: Lasts): void {
   const { health, registration, machine, store } = agent;
+  health.check(
+    'kvstore',
+    'AGT-KVSTORE',
+    store === undefined ? { text: 'this machine joins nothing: no store is configured' } : undefined,
+  );
   if (registration === undefined) return;
   health.check(
     'registration',
     'MSH-REFUSED',
     registration.refusal && { text: registration.refusal.message, place: registration.key },
   );
-  const since = registration.unansweredSince;
-  const unanswered = store?.status.state === 'connected' && since !== undefined && Date.now() - since > UNANSWERED_MS;
-  const again = registration.registered !== undefined;
-  health.check(
-    'registration',
-    'MSH-REGISTRATION',
-    unanswered
-      ? {
-          text: again
-            ? 'the cluster no longer answers our registration; what it answered before stays in force'
-            : (registration.waitingFor ?? 'no answer'),
-          place: registration.key,
-          severity: again ? 'warning' : 'error',
-        }
-      : undefined,
-  );
+  // While the store is away nobody can answer: what was said before stays said.
+  const silent = registration.unansweredSince !== undefined;
+  if (!silent || store?.status.state === 'connected') {
+    const again = registration.registered !== undefined;
+    const trouble = {
+      text: again
+        ? 'the cluster no longer answers our registration; what it answered before stays in force'
+        : (registration.waitingFor ?? 'no answer'),
+      place: registration.key,
+      severity: again ? ('warning' as const) : ('error' as const),
+    };
+    const unanswered = lasts('unanswered', silent, UNANSWERED_MS);
+    health.check('registration', 'MSH-REGISTRATION', unanswered ? trouble : undefined);
+  }
   const addressless = machine.ipv4 === undefined && machine.ipv6 === undefined;
   health.check('registration', 'AGT-ADDRESS', addressless ? { text: 'this machine has no usable address' } : undefined);
 }
 
-/** The code of a store's last failure is more exact than that it is away. */
-function watchClusters(agent: Agent): void {
+function watchClusters(agent: Agent, lasts: Lasts): void {
+  const { health, mesh, store } = agent;
+  // Once it is joined, the store is the cluster's.
+  watchStore(health, 'kvstore', mesh.joined === undefined ? store?.status : undefined);
   const seen = new Set<string>();
-  const stores = new Map(
-    agent.mesh.list().map(({ cluster, store }) => [`cluster/${cluster.name}`, { cluster, store }] as const),
-  );
-  if (agent.store !== undefined && agent.mesh.joined === undefined) watchStore(agent, 'kvstore', agent.store.status);
-  else agent.health.clear('kvstore');
-  for (const [subject, { cluster, store }] of stores) {
+  for (const followed of mesh.list()) {
+    const { cluster } = followed;
+    const { status } = followed.store;
+    const subject = `cluster/${cluster.name}`;
     seen.add(subject);
-    if (cluster.kind !== 'cached') watchStore(agent, subject, store.status);
-    for (const code of ['MSH-CLUSTER-ID', 'MSH-CONFIG'] as const) {
-      agent.health.check(subject, code, cluster.problem?.code === code ? { text: cluster.problem.message } : undefined);
-    }
-    const connected = store.status.state === 'connected' && Date.now() - store.status.since > INCOMPLETE_MS;
-    const waits = connected && cluster.problem === undefined ? cluster.waitingFor : undefined;
-    agent.health.check(subject, 'MSH-INCOMPLETE', waits === undefined ? undefined : { text: waits });
+    watchStore(health, subject, cluster.kind === 'cached' ? undefined : status);
+    for (const code of ['MSH-CLUSTER-ID', 'MSH-CONFIG'] as const)
+      health.check(subject, code, cluster.problem?.code === code ? { text: cluster.problem.message } : undefined);
+    const waits = status.state === 'connected' && cluster.problem === undefined ? cluster.waitingFor : undefined;
+    const incomplete = lasts(`incomplete ${subject}`, waits !== undefined, INCOMPLETE_MS);
+    health.check(subject, 'MSH-INCOMPLETE', incomplete && waits !== undefined ? { text: waits } : undefined);
   }
-  for (const { subject, code } of agent.health.list()) {
-    // A file that is no good has no cluster either: its reader tells when that is over.
-    if (subject.startsWith('cluster/') && !seen.has(subject) && code !== 'MSH-CLUSTER-FILE')
-      agent.health.clear(subject, code);
+  for (const subject of health.subjects()) {
+    if (!subject.startsWith('cluster/') || seen.has(subject)) continue;
+    lasts(`incomplete ${subject}`, false, INCOMPLETE_MS);
+    // A file that is no good has no cluster either.
+    for (const { code } of health.of(subject)) if (!FILE_CODES.includes(code)) health.clear(subject, code);
   }
 }
 
-interface StoreFacts {
-  readonly state: string;
-  readonly hasQuorum: boolean;
-  readonly endpoints: readonly string[];
-  readonly lastFailure: { readonly code: string; readonly message: string } | undefined;
-}
-
-function watchStore(agent: Agent, subject: string, status: StoreFacts): void {
-  const failure = status.lastFailure;
-  const away = status.state !== 'connected' || !status.hasQuorum;
+/** The code of a store's last failure is more exact than that it is away. */
+function watchStore(health: Agent['health'], subject: string, status: StoreStatus | undefined): void {
+  const failure = status?.lastFailure;
+  const away = status !== undefined && (status.state !== 'connected' || !status.hasQuorum);
   if (!away || failure === undefined) {
-    clearStore(agent, subject);
+    health.settle(subject, 'KVS-', undefined);
     return;
   }
-  const code = failure.code in ERROR_CODES ? (failure.code as ErrorCode) : 'KVS-LOST';
-  clearStore(agent, subject, code);
-  agent.health.set(subject, { code, text: failure.message, place: status.endpoints.join(', ') });
-}
-
-function clearStore(agent: Agent, subject: string, except?: ErrorCode): void {
-  for (const record of agent.health.list()) {
-    if (record.subject === subject && record.code !== except && record.code.startsWith('KVS-'))
-      agent.health.clear(subject, record.code);
-  }
+  const code = codeOf(failure.code, 'KVS-LOST');
+  health.settle(subject, 'KVS-', { code, text: failure.message, place: status.endpoints.join(', ') });
 }
 
 function watchFacts(agent: Agent): void {
@@ -179,17 +217,17 @@ function watchPolicies(agent: Agent): void {
 
 function watchDatapath(agent: Agent): void {
   const { health, datapath, config } = agent;
-  const { error } = datapath.status;
-  for (const record of health.list()) {
-    if (record.subject === 'datapath/apply' && record.code !== error?.code) health.clear('datapath/apply', record.code);
-  }
-  if (error !== undefined) {
-    const code = error.code in ERROR_CODES ? (error.code as ErrorCode) : 'DPN-APPLY';
-    health.set('datapath/apply', { code, text: error.message });
-  }
+  const { error, overlay } = datapath.status;
+  health.settle('datapath/apply', '', error && { code: codeOf(error.code, 'DPN-APPLY'), text: error.message });
+  const unled = overlay?.error;
+  health.settle('overlay/apply', '', unled && { code: codeOf(unled.code, 'OVL-APPLY'), text: unled.message });
   health.check(
     'datapath',
     'AGT-UNENFORCED',
     config.datapath === 'none' ? { text: '`datapath: none`: nothing is enforced', severity: 'warning' } : undefined,
   );
+}
+
+function codeOf(code: string, otherwise: ErrorCode): ErrorCode {
+  return Object.hasOwn(ERROR_CODES, code) ? (code as ErrorCode) : otherwise;
 }

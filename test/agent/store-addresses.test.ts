@@ -5,7 +5,7 @@ import { formatAddress } from '../../src/core/ip.ts';
 
 test('endpoints become sorted addresses and ports, and a name that stops resolving keeps what it had', async () => {
   let changes = 0;
-  const stores = new StoreAddresses(() => changes++);
+  const stores = new StoreAddresses({ onChange: () => changes++ });
   await stores.set([
     'https://10.0.0.2:2379',
     'http://[fd00::1]:2380',

@@ -1,0 +1,120 @@
+import { readFileSync } from 'node:fs';
+import type { Config } from '../config/config.ts';
+import type { StoreEvent } from '../kvstore/session.ts';
+import type { Store } from '../kvstore/store.ts';
+import type { Mesh } from '../mesh/mesh.ts';
+import { type Registered, Registration } from '../mesh/registration.ts';
+import type { Tables } from '../mesh/tables.ts';
+import { openJoinedStore } from './joined-store.ts';
+import type { Machine } from './machine.ts';
+import { claimOwnAddresses, registeredAddresses } from './own-addresses.ts';
+import type { PolicyFeed } from './policy-feed.ts';
+
+export interface MembershipOptions {
+  readonly config: Pick<Config, 'kvstore' | 'name' | 'cluster'>;
+  readonly machine: Machine;
+  readonly tables: Tables;
+  readonly mesh: Mesh;
+  readonly policies: PolicyFeed;
+  readonly events: (store: Store, event: StoreEvent) => void;
+  /** The store or the registration are in another state; must only schedule. */
+  readonly onChange: () => void;
+  /** The cluster's answer, or the addresses of the machine in it, are others than at the last look. */
+  readonly onRegistered: (registered: Registered) => void;
+}
+
+/** The cluster that this machine joins: its store, the registration there, and what follows from the answer. */
+export class Membership {
+  readonly #options: MembershipOptions;
+  #store: Store | undefined;
+  #registration: Registration | undefined;
+  /** The answer that was followed last, as text. */
+  #followed = '';
+  /** Cluster that our own addresses are claimed for. */
+  #claimedFor: string | undefined;
+
+  constructor(options: MembershipOptions) {
+    this.#options = options;
+  }
+
+  /** Undefined while none is opened, or none is configured. */
+  get store(): Store | undefined {
+    return this.#store;
+  }
+
+  get registration(): Registration | undefined {
+    return this.#registration;
+  }
+
+  get registered(): Registered | undefined {
+    return this.#registration?.registered;
+  }
+
+  /** Opens the store and begins to register; the answer is the work that keeps at it. Undefined without a store. */
+  open(): ((signal: AbortSignal) => Promise<void>) | undefined {
+    const { config, machine, events, onChange } = this.#options;
+    const store = openJoinedStore(config.kvstore, events);
+    if (store === undefined) return undefined;
+    this.#store = store;
+    store.onStatus(onChange);
+    const registration = new Registration({
+      store,
+      name: config.name,
+      expected: config.cluster,
+      bootId: bootId(),
+      addresses: (registered) => registeredAddresses(machine, registered),
+      onChange,
+    });
+    this.#registration = registration;
+    return (signal) => registration.run(signal);
+  }
+
+  /** Does what follows from a new answer. `enforcing`: policies of the store were seen before. */
+  follow(enforcing: boolean): void {
+    const { mesh, policies, onRegistered } = this.#options;
+    const { registered } = this;
+    const store = this.#store;
+    if (registered === undefined || store === undefined) return;
+    const text = JSON.stringify(registered);
+    if (text !== this.#followed) {
+      this.#followed = text;
+      mesh.join(store, registered.cluster);
+      this.#claim(registered);
+      onRegistered(registered);
+    }
+    // After a loss of data the store's policies are believed again when the cluster's canaries are back.
+    if (!enforcing || mesh.joined?.synced === true) policies.follow(store);
+  }
+
+  addressesChanged(): void {
+    const { registered } = this;
+    this.#registration?.addressesChanged();
+    if (registered !== undefined && this.#followed !== '') this.#claim(registered);
+  }
+
+  /** The store has another data set. */
+  dataLost(): void {
+    this.#options.policies.dataLost();
+    this.#registration?.dataLost();
+  }
+
+  /** The registration stays, for as long as its lease lives. */
+  async close(): Promise<void> {
+    // Together: a write to a store that hangs ends with the connection.
+    await Promise.all([this.#registration?.close({ leave: false }), this.#store?.close()]);
+  }
+
+  #claim(registered: Registered): void {
+    const { tables, machine } = this.#options;
+    claimOwnAddresses(tables, machine, { registered, former: this.#claimedFor });
+    this.#claimedFor = registered.cluster.name;
+  }
+}
+
+function bootId(): string {
+  try {
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  } catch {
+    return '';
+  }
+}
