@@ -1,4 +1,6 @@
 import type { PartFactory } from './part.ts';
+import { registrationPart } from './registration/part.ts';
+import { workloadsPart } from './workloads/part.ts';
 
 /** What a hub does, in the order of its start; it is stopped the other way round. */
-export const HUB_PARTS: readonly PartFactory[] = [];
+export const HUB_PARTS: readonly PartFactory[] = [workloadsPart, registrationPart];

@@ -1,173 +1,149 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { appendFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { askRecord } from '../../src/api/ask.ts';
-import type { HubConfig } from '../../src/hub/config.ts';
-import type { HubFolder } from '../../src/hub/folder.ts';
-import { storeAccess } from '../../src/hub/hub-store.ts';
-import { initHub } from '../../src/hub/init.ts';
-import type { HubStatusRecord } from '../../src/hub/types.ts';
-import type { EtcdOptions } from '../../src/kvstore/etcd-config.ts';
-import { openWriterStore, type WriterStore } from '../../src/kvstore/writer-store.ts';
-import { openAuthority } from '../../src/pki/authority.ts';
-import { writeFileSafely } from '../../src/pki/files.ts';
-import { generateKey, privateKeyPem } from '../../src/pki/keys.ts';
-import { loopbackAddress } from '../lab/etcd.ts';
-import { until } from '../lab/namespace.ts';
+import { Health } from '../../src/api/health.ts';
+import type { HealthRecord } from '../../src/api/types.ts';
+import { HubRoutes } from '../../src/hub/api.ts';
+import { type HubConfig, parseHubConfig } from '../../src/hub/config.ts';
+import { Election } from '../../src/hub/election.ts';
+import type { MachineAccess } from '../../src/hub/etcd/machine-access.ts';
+import type { HubStore } from '../../src/hub/hub-store.ts';
+import type { HubContext, HubPart } from '../../src/hub/part.ts';
+import { type RegistrationTiming, registrationPartWith } from '../../src/hub/registration/part.ts';
+import { type HubFacts, hubFactsOf } from '../../src/hub/workloads/hub-facts.ts';
+import { workloadsPart } from '../../src/hub/workloads/part.ts';
+import type { WorkloadRecord } from '../../src/hub/workloads/records.ts';
+import { openWriterStore } from '../../src/kvstore/writer-store.ts';
+import { silentLog } from '../../src/observe/log.ts';
+import type { Etcd } from '../lab/etcd.ts';
 
-const RUN = join(import.meta.dirname, 'run-hub.ts');
-let count = 0;
+const CONFIG = `
+cluster: {name: vms, id: 100}
+pools: [10.192.0.0/16, "fd00:192::/64"]
+names: [hub.example.com, 192.0.2.1]
+`;
 
-/** A hub in a folder of its own, on a loopback address of this process, run as the command line runs it. */
+export interface HubLabOptions {
+  readonly etcd: Etcd;
+  readonly config?: string;
+  readonly timing?: RegistrationTiming;
+  readonly ttlSeconds?: number;
+}
+
+/** The parts of a hub that keep workloads, on a plain etcd: several of them on one etcd are several hubs. */
 export class HubLab {
-  readonly stateDir: string;
-  readonly socket: string;
-  readonly folder: HubFolder;
+  readonly store: HubStore;
   readonly config: HubConfig;
-  readonly #stores: WriterStore[] = [];
-  #child: ChildProcess | undefined;
-  #log = '';
+  readonly api = new HubRoutes();
+  readonly revoked: string[] = [];
+  readonly health: Health;
+  readonly #everywhere: HubPart;
+  readonly #options: HubLabOptions;
+  #election: Election | undefined;
+  #led: HubPart | undefined;
 
-  private constructor(stateDir: string, made: { folder: HubFolder; config: HubConfig }) {
-    this.stateDir = stateDir;
-    this.socket = join(stateDir, 'hub.sock');
-    this.folder = made.folder;
-    this.config = made.config;
-  }
-
-  static async make(
-    more: { readonly yaml?: string; readonly etcdEndpoints?: readonly string[] } = {},
-  ): Promise<HubLab> {
-    const stateDir = mkdtempSync(join(tmpdir(), 'mesh-hub-'));
-    const address = loopbackAddress();
-    const port = 21_000 + 10 * count++;
-    const choices = {
-      clusterName: 'vms',
-      clusterId: 100,
-      pools: ['10.192.0.0/16'],
-      names: ['hub.example.com'],
-      listenEtcd: `${address}:${port}`,
-      listenEnrolment: `${address}:${port + 5}`,
-      ...(more.etcdEndpoints !== undefined && { etcdEndpoints: more.etcdEndpoints }),
-    };
-    const lab = new HubLab(stateDir, await initHub({ stateDir, choices }));
-    appendFileSync(lab.folder.config, `metrics: {listen: ""}\n${more.yaml ?? ''}`);
-    return lab;
-  }
-
-  get endpoint(): string {
-    return this.config.etcd.endpoints[0] ?? `https://${this.config.listen.etcd}`;
-  }
-
-  get log(): string {
-    return this.#log;
-  }
-
-  get pid(): number {
-    return this.#child?.pid ?? 0;
-  }
-
-  get running(): boolean {
-    return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
-  }
-
-  start(): void {
-    const args = [RUN, this.stateDir, this.socket];
-    // A test that is killed must not leave its hub behind.
-    const child = spawn('setpriv', ['--pdeathsig', 'KILL', process.execPath, ...args], {
-      stdio: ['ignore', 'pipe', 'pipe'],
+  constructor(options: HubLabOptions) {
+    this.#options = options;
+    this.config = parseHubConfig(options.config ?? CONFIG, 'hub.yaml');
+    this.store = openWriterStore({
+      etcd: async () => ({ endpoints: options.etcd.endpoints }),
+      timing: { retryMinMs: 50, retryMaxMs: 300 },
     });
-    const keep = (data: Buffer): void => {
-      this.#log = (this.#log + data.toString()).slice(-20_000);
-    };
-    child.stdout.on('data', keep);
-    child.stderr.on('data', keep);
-    this.#child = child;
+    this.health = new Health(() => undefined);
+    this.#everywhere = workloadsPart.create(this.#context());
   }
 
-  /** Starts it and waits until it leads, or another one does. */
-  async run(): Promise<HubStatusRecord> {
-    this.start();
-    return this.untilStatus('a leader', (status) => status.leader !== null && status.store.state === 'connected');
+  static async start(options: HubLabOptions): Promise<HubLab> {
+    const hub = new HubLab(options);
+    await hub.#everywhere.start();
+    hub.campaign();
+    return hub;
   }
 
-  status(): Promise<HubStatusRecord> {
-    return askRecord<HubStatusRecord>({ socket: this.socket, whom: 'hub' }, '/v1/status');
+  get facts(): HubFacts {
+    return hubFactsOf(this.store);
   }
 
-  async untilStatus(what: string, fine: (status: HubStatusRecord) => boolean): Promise<HubStatusRecord> {
-    let last: HubStatusRecord | undefined;
-    await until(
-      `hub status shows ${what}`,
-      async () => {
-        if (!this.running) throw new Error(`the hub ended:\n${this.#log}`);
-        last = await this.status().catch(() => undefined);
-        return last !== undefined && fine(last);
+  get leading(): boolean {
+    return this.#led !== undefined;
+  }
+
+  /** Of the leading part. */
+  get status(): {
+    complete: boolean;
+    machines: Record<string, number>;
+    waiting: number;
+    pendingKeys: number;
+    refused: number;
+  } {
+    return (this.#led?.status() ?? { complete: false, waiting: -1 }) as never;
+  }
+
+  get troubles(): HealthRecord[] {
+    return this.health.list();
+  }
+
+  campaign(): void {
+    const { timing = {}, ttlSeconds = 3 } = this.#options;
+    this.#election = new Election({
+      store: this.store,
+      id: Math.random().toString(16).slice(2),
+      ttlSeconds,
+      onChange: () => undefined,
+      onProblem: () => undefined,
+      lead: async (leader) => {
+        const part = registrationPartWith(timing).create(this.#context(), leader);
+        try {
+          await part.start();
+          this.#led = part;
+          if (!leader.signal.aborted)
+            await new Promise((resolve) => leader.signal.addEventListener('abort', resolve, { once: true }));
+        } finally {
+          this.#led = undefined;
+          await part.stop();
+        }
       },
-      30_000,
-    ).catch((error: unknown) => {
-      throw new Error(`${String(error)}\n${JSON.stringify(last)}\n${this.#log}`);
     });
-    return last as HubStatusRecord;
   }
 
-  signal(signal: NodeJS.Signals): void {
-    this.#child?.kill(signal);
+  /** One request of the socket. */
+  async ask<T = WorkloadRecord>(method: string, path: string, body?: unknown): Promise<T> {
+    const answer = await this.api.answer({
+      method,
+      target: `/v1/${path}`,
+      body: Buffer.from(body === undefined ? '' : JSON.stringify(body)),
+    } as never);
+    if (answer.kind === 'record') return answer.record as T;
+    const list: unknown[] = [];
+    if (answer.kind === 'list') for await (const each of answer.records as Iterable<unknown>) list.push(each);
+    return list as T;
   }
 
-  /** Ends it; the exit code. */
-  async end(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
-    const child = this.#child;
-    if (child === undefined) return null;
-    if (this.running) {
-      const ended = new Promise((resolve) => child.once('exit', resolve));
-      child.kill(signal);
-      await ended;
-    }
-    return child.exitCode;
+  create(name: string, more: object = {}): Promise<WorkloadRecord> {
+    return this.ask('POST', 'workloads', { name, ...more });
   }
 
-  /** The exit code of a hub that ends by itself. */
-  async ended(): Promise<number | null> {
-    await until('the hub ends', () => !this.running, 20_000);
-    return this.#child?.exitCode ?? null;
+  get(name: string): Promise<WorkloadRecord> {
+    return this.ask('GET', `workloads/${name}`);
   }
 
-  admin(): EtcdOptions {
-    return storeAccess(this.config, this.folder);
+  async stop(): Promise<void> {
+    await this.#election?.stop();
+    await this.#everywhere.stop();
+    await this.store.close();
   }
 
-  /** A client certificate of the hub's authority. */
-  async client(commonName: string, seconds = 3600): Promise<EtcdOptions> {
-    const ca = openAuthority({
-      certificate: readFileSync(this.folder.ca.cert, 'utf8'),
-      key: readFileSync(this.folder.ca.key, 'utf8'),
-    });
-    const key = generateKey();
-    const base = join(this.stateDir, `client-${count++}`);
-    await writeFileSafely(`${base}.key`, privateKeyPem(key));
-    await writeFileSafely(`${base}.crt`, ca.issueClient({ commonName, publicKey: key, seconds }).pem);
-    return { endpoints: [this.endpoint], ca: this.folder.ca.cert, cert: `${base}.crt`, key: `${base}.key` };
-  }
-
-  /** Revokes a machine in the running hub. */
-  async revoke(name: string): Promise<void> {
-    const change = { method: 'POST', body: {} } as const;
-    await askRecord({ socket: this.socket, whom: 'hub' }, `/v1/test/revoke/${name}`, change);
-  }
-
-  /** A store reached with these rights; the administrator's by default. */
-  open(etcd: EtcdOptions = this.admin()): WriterStore {
-    const store = openWriterStore({ etcd: async () => etcd, timing: { retryMinMs: 50, retryMaxMs: 300 } });
-    this.#stores.push(store);
-    return store;
-  }
-
-  async close(): Promise<void> {
-    await Promise.all(this.#stores.map((store) => store.close()));
-    this.signal('SIGCONT');
-    await this.end();
-    rmSync(this.stateDir, { recursive: true, force: true });
+  #context(): HubContext {
+    const access: Pick<MachineAccess, 'revoke'> = {
+      revoke: async (name) => {
+        this.revoked.push(name);
+        await this.store.remove(`cilium/state/noderegister/v1/${name}`);
+      },
+    };
+    return {
+      config: this.config,
+      store: this.store,
+      health: this.health,
+      log: silentLog,
+      api: this.api,
+      access,
+    } as unknown as HubContext;
   }
 }

@@ -167,7 +167,7 @@ export class IdentityAllocator {
         const number = await this.locked(labels, (lock) => this.#find(labels, lock));
         if (number !== undefined) return number;
       } catch (error) {
-        const retryable = error instanceof MeshError && error.retryable && error.code !== 'HUB-NOT-LEADER';
+        const retryable = error instanceof MeshError && error.retryable && error.code.startsWith('KVS-');
         if (!retryable || attempt >= ATTEMPTS || this.#jobs.signal.aborted) throw error;
       }
       if (attempt >= ATTEMPTS)
@@ -339,9 +339,16 @@ export class IdentityAllocator {
     const user = this.mirror.users(labels).get(this.#options.suffix);
     if (user === number && used.slot?.lease.lost !== true) return;
     const slot = await this.leases.user();
-    await this.#options.transact({
-      perform: [{ put: userKey(labels, this.#options.suffix), value: String(number), lease: slot.id }],
-    });
+    try {
+      const value = String(number);
+      await this.#options.transact({
+        perform: [{ put: userKey(labels, this.#options.suffix), value, lease: slot.id }],
+      });
+    } catch (error) {
+      slot.count--;
+      if (/requested lease not found/.test(messageOf(error))) this.leases.lose(slot);
+      throw error;
+    }
     if (used.slot !== undefined) used.slot.count--;
     used.slot = slot;
   }

@@ -26,6 +26,7 @@ export class IdentityCollector {
   readonly #jobs = new JobGroup((_name, error) => this.#options.onProblem(messageOf(error)));
   #unused = new Map<number, number>();
   #locks = new Map<string, number>();
+  #round = 0;
   #collected = 0;
 
   constructor(options: CollectorOptions) {
@@ -56,6 +57,8 @@ export class IdentityCollector {
   async round(): Promise<number> {
     const { allocator } = this.#options;
     const before = this.#unused;
+    const previous = this.#round;
+    this.#round = performance.now();
     const [first, last] = allocator.block;
     this.#unused = new Map();
     let lease: string | undefined;
@@ -63,7 +66,7 @@ export class IdentityCollector {
     for (const [id, { labels, revision }] of [...allocator.mirror.masters()]) {
       if (id < first || id > last || !this.#isUnused(labels)) continue;
       this.#unused.set(id, revision);
-      if (before.get(id) !== revision) continue;
+      if (before.get(id) !== revision || !allocator.mirror.isUnusedSince(labels, previous)) continue;
       lease ??= await allocator.leases.passing(this.#quarantineSeconds());
       if (await this.#collect(id, { labels, revision, lease })) count++;
     }

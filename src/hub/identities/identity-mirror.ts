@@ -19,6 +19,8 @@ export class IdentityMirror {
   readonly #users = new Map<string, Map<string, number>>();
   /** By path and holder: the revision, which orders those that wait. */
   readonly #locks = new Map<string, Map<string, number>>();
+  /** When the last user of these labels went, monotonic milliseconds. */
+  readonly #abandoned = new Map<string, number>();
   readonly #waiting = new Set<() => void>();
   readonly #watch: PrefixWatch;
   readonly #onChange: IdentityChange;
@@ -63,6 +65,11 @@ export class IdentityMirror {
   /** Who uses these labels, by suffix, and under which number. */
   users(labels: string): ReadonlyMap<string, number> {
     return this.#users.get(labels) ?? NONE;
+  }
+
+  /** Whether nobody uses these labels, nor has since then. Monotonic milliseconds. */
+  isUnusedSince(labels: string, since: number): boolean {
+    return !this.#users.has(labels) && (this.#abandoned.get(labels) ?? 0) <= since;
   }
 
   /** The number of these labels: that of its users, else the lowest master. */
@@ -151,6 +158,7 @@ export class IdentityMirror {
       this.#onChange({ labels: before.labels, id: key.id });
     } else if (key.kind === 'user') {
       drop(this.#users, key.labels, key.suffix);
+      if (!this.#users.has(key.labels)) this.#abandoned.set(key.labels, performance.now());
       this.#onChange({ labels: key.labels, id: undefined });
     } else drop(this.#locks, key.path, key.holder);
     this.#wake();
@@ -158,7 +166,9 @@ export class IdentityMirror {
 
   #forgetNumber(labels: string, id: number): void {
     const numbers = this.#numbers.get(labels);
-    if (numbers?.delete(id) === true && numbers.size === 0) this.#numbers.delete(labels);
+    if (numbers?.delete(id) !== true || numbers.size > 0) return;
+    this.#numbers.delete(labels);
+    this.#abandoned.delete(labels);
   }
 
   #sweep(): void {

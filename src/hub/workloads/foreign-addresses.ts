@@ -1,4 +1,4 @@
-import { type Address, formatAddress, type Prefix, parseAddress, parsePrefix } from '../../core/ip.ts';
+import { type Address, addressBits, formatAddress, type Prefix, parseAddress, parsePrefix } from '../../core/ip.ts';
 import { decodeNodeValue, type Node } from '../../kvstore/codec/node.ts';
 import type { PrefixWatch, Store } from '../../kvstore/store.ts';
 import { PrefixIndex, wholeAddress } from './prefix-index.ts';
@@ -6,6 +6,8 @@ import { PrefixIndex, wholeAddress } from './prefix-index.ts';
 const NODES = 'cilium/cache/nodes/v1/';
 const ADDRESSES = 'cilium/cache/ip/v1/';
 const CHANGE_MS = 1000;
+/** Ranges of so many addresses are looked up one by one, larger ones by looking at every address that is known. */
+const FEW = 1024;
 
 /**
  * Addresses and ranges of the connected clusters, as their cache in our store has them: a workload that took one would
@@ -80,9 +82,13 @@ export class ForeignAddresses {
   overlapping(prefix: Prefix): string | undefined {
     const held = this.#index.overlapping(prefix);
     if (held !== undefined) return held.owner;
-    for (const [cluster, addresses] of this.#plain)
-      for (const key of addresses.keys())
-        if (isWithin(key, prefix)) return `a pod of cluster ${cluster} has an address in it`;
+    const few = addressesOf(prefix, FEW);
+    for (const [cluster, addresses] of this.#plain) {
+      const keys = few ?? addresses.keys();
+      for (const key of keys)
+        if (few === undefined ? isWithin(key, prefix) : addresses.has(key))
+          return `a pod of cluster ${cluster} has an address in it`;
+    }
     return undefined;
   }
 
@@ -200,6 +206,17 @@ function claimsOf(node: Node, { cluster, rest: name }: { cluster: string; rest: 
 function split(key: string): { readonly cluster: string; readonly rest: string } {
   const slash = key.indexOf('/');
   return { cluster: key.slice(0, slash), rest: key.slice(slash + 1) };
+}
+
+/** All addresses of a prefix, unless they are too many. */
+function addressesOf(prefix: Prefix, most: number): (number | string)[] | undefined {
+  const free = addressBits(prefix.family) - prefix.bits;
+  if (2 ** free > most) return undefined;
+  return Array.from({ length: 2 ** free }, (_, offset) => {
+    const words = [...prefix.words];
+    words[words.length - 1] = (words.at(-1) ?? 0) + offset;
+    return compact({ family: prefix.family, words });
+  });
 }
 
 function compact(address: Address): number | string {

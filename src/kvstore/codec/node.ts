@@ -34,6 +34,8 @@ export interface Node {
   readonly ingressAddresses: readonly Address[];
   readonly source: string;
   readonly labels: ReadonlyMap<string, string>;
+  /** Left out when there are none; null is written as null. */
+  readonly annotations?: ReadonlyMap<string, string> | null;
   readonly nodeIdentity: number;
   readonly bootId: string;
 }
@@ -76,9 +78,15 @@ export function decodeNodeValue(value: Buffer): Node {
     ingressAddresses: addresses('IPv4IngressIP', 'IPv6IngressIP'),
     source: text(fields, 'Source'),
     labels: stringMap(fields, 'Labels'),
+    ...annotationsOf(fields),
     nodeIdentity: uint(fields, 'NodeIdentity'),
     bootId: text(fields, 'BootID'),
   };
+}
+
+function annotationsOf(fields: Fields): Pick<Node, 'annotations'> {
+  const annotations = stringMap(fields, 'Annotations');
+  return annotations.size === 0 ? {} : { annotations };
 }
 
 function nodeAddress(item: unknown): NodeAddress[] {
@@ -125,7 +133,7 @@ export function encodeNode(node: Node): string {
     EncryptionKey: 0,
     Labels: node.labels.size === 0 ? null : node.labels,
     // Cilium's agent writes an empty object in the second phase of a registration, null in the first.
-    Annotations: node.nodeIdentity === 0 ? null : {},
+    Annotations: node.annotations === undefined ? (node.nodeIdentity === 0 ? null : {}) : node.annotations,
     NodeIdentity: node.nodeIdentity,
     WireguardPubKey: '',
     BootID: node.bootId,

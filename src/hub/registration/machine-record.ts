@@ -1,0 +1,63 @@
+import { BadValue, fieldsOf, list, parseObject, text, uint } from '../../kvstore/codec/json.ts';
+import type { RefusedAddress } from './review.ts';
+
+/**
+ * What the leader knows of one machine, for all hubs to show: one key for each, written when it changes. No lease: it tells
+ * also of machines that are gone.
+ */
+export interface MachineRecord {
+  /** Of the workload it is about. */
+  readonly uid: string;
+  readonly state: MachineState;
+  /** Milliseconds since the epoch. */
+  readonly since: number;
+  /** Of the last value that the machine wrote, to ten minutes or so. */
+  readonly lastSeen: number | undefined;
+  readonly identity: number | undefined;
+  /** Published ones. */
+  readonly addresses: readonly string[];
+  readonly refused: readonly RefusedAddress[];
+  readonly claims: readonly string[];
+  /** Why it is not registered, or what is wrong although it is. */
+  readonly reason: string | undefined;
+  readonly agentVersion: string | undefined;
+  readonly policyRevision: string | undefined;
+}
+
+/** `waiting`: answered, or not, but nothing of it is published. */
+export type MachineState = 'waiting' | 'registered' | 'expired' | 'revoked';
+
+export const REGISTRATIONS_PREFIX = 'mesh-agent/v1/registrations/';
+const STATES: readonly string[] = ['waiting', 'registered', 'expired', 'revoked'];
+
+export function encodeMachineRecord(record: MachineRecord): string {
+  return JSON.stringify(record);
+}
+
+/** @throws BadValue */
+export function decodeMachineRecord(value: Buffer): MachineRecord {
+  const fields = parseObject(value);
+  const state = text(fields, 'state');
+  if (!STATES.includes(state)) throw new BadValue('state is none');
+  const number = (name: string): number => uint(fields, name, Number.MAX_SAFE_INTEGER);
+  return {
+    uid: text(fields, 'uid'),
+    state: state as MachineState,
+    since: number('since'),
+    lastSeen: number('lastSeen') || undefined,
+    identity: number('identity') || undefined,
+    addresses: strings(list(fields, 'addresses')),
+    refused: list(fields, 'refused').map((item) => {
+      const refused = fieldsOf(item, 'refused');
+      return { address: text(refused, 'address'), type: text(refused, 'type'), reason: text(refused, 'reason') };
+    }),
+    claims: strings(list(fields, 'claims')),
+    reason: text(fields, 'reason') || undefined,
+    agentVersion: text(fields, 'agentVersion') || undefined,
+    policyRevision: text(fields, 'policyRevision') || undefined,
+  };
+}
+
+function strings(items: readonly unknown[]): string[] {
+  return items.filter((item) => typeof item === 'string');
+}

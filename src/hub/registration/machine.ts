@@ -1,0 +1,79 @@
+import { messageOf } from '../../core/errors.ts';
+import { type Address, formatAddress } from '../../core/ip.ts';
+import type { LabelSet } from '../../core/labels.ts';
+import type { Node, NodeAddress } from '../../kvstore/codec/node.ts';
+import { decodeRegisterNode } from '../../kvstore/codec/register-node.ts';
+import type { MachineRecord } from './machine-record.ts';
+import type { RefusedAddress } from './review.ts';
+
+/** What lies in a registration key. */
+export interface Registration {
+  readonly revision: number;
+  /** Undefined when it cannot be read: `problem` says why. */
+  readonly node: Node | undefined;
+  readonly problem: string | undefined;
+  /** The value, where it may be an answer of ours. */
+  readonly text: string | undefined;
+}
+
+/** What the leader knows of one machine. */
+export interface Machine {
+  registration: Registration | undefined;
+  /** Of the object that the rest is about. */
+  uid: string | undefined;
+  identity: { readonly number: number; readonly labels: LabelSet; readonly text: string } | undefined;
+  /** What is published of it, from the last value that had addresses. */
+  accepted: readonly NodeAddress[];
+  health: readonly Address[];
+  refused: readonly RefusedAddress[];
+  claims: readonly string[];
+  /** Why nothing can be done with what it wrote. */
+  problem: string | undefined;
+  /** The answer that it was given last. */
+  told: string | undefined;
+  /** When its facts are withdrawn, monotonic milliseconds. */
+  expires: number | undefined;
+  lastSeen: number | undefined;
+  record: MachineRecord | undefined;
+}
+
+export function newMachine(record?: MachineRecord): Machine {
+  return {
+    registration: undefined,
+    uid: record?.uid,
+    identity: undefined,
+    accepted: [],
+    health: [],
+    refused: [],
+    claims: [],
+    problem: undefined,
+    told: undefined,
+    expires: undefined,
+    lastSeen: record?.lastSeen,
+    record,
+  };
+}
+
+/** Never throws. `value` is not kept. */
+export function readRegistration(name: string, value: Buffer, revision: number): Registration {
+  try {
+    const node = decodeRegisterNode(name, value);
+    const answer = node.nodeIdentity !== 0 && node.addresses.length === 0;
+    return { revision, node, problem: undefined, text: answer ? value.toString('utf8') : undefined };
+  } catch (error) {
+    return { revision, node: undefined, problem: messageOf(error).slice(0, 200), text: undefined };
+  }
+}
+
+export function addressTexts({ accepted }: Machine): string[] {
+  return accepted.map(({ address }) => formatAddress(address));
+}
+
+/** What a machine tells of itself besides: bounded, and nothing depends on it. */
+export function annotation(machine: Machine, key: string): string | undefined {
+  const found = machine.registration?.node?.annotations?.get(key);
+  return found !== undefined && /^[\x21-\x7e]{1,64}$/.test(found) ? found : undefined;
+}
+
+export const VERSION_ANNOTATION = 'mesh-agent.io/version';
+export const POLICY_ANNOTATION = 'mesh-agent.io/policy-revision';

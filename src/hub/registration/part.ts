@@ -1,0 +1,144 @@
+import { networkInterfaces } from 'node:os';
+import { type Address, parseAddress, parsePrefix } from '../../core/ip.ts';
+import type { HubConfig } from '../config.ts';
+import type { Leadership } from '../election.ts';
+import { IdentityAllocator } from '../identities/allocator.ts';
+import { IdentityCollector } from '../identities/collector.ts';
+import type { HubContext, HubPart, PartFactory } from '../part.ts';
+import { Publisher } from '../publish/publisher.ts';
+import { hubFactsOf } from '../workloads/hub-facts.ts';
+import { RecordWriter } from './record-writer.ts';
+import { type RegistrationEvent, Responder } from './responder.ts';
+import { notUnicast } from './review.ts';
+import { Troubles } from './troubles.ts';
+
+/** Settings that tests shorten. */
+export interface RegistrationTiming {
+  readonly graceMs?: number;
+  readonly heartbeatMs?: number;
+  readonly collectMs?: number;
+}
+
+/** Registration, identities and the cluster of the hub, by the one that leads. */
+export const registrationPart: PartFactory = registrationPartWith({});
+
+export function registrationPartWith(timing: RegistrationTiming): PartFactory {
+  return { where: 'leader', create: (context, leader) => new RegistrationPart(context, leader, timing) };
+}
+
+/** All hubs allocate under one name: whoever leads goes on with the keys of the one before. */
+const SUFFIX = 'hub';
+
+class RegistrationPart implements HubPart {
+  readonly name = 'registration';
+  readonly #context: HubContext;
+  readonly #allocator: IdentityAllocator;
+  readonly #collector: IdentityCollector;
+  readonly #publisher: Publisher;
+  readonly #records: RecordWriter;
+  readonly #troubles: Troubles;
+  readonly #responder: Responder;
+
+  constructor(context: HubContext, leader: Leadership, timing: RegistrationTiming) {
+    const { store, config, health } = context;
+    const { book, records, foreign } = hubFactsOf(store);
+    const onProblem = (message: string): void => context.log.warn(message);
+    const { transact } = leader;
+    const { graceMs, heartbeatMs, collectMs } = timing;
+    this.#context = context;
+    this.#allocator = new IdentityAllocator({
+      store,
+      transact,
+      clusterId: config.cluster.id,
+      max: config.maxConnectedClusters,
+      suffix: SUFFIX,
+      onProblem,
+    });
+    this.#collector = new IdentityCollector({
+      allocator: this.#allocator,
+      transact,
+      onProblem,
+      ...(collectMs !== undefined && { intervalMs: collectMs }),
+    });
+    this.#publisher = new Publisher({
+      store,
+      leader,
+      cluster: config.cluster,
+      max: config.maxConnectedClusters,
+      onProblem,
+      ...(heartbeatMs !== undefined && { heartbeatMs }),
+    });
+    this.#records = new RecordWriter({ transact, onProblem });
+    this.#troubles = new Troubles(health);
+    this.#responder = new Responder({
+      store,
+      leader,
+      cluster: config.cluster,
+      pools: config.pools.map((pool) => parsePrefix(pool)).filter((pool) => pool !== undefined),
+      book,
+      foreign,
+      identities: this.#allocator,
+      publisher: this.#publisher,
+      records: this.#records,
+      known: records.entries(),
+      troubles: this.#troubles,
+      own: ownAddresses(config),
+      audit: (entry) => this.#audit(entry),
+      onProblem,
+      ...(graceMs !== undefined && { graceMs }),
+    });
+  }
+
+  async start(): Promise<void> {
+    await hubFactsOf(this.#context.store).ready();
+    await this.#allocator.ready();
+    const published = await this.#publisher.published();
+    await this.#publisher.start();
+    await this.#responder.start(published);
+    this.#collector.start();
+  }
+
+  async stop(): Promise<void> {
+    await this.#responder.stop();
+    await this.#collector.stop();
+    await this.#records.stop();
+    await this.#publisher.close();
+    await this.#allocator.close();
+    this.#troubles.close();
+  }
+
+  status(): object {
+    return {
+      complete: this.#publisher.complete,
+      machines: this.#responder.counts(),
+      waiting: this.#responder.pending,
+      refused: this.#troubles.size,
+      published: this.#publisher.size,
+      pendingKeys: this.#publisher.pending,
+      leases: this.#publisher.leases,
+      lastError: this.#publisher.lastError ?? null,
+      identities: this.#allocator.size,
+      identitiesCollected: this.#collector.collected,
+    };
+  }
+
+  #audit({ event, workload, detail }: RegistrationEvent): void {
+    const { log } = this.#context;
+    if (event === 'refused') log.warn('a registration is refused in part', { workload, detail });
+    else log.info(`a machine is ${event}`, { workload, detail });
+  }
+}
+
+/** Where machines and clusters reach this hub: none of them can have that address. */
+function ownAddresses(config: HubConfig): Address[] {
+  const listening = [config.listen.etcd, config.listen.enrolment].map((listen) =>
+    listen.replace(/:[0-9]+$/, '').replace(/^\[|\]$/g, ''),
+  );
+  const devices = Object.values(networkInterfaces()).flatMap(
+    (addresses) => addresses?.map(({ address }) => address) ?? [],
+  );
+  return [...config.names, ...listening, ...devices]
+    .map((text) => parseAddress(text.replace(/%.*$/, '')))
+    .filter((address) => address !== undefined)
+    .filter((address) => notUnicast(address) === undefined);
+}

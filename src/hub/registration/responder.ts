@@ -1,0 +1,473 @@
+import { MeshError, messageOf } from '../../core/errors.ts';
+import { type Address, contains, formatAddress, formatPrefix, type Prefix } from '../../core/ip.ts';
+import { JobGroup } from '../../core/job.ts';
+import { encodeLabels } from '../../core/labels.ts';
+import { REGISTER_PREFIX, registerKey } from '../../kvstore/paths.ts';
+import type { PrefixWatch } from '../../kvstore/store.ts';
+import type { Leadership } from '../election.ts';
+import type { HubStore } from '../hub-store.ts';
+import type { IdentityAllocator } from '../identities/allocator.ts';
+import { identityLabels } from '../identities/label-filter.ts';
+import { machineFacts } from '../publish/machine-facts.ts';
+import type { Published, Publisher } from '../publish/publisher.ts';
+import type { ForeignAddresses } from '../workloads/foreign-addresses.ts';
+import { wholeAddress } from '../workloads/prefix-index.ts';
+import { rangesOf, securityLabels, type Workload } from '../workloads/workload.ts';
+import type { WorkloadBook } from '../workloads/workload-book.ts';
+import { registrationAnswer } from './answer.ts';
+import { addressTexts, type Machine, newMachine, readRegistration } from './machine.ts';
+import { encodeMachineRecord, type MachineRecord } from './machine-record.ts';
+import { recordOf } from './record-of.ts';
+import type { RecordWriter } from './record-writer.ts';
+import { notUnicast, review } from './review.ts';
+import type { Troubles } from './troubles.ts';
+import { WorkQueue } from './work-queue.ts';
+
+export interface ResponderOptions {
+  readonly store: Pick<HubStore, 'watchPrefix' | 'read'>;
+  readonly leader: Pick<Leadership, 'transact' | 'signal'>;
+  readonly cluster: { readonly name: string; readonly id: number };
+  readonly pools: readonly Prefix[];
+  readonly book: WorkloadBook;
+  readonly foreign: ForeignAddresses;
+  readonly identities: Pick<IdentityAllocator, 'acquire' | 'release'>;
+  readonly publisher: Publisher;
+  readonly records: RecordWriter;
+  /** Records of the leaders before. */
+  readonly known: Iterable<readonly [string, MachineRecord]>;
+  readonly troubles: Troubles;
+  /** Addresses of the hub. */
+  readonly own: readonly Address[];
+  readonly audit: (entry: RegistrationEvent) => void;
+  readonly onProblem: (message: string) => void;
+  /** Between the end of a registration and the withdrawal of its facts. */
+  readonly graceMs?: number;
+}
+
+export interface RegistrationEvent {
+  readonly event: 'registered' | 'expired' | 'withdrawn' | 'refused';
+  readonly workload: string;
+  readonly detail: string;
+}
+
+const GRACE_MS = 120_000;
+const WORKERS = 32;
+const IDENTITY_RETRY_MS = 15_000;
+
+/**
+ * Answers registrations and publishes machines, as the external-workload manager of Cilium 1.16 does (kvstore specification 6.2).
+ * Labels, namespace, ranges and identity come from the administrator's object alone; of what a machine says only its
+ * addresses count, and only those that it may have. One machine is looked at by one worker at a time, and always as a whole: object, registration
+ * and what is published now lead to what has to be published.
+ */
+export class Responder {
+  readonly #options: ResponderOptions;
+  readonly #queue: WorkQueue;
+  readonly #machines = new Map<string, Machine>();
+  /** Published addresses, by text: whoever had one first keeps it. */
+  readonly #taken = new Map<string, string>();
+  readonly #jobs: JobGroup;
+  readonly #unlisten: (() => void)[] = [];
+  #watch: PrefixWatch | undefined;
+  #overlapsAt = Number.NEGATIVE_INFINITY;
+  #overlapTimer: NodeJS.Timeout | undefined;
+
+  constructor(options: ResponderOptions) {
+    this.#options = options;
+    this.#jobs = new JobGroup((name, error) => options.onProblem(`${name} ended: ${messageOf(error)}`));
+    this.#queue = new WorkQueue({
+      workers: WORKERS,
+      work: (name) => this.#reconcile(name),
+      onFailure: (name, error) => {
+        if (!(error instanceof MeshError && error.code === 'HUB-NOT-LEADER'))
+          options.onProblem(`workload ${name}: ${messageOf(error)}`);
+      },
+    });
+  }
+
+  /** Machines that are known, and keys that wait for work. */
+  get size(): number {
+    return this.#machines.size;
+  }
+
+  get pending(): number {
+    return this.#queue.pending;
+  }
+
+  counts(): Record<MachineRecord['state'], number> {
+    const counts = { waiting: 0, registered: 0, expired: 0, revoked: 0 };
+    for (const { record } of this.#machines.values()) if (record !== undefined) counts[record.state]++;
+    return counts;
+  }
+
+  /** Takes over what is published. Resolves when all registrations are listed; the rest follows in the background. */
+  async start(published: Published): Promise<void> {
+    const { book, foreign, publisher, known, leader } = this.#options;
+    for (const [name, record] of known) this.#machines.set(name, newMachine(record));
+    this.#takeOver(published);
+    const listed = this.#watchRegistrations();
+    const changes = book.read(() => queueMicrotask(() => this.#drain(changes.drain())));
+    this.#unlisten.push(
+      () => changes.close(),
+      foreign.onChange(() => this.#foreignChanged()),
+    );
+    await listed;
+    if (leader.signal.aborted) return;
+    if (published.announced && this.#isMissing(published)) await publisher.retract();
+    for (const { name } of book.values()) this.#queue.add(name);
+    for (const name of this.#machines.keys()) this.#queue.add(name);
+    this.#queue.start();
+    this.#jobs.start('first round', async (signal) => {
+      await Promise.race([this.#queue.drained(), aborted(signal)]);
+      if (!signal.aborted) await publisher.announce();
+    });
+  }
+
+  async stop(): Promise<void> {
+    this.#watch?.close();
+    for (const end of this.#unlisten) end();
+    clearTimeout(this.#overlapTimer);
+    await this.#queue.stop();
+    await this.#jobs.stop();
+  }
+
+  /** What the leader before us published: a machine keeps its addresses over a change of leaders. */
+  #takeOver(published: Published): void {
+    for (const [name, node] of published.nodes) {
+      if (this.#options.book.get(name) === undefined) continue;
+      const machine = this.#machine(name);
+      machine.accepted = node.addresses.filter(({ address }) => notUnicast(address) === undefined);
+      machine.health = node.healthAddresses;
+      for (const text of addressTexts(machine)) this.#taken.set(text, name);
+    }
+  }
+
+  /** A machine that registered is not in the store: whoever reads it now would miss it. */
+  #isMissing({ nodes }: Published): boolean {
+    for (const [name, { registration }] of this.#machines)
+      if (
+        (registration?.node?.addresses.length ?? 0) > 0 &&
+        this.#options.book.get(name) !== undefined &&
+        !nodes.has(name)
+      )
+        return true;
+    return false;
+  }
+
+  #machine(name: string): Machine {
+    const machine = this.#machines.get(name) ?? newMachine();
+    this.#machines.set(name, machine);
+    return machine;
+  }
+
+  #drain(names: Set<string>): void {
+    for (const name of names) this.#queue.add(name);
+    // A range may be free now that was in somebody's way.
+    for (const name of this.#options.troubles.names) this.#queue.add(name);
+  }
+
+  #watchRegistrations(): Promise<void> {
+    let present: Set<string> | undefined;
+    return new Promise((resolve) => {
+      this.#watch = this.#options.store.watchPrefix(REGISTER_PREFIX, {
+        listing: () => {
+          present = new Set();
+        },
+        put: (name, value, revision) => {
+          present?.add(name);
+          const machine = this.#machine(name);
+          machine.registration = readRegistration(name, value, revision);
+          machine.expires = undefined;
+          this.#queue.add(name);
+        },
+        remove: (name) => this.#gone(name),
+        listed: () => {
+          for (const [name, { registration }] of this.#machines)
+            if (registration !== undefined && present?.has(name) !== true) this.#gone(name);
+          present = undefined;
+          resolve();
+        },
+      });
+    });
+  }
+
+  #gone(name: string): void {
+    const machine = this.#machines.get(name);
+    if (machine?.registration === undefined) return;
+    machine.registration = undefined;
+    machine.lastSeen = Date.now();
+    this.#queue.add(name);
+  }
+
+  #foreignChanged(): void {
+    for (const name of this.#options.troubles.names) this.#queue.add(name);
+    this.#checkOverlaps();
+  }
+
+  async #reconcile(name: string): Promise<void> {
+    const { book, leader } = this.#options;
+    if (leader.signal.aborted) return;
+    const workload = book.get(name);
+    const machine = this.#machine(name);
+    if (machine.uid !== undefined && machine.uid !== workload?.uid)
+      await this.#withdraw(name, 'its workload was deleted');
+    if (workload === undefined) return this.#forget(name, machine);
+    machine.uid = workload.uid;
+    if (workload.revoked !== undefined) {
+      await this.#withdraw(name, 'its workload is revoked');
+      this.#tell(name, workload);
+      return;
+    }
+    if (machine.registration === undefined) await this.#absent(name, workload);
+    else await this.#present(name, workload);
+    this.#tell(name, workload);
+  }
+
+  async #present(name: string, workload: Workload): Promise<void> {
+    const machine = this.#machine(name);
+    const { registration } = machine;
+    // What has no addresses says nothing about those of before.
+    if (registration?.node?.addresses.length !== 0) machine.problem = registration?.problem;
+    const former = machine.identity;
+    if (!(await this.#identify(name, workload))) return;
+    const { node } = registration ?? {};
+    if (node !== undefined && registration !== undefined) {
+      if (node.nodeIdentity !== 0 && node.addresses.length > 0) this.#review(name, workload);
+      const answer = registrationAnswer({
+        workload,
+        cluster: this.#options.cluster,
+        identity: machine.identity?.number ?? 0,
+      });
+      // Told once what it is; whoever does not adopt it, as Cilium's agent, is not told for ever.
+      const wrong = node.addresses.length === 0 ? registration.text !== answer : machine.claims.length > 0;
+      if (node.nodeIdentity === 0 || (wrong && machine.told !== answer)) await this.#answer(name, answer);
+    }
+    this.#publish(name, workload);
+    await this.#release(former, machine);
+  }
+
+  /** Facts stay for a while: an agent that restarts, or a hub that was away, must not make a machine vanish. */
+  async #absent(name: string, workload: Workload): Promise<void> {
+    const { graceMs = GRACE_MS } = this.#options;
+    const machine = this.#machine(name);
+    machine.told = undefined;
+    machine.problem = undefined;
+    [machine.refused, machine.claims] = [[], []];
+    if (machine.accepted.length === 0) {
+      await this.#withdraw(name);
+      return;
+    }
+    machine.expires ??= performance.now() + graceMs;
+    const left = machine.expires - performance.now();
+    if (left <= 0) {
+      await this.#withdraw(name, `its registration ended ${Math.round(graceMs / 1000)} s ago`);
+      return;
+    }
+    this.#queue.addLater(name, left + 1);
+    const former = machine.identity;
+    if (!(await this.#identify(name, workload))) return;
+    this.#publish(name, workload);
+    await this.#release(former, machine);
+  }
+
+  /** False when there is none for these labels now. */
+  async #identify(name: string, workload: Workload): Promise<boolean> {
+    const { identities, cluster } = this.#options;
+    const machine = this.#machine(name);
+    const labels = identityLabels(securityLabels(workload, cluster.name));
+    const text = encodeLabels(labels);
+    if (machine.identity?.text === text) return true;
+    try {
+      machine.identity = { number: await identities.acquire(labels), labels, text };
+      machine.problem = machine.registration?.problem;
+      return true;
+    } catch (error) {
+      if (!(error instanceof MeshError) || error.code !== 'HUB-IDENTITY') throw error;
+      machine.problem = error.message;
+      this.#queue.addLater(name, IDENTITY_RETRY_MS);
+      return false;
+    }
+  }
+
+  /** Behind the publication of the new one. */
+  async #release(former: Machine['identity'], { identity }: Machine): Promise<void> {
+    if (former !== undefined && former !== identity) await this.#options.identities.release(former.labels);
+  }
+
+  #review(name: string, workload: Workload): void {
+    const machine = this.#machine(name);
+    const reported = machine.registration?.node;
+    if (reported === undefined) return;
+    const held = new Set(addressTexts(machine));
+    const found = review({
+      workload,
+      cluster: this.#options.cluster,
+      identity: machine.identity?.number ?? 0,
+      reported,
+      objection: (address) => this.#objection(address, { name, workload, held }),
+    });
+    machine.accepted = found.accepted;
+    machine.health = found.health;
+    machine.refused = found.refused;
+    machine.claims = found.claims;
+    machine.lastSeen = Date.now();
+    if (!found.accepted.some(({ type }) => type !== 'CiliumInternalIP'))
+      machine.problem = 'it reports no address of its own that it may have';
+    const now = new Set(addressTexts(machine));
+    for (const text of now) this.#taken.set(text, name);
+    for (const text of held) if (!now.has(text)) this.#free(text, name);
+  }
+
+  #free(text: string, name: string): void {
+    if (this.#taken.get(text) !== name) return;
+    this.#taken.delete(text);
+    // Somebody else may have waited for it.
+    for (const other of this.#options.troubles.names) if (other !== name) this.#queue.add(other);
+  }
+
+  #objection(
+    address: Address,
+    who: { name: string; workload: Workload; held: ReadonlySet<string> },
+  ): string | undefined {
+    const { book, pools, own, foreign } = this.#options;
+    const text = formatAddress(address);
+    const whole = wholeAddress(address);
+    const taken = this.#taken.get(text);
+    if (taken !== undefined && taken !== who.name) return `workload ${taken} has it`;
+    const range = book.ranges.index.overlapping(whole, (owner) => owner !== who.name);
+    if (range !== undefined) return `it lies in ${formatPrefix(range.prefix)} of workload ${range.owner}`;
+    const within = rangesOf(who.workload).some((each) => contains(each, whole));
+    const pool = within ? undefined : pools.find((each) => contains(each, whole));
+    if (pool !== undefined) return `it lies in the pool ${formatPrefix(pool)}`;
+    if (own.some((each) => formatAddress(each) === text)) return 'the hub has it';
+    // What was published before a cluster claimed it stays: a cluster must not knock machines out.
+    if (who.held.has(text)) return undefined;
+    const owner = foreign.ownerOf(address);
+    return owner === undefined ? undefined : `it is in use: ${owner}`;
+  }
+
+  /** Into the machine's own lease: an answer must not outlive the machine. */
+  async #answer(name: string, answer: string): Promise<void> {
+    const { store, leader } = this.#options;
+    const machine = this.#machine(name);
+    const key = registerKey(name);
+    const found = await store.read(key);
+    // What is there now comes along the watch.
+    if (found === undefined || found.modRevision !== machine.registration?.revision) return;
+    if (found.lease === '0') {
+      machine.problem = NO_LEASE;
+      return;
+    }
+    try {
+      const { succeeded } = await leader.transact({
+        when: [{ key, modRevision: found.modRevision }],
+        perform: [{ put: key, value: answer, lease: found.lease }],
+      });
+      if (!succeeded) return;
+      machine.told = answer;
+      if (machine.problem === NO_LEASE) machine.problem = undefined;
+    } catch (error) {
+      if (!/requested lease not found/.test(messageOf(error))) throw error;
+    }
+  }
+
+  #publish(name: string, workload: Workload): void {
+    const { publisher, cluster } = this.#options;
+    const { identity, accepted, health } = this.#machine(name);
+    if (identity === undefined) return;
+    const facts = { workload, cluster, identity: identity.number, addresses: accepted, healthAddresses: health };
+    publisher.set(name, machineFacts(facts));
+  }
+
+  async #withdraw(name: string, why?: string): Promise<void> {
+    const { publisher, identities, audit } = this.#options;
+    const machine = this.#machine(name);
+    const had = machine.accepted.length > 0;
+    const texts = addressTexts(machine);
+    const former = machine.identity;
+    [machine.accepted, machine.health, machine.refused, machine.claims] = [[], [], [], []];
+    machine.identity = undefined;
+    machine.told = undefined;
+    machine.expires = undefined;
+    publisher.set(name, new Map());
+    for (const text of texts) this.#free(text, name);
+    if (had && why !== undefined) audit({ event: 'withdrawn', workload: name, detail: why });
+    if (former !== undefined) await identities.release(former.labels);
+  }
+
+  /** There is no object of this name. */
+  async #forget(name: string, machine: Machine): Promise<void> {
+    const { records, troubles } = this.#options;
+    await this.#withdraw(name, 'its workload was deleted');
+    machine.uid = undefined;
+    if (machine.record !== undefined) records.write(name, undefined);
+    machine.record = undefined;
+    if (machine.registration === undefined) {
+      this.#machines.delete(name);
+      troubles.clear(name);
+    } else troubles.set(name, 'it registers, and there is no workload of that name');
+  }
+
+  #tell(name: string, workload: Workload): void {
+    const { records, troubles, audit, publisher } = this.#options;
+    const machine = this.#machine(name);
+    const before = machine.record;
+    const overlap = this.#overlapOf(name, workload);
+    troubles.overlap(name, overlap);
+    const record = recordOf(machine, { workload, published: publisher.facts(name) !== undefined, overlap });
+    const wrong = [
+      record?.reason,
+      ...(record?.refused.map(({ address, reason }) => `${address}: ${reason}`) ?? []),
+      ...(record?.claims ?? []),
+    ];
+    const trouble = wrong.filter((each) => each !== undefined).join('; ');
+    const counts = record?.state === 'waiting' || record?.state === 'registered';
+    if (
+      counts &&
+      trouble !== '' &&
+      (machine.refused.length > 0 || machine.claims.length > 0 || machine.problem !== undefined)
+    ) {
+      if (troubles.set(name, trouble)) audit({ event: 'refused', workload: name, detail: trouble });
+    } else troubles.clear(name);
+    if (record === undefined) return;
+    if (record.state !== before?.state && (record.state === 'registered' || record.state === 'expired'))
+      audit({ event: record.state, workload: name, detail: record.addresses.join(', ') });
+    machine.record = record;
+    const text = encodeMachineRecord(record);
+    if (before === undefined || text !== encodeMachineRecord(before)) records.write(name, text);
+  }
+
+  #overlapOf(name: string, workload: Workload): string | undefined {
+    const { foreign } = this.#options;
+    for (const { address } of this.#machines.get(name)?.accepted ?? []) {
+      const owner = foreign.ownerOf(address);
+      if (owner !== undefined) return `${formatAddress(address)} is also in use: ${owner}`;
+    }
+    for (const range of rangesOf(workload)) {
+      const owner = foreign.overlapping(range);
+      if (owner !== undefined) return `${formatPrefix(range)} is also in use: ${owner}`;
+    }
+    return undefined;
+  }
+
+  /** All workloads against what the clusters have now; not more often than that, however fast they change. */
+  #checkOverlaps(): void {
+    if (this.#overlapTimer !== undefined) return;
+    const wait = Math.max(0, this.#overlapsAt + OVERLAPS_MS - performance.now());
+    this.#overlapTimer = setTimeout(() => {
+      this.#overlapTimer = undefined;
+      this.#overlapsAt = performance.now();
+      for (const workload of this.#options.book.values()) {
+        const overlap = this.#overlapOf(workload.name, workload);
+        if (this.#options.troubles.overlap(workload.name, overlap)) this.#queue.add(workload.name);
+      }
+    }, wait).unref();
+  }
+}
+
+const NO_LEASE = 'its registration has no lease, so it would never end';
+const OVERLAPS_MS = 15_000;
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+}

@@ -1,0 +1,50 @@
+import type { HubStore } from '../hub-store.ts';
+import { decodeMachineRecord, type MachineRecord, REGISTRATIONS_PREFIX } from '../registration/machine-record.ts';
+import { ForeignAddresses } from './foreign-addresses.ts';
+import { Mirror } from './mirror.ts';
+import { WorkloadBook } from './workload-book.ts';
+
+/** What every hub knows, whether it leads or not: workloads, what became of their machines, and what others have. */
+export interface HubFacts {
+  readonly book: WorkloadBook;
+  readonly records: Mirror<MachineRecord>;
+  readonly foreign: ForeignAddresses;
+  ready(): Promise<void>;
+  close(): void;
+}
+
+const open = new WeakMap<HubStore, HubFacts>();
+
+/** Opened by the part that runs everywhere, before any leader. */
+export function openHubFacts(store: HubStore): HubFacts {
+  const book = new WorkloadBook(store);
+  const records = new Mirror<MachineRecord>({
+    store,
+    prefix: REGISTRATIONS_PREFIX,
+    decode: (_name, value) => decodeMachineRecord(value),
+  });
+  const foreign = new ForeignAddresses(store);
+  const facts: HubFacts = {
+    book,
+    records,
+    foreign,
+    async ready() {
+      await Promise.all([book.ready(), records.ready(), foreign.ready()]);
+    },
+    close() {
+      open.delete(store);
+      book.close();
+      records.close();
+      foreign.close();
+    },
+  };
+  open.set(store, facts);
+  return facts;
+}
+
+/** Those of this hub. */
+export function hubFactsOf(store: HubStore): HubFacts {
+  const facts = open.get(store);
+  if (facts === undefined) throw new Error('the facts of this hub are not open');
+  return facts;
+}

@@ -1,0 +1,90 @@
+import { MeshError } from '../../core/errors.ts';
+import { BadValue, type Fields, fieldsOf } from '../../kvstore/codec/json.ts';
+import type { HubApi } from '../api.ts';
+import type { HubFacts } from './hub-facts.ts';
+import type { LabelMap } from './labels.ts';
+import { workloadRecord } from './records.ts';
+import type { WorkloadChange, WorkloadRequest, Workloads } from './workloads.ts';
+
+/** Adds `/v1/workloads` to the hub's socket. */
+export function serveWorkloads(
+  api: HubApi,
+  options: { readonly facts: HubFacts; readonly workloads: Workloads },
+): void {
+  const { facts, workloads } = options;
+  const recordOf = (name: string) => {
+    const workload = facts.book.get(name);
+    if (workload === undefined) throw new MeshError('HUB-WORKLOAD-MISSING', JSON.stringify(name.slice(0, 100)));
+    return { record: workloadRecord(workload, facts.records.get(name)) };
+  };
+  api.route('GET', 'workloads', () => ({
+    list: [...facts.book.values()].map((workload) => workloadRecord(workload, facts.records.get(workload.name))),
+  }));
+  api.route('GET', 'workloads/:name', ({ params }) => recordOf(params.name ?? ''));
+  api.route('POST', 'workloads', async ({ body }) => {
+    const created = await workloads.create(readRequest(body));
+    return { record: workloadRecord(created, undefined) };
+  });
+  api.route('PUT', 'workloads/:name', async ({ params, body }) => {
+    const changed = await workloads.change(params.name ?? '', readChange(body));
+    return { record: workloadRecord(changed, facts.records.get(changed.name)) };
+  });
+  api.route('DELETE', 'workloads/:name', async ({ params }) => {
+    const deleted = await workloads.delete(params.name ?? '');
+    return { record: workloadRecord(deleted, undefined) };
+  });
+}
+
+function readRequest(body: unknown): WorkloadRequest {
+  return reading(
+    body,
+    ['name', 'namespace', 'labels', 'serviceAccount', 'ipv4AllocCidr', 'ipv6AllocCidr'],
+    (fields) => ({
+      name: string(fields, 'name') ?? '',
+      namespace: string(fields, 'namespace'),
+      labels: labels(fields),
+      serviceAccount: string(fields, 'serviceAccount'),
+      ipv4AllocCidr: string(fields, 'ipv4AllocCidr'),
+      ipv6AllocCidr: string(fields, 'ipv6AllocCidr'),
+    }),
+  );
+}
+
+function readChange(body: unknown): WorkloadChange {
+  return reading(body, ['labels', 'removeLabels'], (fields) => {
+    const remove = fields.get('removelabels') ?? [];
+    if (!Array.isArray(remove) || remove.some((each) => typeof each !== 'string'))
+      throw new BadValue('removeLabels is no list of strings');
+    return { labels: labels(fields) ?? {}, removeLabels: remove as string[] };
+  });
+}
+
+/** @throws MeshError API-REQUEST */
+function reading<T>(body: unknown, known: readonly string[], read: (fields: Fields) => T): T {
+  try {
+    const fields = fieldsOf(body, 'the body');
+    const names = known.map((name) => name.toLowerCase());
+    for (const name of fields.keys())
+      if (!names.includes(name)) throw new BadValue(`unknown field ${JSON.stringify(name.slice(0, 50))}`);
+    return read(fields);
+  } catch (error) {
+    if (error instanceof BadValue) throw new MeshError('API-REQUEST', error.message);
+    throw error;
+  }
+}
+
+function string(fields: Fields, name: string): string | undefined {
+  const value = fields.get(name.toLowerCase());
+  if (value === undefined || value === null) return undefined;
+  if (typeof value !== 'string') throw new BadValue(`${name} is no string`);
+  return value;
+}
+
+function labels(fields: Fields): LabelMap | undefined {
+  const value = fields.get('labels');
+  if (value === undefined || value === null) return undefined;
+  fieldsOf(value, 'labels');
+  for (const [key, item] of Object.entries(value as object))
+    if (typeof item !== 'string') throw new BadValue(`label ${JSON.stringify(key.slice(0, 50))} is no string`);
+  return value as LabelMap;
+}
