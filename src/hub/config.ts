@@ -31,7 +31,7 @@ export interface HubConfig {
   readonly etcd: {
     /** Empty: an etcd of its own. */
     readonly endpoints: readonly string[];
-    /** The authority of their certificates, if not that of the hub: a path. */
+    /** The authority of their certificates, if not the internal one of the hub: a path. */
     readonly ca?: string;
     /** Where the own etcd listens for the hub, and where for itself: `host:port` on loopback. */
     readonly client: string;

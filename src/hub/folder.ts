@@ -13,7 +13,7 @@ export interface HubFolder {
   readonly ca: KeyFiles;
   readonly server: KeyFiles;
   readonly admin: KeyFiles;
-  /** The authority that the own etcd trusts, and what it signed: etcd itself, and its peers. */
+  /** The authority that etcd trusts, and what it signed for the own one: etcd itself, and its peers. */
   readonly internal: KeyFiles;
   readonly etcdServer: KeyFiles;
   readonly peer: KeyFiles;

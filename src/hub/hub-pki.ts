@@ -12,7 +12,7 @@ import type { HubFolder, KeyFiles } from './folder.ts';
 /** Keys and certificates of the hub. */
 export interface HubPki {
   readonly ca: CertificateAuthority;
-  /** What the own etcd trusts; nothing that it signs leaves this machine. */
+  /** What etcd trusts, the own or a given one; nothing that it signs leaves this machine. */
   readonly internal: CertificateAuthority;
   /** PEM of the certificate that this hub shows to machines, and of its key. They change when they are renewed. */
   readonly server: { readonly certificate: string; readonly key: string };
@@ -46,11 +46,9 @@ function leaves(folder: HubFolder, config: HubConfig): readonly Leaf[] {
     .filter((host) => host !== '0.0.0.0' && host !== '::');
   const names = [...new Set([...config.names, ...hosts, ...CILIUM_NAMES, ...LOCAL_NAMES])];
   const [client, peer] = [hostAndPort(config.etcd.client).host, hostAndPort(config.etcd.peer).host];
-  // A given etcd trusts the authority that machines are signed by.
-  const issuer = config.etcd.endpoints.length === 0 ? 'internal' : 'ca';
   return [
     { name: 'server', files: folder.server, issuer: 'ca', commonName: 'mesh-agent hub', names },
-    { name: 'admin', files: folder.admin, issuer, commonName: `admin-${name}` },
+    { name: 'admin', files: folder.admin, issuer: 'internal', commonName: `admin-${name}` },
     { name: 'etcd', files: folder.etcdServer, issuer: 'internal', commonName: 'etcd', names: [client] },
     { name: 'peer', files: folder.peer, issuer: 'internal', commonName: peerName(name), names: [peer], client: true },
   ];

@@ -12,7 +12,7 @@ export function storeAccess(config: HubConfig, folder: HubFolder) {
   const own = config.etcd.endpoints.length === 0;
   return {
     endpoints: own ? [ownEndpoint(config)] : config.etcd.endpoints,
-    ca: own ? folder.internal.cert : (config.etcd.ca ?? folder.ca.cert),
+    ca: (own ? undefined : config.etcd.ca) ?? folder.internal.cert,
     cert: folder.admin.cert,
     key: folder.admin.key,
   };

@@ -6,6 +6,7 @@ import { API_VERSION } from '../api/types.ts';
 import { MeshError, messageOf } from '../core/errors.ts';
 import { JobGroup, sleep } from '../core/job.ts';
 import { build } from '../host/build.ts';
+import { AccessControl } from '../kvstore/access-control.ts';
 import type { StoreEvent } from '../kvstore/session.ts';
 import type { Log } from '../observe/log.ts';
 import type { Metrics } from '../observe/metrics.ts';
@@ -32,6 +33,8 @@ export interface HubOptions {
 }
 
 const RENEW_MS = 6 * 3_600_000;
+/** How long the end of someone's rights may be unknown to another hub. */
+const SWEEP_MS = 5000;
 const DAY_MS = 86_400_000;
 /** Everyone has to get a new authority by hand. */
 const AUTHORITY_NOTICE_MS = 90 * DAY_MS;
@@ -102,6 +105,7 @@ export class Hub {
     store.onStatus(() => this.#watchStore(store));
     if (this.#etcd === undefined) await this.#bootstrap(store, signal);
     if (signal.aborted) return;
+    this.#jobs.start('guests', (ended) => this.#sweepGuests(store, ended));
     const context = this.#context(store);
     this.#care = new EtcdCare(context);
     const parts = this.#options.parts.flatMap((factory) =>
@@ -232,6 +236,22 @@ export class Hub {
         const place = storeAccess(config, this.#options.pki.folder).endpoints.join(', ');
         this.health.set('etcd', { code: 'HUB-ETCD', text: `users and roles cannot be made: ${text}`, place });
         await sleep(1000, signal);
+      }
+    }
+  }
+
+  /** What another hub has revoked, or this one while it could not say so. */
+  async #sweepGuests(store: HubStore, ended: AbortSignal): Promise<void> {
+    const control = new AccessControl(store.session.request);
+    while (!ended.aborted) {
+      await sleep(SWEEP_MS, ended);
+      const connected = this.#guard?.users ?? new Set();
+      if (ended.aborted || connected.size === 0) continue;
+      try {
+        const known = new Set(await control.users());
+        for (const user of connected) if (!known.has(user)) this.#onRevoked(user);
+      } catch (error) {
+        this.#options.log.debug('the users of the store could not be read', { reason: messageOf(error) });
       }
     }
   }

@@ -28,7 +28,7 @@ export interface HubStatusRecord {
     readonly quota: number | null;
     readonly alarms: readonly string[];
   };
-  /** The way of machines and clusters to the own etcd; null for a given one. */
+  /** The way of machines and clusters to etcd; null while it is not open. */
   readonly guard: {
     readonly listen: string;
     readonly connections: number;

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { Election, LEADER_KEY, type Leadership } from '../../src/hub/election.ts';
+import { openMachineAccess } from '../../src/hub/etcd/machine-access.ts';
 import type { HubStatusRecord } from '../../src/hub/types.ts';
 import type { WriterStore } from '../../src/kvstore/writer-store.ts';
 import { Etcd, loopbackAddress } from '../lab/etcd.ts';
@@ -19,13 +20,13 @@ before(async () => {
   const address = loopbackAddress();
   a = await HubProcess.make({ etcdEndpoints: [`https://${address}:${PORT}`] });
   b = HubProcess.twin(a);
-  const { ca, server, admin } = a.folder;
+  const { internal, etcdServer, admin } = a.folder;
   etcd = await Etcd.start({
     address,
     port: PORT,
     tls: {
-      server: { ca: ca.cert, cert: server.cert, key: server.key },
-      admin: { ca: ca.cert, cert: admin.cert, key: admin.key },
+      server: { ca: internal.cert, cert: etcdServer.cert, key: etcdServer.key },
+      admin: { ca: internal.cert, cert: admin.cert, key: admin.key },
     },
   });
   store = a.open();
@@ -49,7 +50,7 @@ test('of two hubs on a given etcd one leads; when it is killed the other one tak
   const first = await leads(a);
   await b.run();
   const status = await b.status();
-  assert.deepEqual([status.leader?.here, status.etcd.own, status.guard], [false, false, null]);
+  assert.deepEqual([status.leader?.here, status.etcd.own], [false, false]);
   assert.ok(!status.parts.some(({ name }) => name === 'counter'));
   const from = Date.now();
   await a.end('SIGKILL');
@@ -58,8 +59,34 @@ test('of two hubs on a given etcd one leads; when it is killed the other one tak
   assert.ok(second > first);
 });
 
-test('a leader that was stopped and wakes up writes nothing more, and follows', async () => {
+test('machines come to a given etcd through the guard of any hub, with their own rights alone', async () => {
+  await openMachineAccess({ session: store.session, cluster: 'vms', onRevoked: () => {} }).grant('vm1');
+  const vm = b.open(await b.client('machine:vm1'));
+  await vm.put('cilium/state/noderegister/v1/vm1', 'x');
+  await assert.rejects(vm.put('cilium/x', 'y'), { code: 'KVS-AUTH' });
+  const around = b.open({ ...(await b.client('machine:vm1')), endpoints: [...etcd.endpoints] });
+  await until('etcd itself does not let it in', () => around.status.lastFailure !== undefined);
+  assert.notEqual(around.status.state, 'connected');
+  const seen: string[] = [];
+  const watch = vm.watchPrefix('cilium/cache/', {
+    listing() {},
+    put: (key) => seen.push(key),
+    remove() {},
+    listed() {},
+  });
+  await until('it watches', () => watch.synced);
   await a.run();
+  await a.revoke('vm1');
+  await until(
+    'its connection to the other hub ended',
+    () => vm.status.reconnections > 0 || vm.status.state !== 'connected',
+  );
+  await store.put('cilium/cache/a', '1');
+  await assert.rejects(vm.get('cilium/.heartbeat'), { code: 'KVS-AUTH' });
+  assert.deepEqual(seen, []);
+});
+
+test('a leader that was stopped and wakes up writes nothing more, and follows', async () => {
   const old = await leads(b);
   b.signal('SIGSTOP');
   const next = await leads(a);

@@ -1,12 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { appendFileSync, cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { askRecord } from '../../src/api/ask.ts';
 import type { HubConfig } from '../../src/hub/config.ts';
 import { type HubFolder, hubFolder } from '../../src/hub/folder.ts';
 import { storeAccess } from '../../src/hub/hub-store.ts';
-import { initHub } from '../../src/hub/init.ts';
+import { initHub, loadHub } from '../../src/hub/init.ts';
 import type { HubStatusRecord } from '../../src/hub/types.ts';
 import type { EtcdOptions } from '../../src/kvstore/etcd-config.ts';
 import { openWriterStore, type WriterStore } from '../../src/kvstore/writer-store.ts';
@@ -61,11 +61,18 @@ export class HubProcess {
     const stateDir = mkdtempSync(join(tmpdir(), 'mesh-hub-'));
     const folder = hubFolder(stateDir);
     cpSync(of.folder.path, folder.path, { recursive: true });
-    return new HubProcess(stateDir, { folder, config: of.config });
+    const port = (listen: string): number => Number(listen.split(':')[1]);
+    const yaml = [of.config.listen.etcd, of.config.listen.enrolment].reduce(
+      (text, listen) => text.replace(listen, `${loopbackAddress()}:${port(listen) + 1000}`),
+      readFileSync(folder.config, 'utf8'),
+    );
+    writeFileSync(folder.config, yaml);
+    return new HubProcess(stateDir, loadHub(stateDir));
   }
 
+  /** Where machines and clusters connect. */
   get endpoint(): string {
-    return this.config.etcd.endpoints[0] ?? `https://${this.config.listen.etcd}`;
+    return `https://${this.config.listen.etcd}`;
   }
 
   get log(): string {

@@ -36,7 +36,7 @@ export function hubInitCommand(): Command {
       new Option('--listen-etcd <address>', 'where etcd listens (default: 0.0.0.0:2379)'),
       new Option('--listen-enrolment <address>', 'where machines enrol (default: 0.0.0.0:8443)'),
       new Option('--etcd-endpoints <url...>', 'an etcd that is there, instead of one of its own'),
-      new Option('--etcd-ca <file>', 'the authority of its certificates, if not that of the hub'),
+      new Option('--etcd-ca <file>', 'the authority of its certificates, if not pki/internal.crt of the hub'),
       new Option('--force', 'give up the hub that is there, with its keys and data'),
     ],
     async run(call) {

@@ -21,9 +21,11 @@ export interface GuardOptions {
   readonly server: { readonly certificate: string; readonly key: string };
   /** Who signed their certificates: PEM. */
   readonly clientCa: string;
-  /** Where etcd is, on loopback. */
-  readonly upstream: string;
-  /** The authority that etcd trusts, and that signed its certificate. Its certificates stay in this process. */
+  /** Where etcd is: one member or several. */
+  readonly endpoints: readonly string[];
+  /** Who signed the certificate of etcd: PEM. */
+  readonly etcdCa: string;
+  /** The authority that etcd trusts. What it signs here stays in this process. */
   readonly internal: CertificateAuthority;
   readonly log: Log;
 }
@@ -58,6 +60,8 @@ export class Guard {
   /** One key for all certificates towards etcd: it never leaves this process. */
   readonly #key: KeyObject = generateKey();
   #refused = 0;
+  /** The member for the next client: one that is away is not asked twice in a row. */
+  #next = 0;
 
   constructor(options: GuardOptions) {
     this.#options = options;
@@ -90,9 +94,8 @@ export class Guard {
   }
 
   get status(): GuardStatus {
-    const guests = [...this.#guests.values()];
-    const users = new Set(guests.map(({ user }) => user)).size;
-    return { listen: this.#options.listen, connections: guests.length, users, refused: this.#refused };
+    const { size: users } = this.users;
+    return { listen: this.#options.listen, connections: this.#guests.size, users, refused: this.#refused };
   }
 
   /** @throws MeshError HUB-LISTEN */
@@ -124,6 +127,11 @@ export class Guard {
       count++;
     }
     return count;
+  }
+
+  /** Users with a connection at this moment. */
+  get users(): ReadonlySet<string> {
+    return new Set([...this.#guests.values()].map(({ user }) => user));
   }
 
   stop(): Promise<void> {
@@ -164,10 +172,11 @@ export class Guard {
   }
 
   #connect(user: string): ClientHttp2Session {
-    const { upstream, internal } = this.#options;
+    const { endpoints, etcdCa, internal } = this.#options;
+    const endpoint = endpoints[this.#next++ % endpoints.length] ?? '';
     const { pem } = internal.issueClient({ commonName: user, publicKey: this.#key, seconds: UPSTREAM_SECONDS });
-    const session = connect(upstream, {
-      ca: internal.certificate,
+    const session = connect(endpoint, {
+      ca: etcdCa,
       cert: pem,
       key: privateKeyPem(this.#key),
       rejectUnauthorized: true,
