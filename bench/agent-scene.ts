@@ -22,6 +22,8 @@ const cluster = new StandInCluster({ name: CLUSTER, id: ID, etcd });
 const workloads = new WorkloadManager(cluster, etcd);
 const pending = new Map<number, number>();
 let latencies: number[] = [];
+/** Addresses that were made up so far: none comes twice. */
+let serial = 0;
 
 // One socket that only hears: an address of host4 that we wait for is in the kernel now.
 function listen(): void {
@@ -84,7 +86,7 @@ const orders: Readonly<Record<string, (order: { count: number; rate: number; sec
 
 /** A new address, so that its element is seen as such; its identity is one of the cluster's. */
 function change(index: number, count: number): readonly [key: string, value: string] {
-  const at = count + 1_000_000 + Math.floor(Math.random() * 4_000_000) + index;
+  const at = count + 1_000_000 + serial++;
   const ip = bulkAddress(at);
   const identity = bulkIdentity({ id: ID, addresses: count }, index);
   const word = ip.split('.').reduce((all, part) => all * 256 + Number(part), 0);

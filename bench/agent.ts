@@ -12,6 +12,8 @@ const root = join(import.meta.dirname, '..');
 /** Another program can be measured: what `MESH_AGENT` names. */
 const EXECUTABLE = process.env.MESH_AGENT ?? join(root, 'dist/mesh-agent');
 const TICKS_PER_SECOND = 100;
+/** After that what the start needed has been given back, milliseconds. */
+const REST_MS = 15_000;
 
 export interface Size {
   readonly addresses: number;
@@ -39,6 +41,7 @@ async function measure(size: Size): Promise<Row[]> {
     await bench.order({ do: 'publish', count: size.addresses });
     const name = `${size.addresses.toLocaleString('en')} addresses`;
     const seconds = await bench.startToEnforced(size.addresses);
+    await new Promise((resolve) => setTimeout(resolve, REST_MS));
     const rows: Row[] = [
       {
         name: `${name}: start to enforced`,
