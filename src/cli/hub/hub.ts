@@ -4,12 +4,14 @@ import { hubBackupCommand, hubRestoreCommand } from './backup.ts';
 import { hubInitCommand } from './init.ts';
 import { hubRunCommand } from './run.ts';
 import { hubStatusCommand } from './status.ts';
+import { workloadCommands } from './workload.ts';
 
 export function hubCommands(): Command {
   return group('hub', 'The control plane of a fleet of machines', [
     hubInitCommand(),
     hubRunCommand(),
     hubStatusCommand(),
+    workloadCommands(),
     hubBackupCommand(),
     hubRestoreCommand(),
   ]);
