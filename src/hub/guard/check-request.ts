@@ -3,8 +3,8 @@ import { WireReader } from '../../kvstore/wire.ts';
 const PREFIX = '/etcdserverpb.';
 
 /**
- * What a machine or a remote cluster may ask etcd at all. Rights to keys are etcd's own business; but etcd up to 3.4.43
- * (Debian 12 has 3.4.23) forgets them for some shapes of requests, and any user may compact history or raise an alarm.
+ * What a machine or a remote cluster may ask etcd at all. Rights to keys are etcd's own business; but many etcds (Debian 12
+ * has 3.4.23) forget them for some shapes of requests, and any user may compact history or raise an alarm.
  * None of these shapes is of any use to an honest client, so none of them gets to etcd:
  *
  * | shape | what etcd does with it |
