@@ -38,12 +38,10 @@ export interface CertificateAnswer {
   readonly certificate: string;
   /** PEM: the hub's certificate authority. */
   readonly ca: string;
-  /** PEM: the authority of the store, when it is another one. */
-  readonly storeCa?: string;
   readonly notAfter: string;
   readonly workload: { readonly name: string };
   readonly cluster: { readonly name: string; readonly id: number };
-  /** URLs of the store. */
+  /** URLs of the store, which shows a certificate of the same authority. */
   readonly endpoints: readonly string[];
   /** URLs of the hubs, for renewals. */
   readonly hubs: readonly string[];

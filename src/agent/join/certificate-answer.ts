@@ -30,7 +30,6 @@ export function readCertificateAnswer(
   const authority = certificateIn(answer.ca, 'the authority');
   if (publicKeyHash(authority.publicKey) !== expected.caHash || !authority.ca || !authority.verify(authority.publicKey))
     refuse('the authority is not the one that was pinned');
-  if (answer.storeCa !== undefined) certificateIn(answer.storeCa, 'the authority of the store');
   const certificate = certificateIn(answer.certificate, 'the certificate');
   if (!certificate.checkIssued(authority) || !certificate.verify(authority.publicKey))
     refuse('the certificate is not signed by the hub');
@@ -57,9 +56,9 @@ function parse(text: string): CertificateAnswer {
     return refuse('it is not JSON');
   }
   const answer = (typeof found === 'object' && found !== null ? found : {}) as Partial<CertificateAnswer>;
-  const { certificate, ca, storeCa, workload, cluster, endpoints, hubs } = answer;
+  const { certificate, ca, workload, cluster, endpoints, hubs } = answer;
   const fine =
-    [certificate, ca, storeCa ?? ca].every((pem) => typeof pem === 'string') &&
+    [certificate, ca].every((pem) => typeof pem === 'string') &&
     typeof workload?.name === 'string' &&
     NAME.test(workload.name) &&
     typeof cluster?.name === 'string' &&

@@ -9,8 +9,6 @@ import { makePrivateFolder, writeFileSafely } from '../../pki/files.ts';
 export interface JoinFiles {
   readonly pki: string;
   readonly ca: string;
-  /** Only where the store has an authority of its own. */
-  readonly storeCa: string;
   readonly cert: string;
   readonly key: string;
   /** Of a join that is under way: the new key, then the answer of the hub. */
@@ -35,7 +33,6 @@ export function joinFiles(stateDir: string, configFile: string): JoinFiles {
   return {
     pki,
     ca: join(pki, 'ca.crt'),
-    storeCa: join(pki, 'store-ca.crt'),
     cert: join(pki, 'agent.crt'),
     key: join(pki, 'agent.key'),
     pendingKey: join(pki, 'pending.key'),

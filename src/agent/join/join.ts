@@ -157,8 +157,6 @@ async function commit(joining: Joining, answer: CertificateAnswer): Promise<Join
   const key = readKey(files.pendingKey);
   onStep?.('writing keys and configuration');
   await writePublic(files.ca, answer.ca);
-  if (answer.storeCa !== undefined) await writePublic(files.storeCa, answer.storeCa);
-  else await removeFile(files.storeCa);
   // It is gone when the crash came after the key was in its place.
   if (key !== undefined) await writePrivate(files.key, privateKeyPem(key));
   await writePublic(files.cert, answer.certificate);
@@ -223,14 +221,14 @@ function checkConfig(files: JoinFiles): void {
 }
 
 function configText(files: JoinFiles, answer: CertificateAnswer): string {
-  const { cluster, endpoints, workload, storeCa } = answer;
+  const { cluster, endpoints, workload } = answer;
   const config = {
     name: workload.name,
     cluster,
     ...(cluster.id > 255 && { maxConnectedClusters: 511 }),
     kvstore: {
       endpoints,
-      ca: storeCa === undefined ? files.ca : files.storeCa,
+      ca: files.ca,
       cert: files.cert,
       key: files.key,
     },

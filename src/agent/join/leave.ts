@@ -168,16 +168,7 @@ async function removeFiles({ files }: LeaveOptions): Promise<string[]> {
   const record = readJoinRecord(files);
   const removed: string[] = [];
   const configs = new Set([files.config, ...(record === undefined ? [] : [record.config])]);
-  const all = [
-    files.pendingAnswer,
-    files.pendingKey,
-    files.key,
-    files.cert,
-    files.ca,
-    files.storeCa,
-    ...configs,
-    files.record,
-  ];
+  const all = [files.pendingAnswer, files.pendingKey, files.key, files.cert, files.ca, ...configs, files.record];
   for (const path of all) {
     if (!existsSync(path) || (configs.has(path) && !isJoinConfig(path))) continue;
     await removeFile(path);

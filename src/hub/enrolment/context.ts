@@ -5,10 +5,11 @@ import type { MachineAccess } from '../etcd/machine-access.ts';
 import type { HubStore } from '../hub-store.ts';
 import type { AuditLog } from './audit.ts';
 import type { Books } from './books.ts';
+import type { HubPlace } from './hub-places.ts';
 
 /** What the acts of enrolment are done with. */
 export interface EnrolmentContext {
-  readonly config: Pick<HubConfig, 'cluster' | 'names' | 'listen' | 'etcd'>;
+  readonly config: Pick<HubConfig, 'cluster'>;
   readonly store: Pick<HubStore, 'read' | 'readPrefix' | 'transact' | 'put'>;
   readonly ca: CertificateAuthority;
   readonly access: Pick<MachineAccess, 'grant' | 'revoke' | 'machines'>;
@@ -17,9 +18,7 @@ export interface EnrolmentContext {
   readonly log: Log;
   /** Life of a machine's certificate. */
   readonly certificateSeconds: number;
-  /** PEM of the authority of a given etcd, when it is another one than the hub's. */
-  readonly storeCa: string | undefined;
-  /** URLs of all hubs that run, this one first. */
-  readonly hubs: () => readonly string[];
+  /** All hubs that run, this one first. */
+  readonly hubs: () => readonly HubPlace[];
   readonly now: () => number;
 }

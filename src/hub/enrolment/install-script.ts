@@ -8,7 +8,7 @@ export function joinScript(
   return installScript({
     cluster: context.config.cluster.name,
     ca: context.ca.certificate,
-    hubs: context.hubs(),
+    hubs: context.hubs().map(({ enrolment }) => enrolment),
     token,
   });
 }

@@ -1,18 +1,17 @@
-import { readFileSync } from 'node:fs';
-import { MeshError, messageOf } from '../../core/errors.ts';
+import { MeshError } from '../../core/errors.ts';
+import { hostAndPort } from '../etcd/arguments.ts';
 import type { HubContext, HubPart, PartFactory } from '../part.ts';
 import { serveEnrolmentApi } from './api.ts';
 import { AuditLog } from './audit.ts';
 import { Books } from './books.ts';
 import { EnrolmentCare } from './care.ts';
 import type { EnrolmentContext } from './context.ts';
-import { HubUrls } from './hub-urls.ts';
+import { type HubPlace, HubPlaces } from './hub-places.ts';
 import { joinScript } from './install-script.ts';
 import { Packages } from './packages.ts';
 import { revokeMachine } from './revoke.ts';
 import { EnrolmentRoutes, type RequestLimits } from './routes.ts';
 import { type EnrolmentLimits, EnrolmentServer } from './server.ts';
-import { urlOf } from './sign.ts';
 
 export interface EnrolmentOptions {
   readonly now?: () => number;
@@ -34,7 +33,7 @@ export function enrolmentCarePart(options: EnrolmentOptions = {}): PartFactory {
   return {
     where: 'leader',
     create(hub) {
-      const context = enrolmentContext(hub, options, () => [ownUrl(hub)]);
+      const context = enrolmentContext(hub, options, () => [ownPlace(hub)]);
       const { careMs } = options;
       const care = new EnrolmentCare({ context, store: hub.store, ...(careMs !== undefined && { everyMs: careMs }) });
       return {
@@ -65,7 +64,7 @@ class EnrolmentPart implements HubPart {
   readonly #routes: EnrolmentRoutes;
   readonly #server: EnrolmentServer;
   readonly #context: EnrolmentContext;
-  #urls: HubUrls | undefined;
+  #places: HubPlaces | undefined;
   #retry: NodeJS.Timeout | undefined;
   #stopped = false;
   #listening = false;
@@ -74,7 +73,7 @@ class EnrolmentPart implements HubPart {
     this.#hub = hub;
     const { config, pki, store, log } = hub;
     const { limits = {} } = options;
-    const context = enrolmentContext(hub, options, () => this.#urls?.list() ?? [ownUrl(hub)]);
+    const context = enrolmentContext(hub, options, () => this.#places?.list() ?? [ownPlace(hub)]);
     this.#context = context;
     this.#routes = new EnrolmentRoutes({
       context,
@@ -94,7 +93,7 @@ class EnrolmentPart implements HubPart {
 
   /** A port that is taken is tried again: it must not end the hub, which has machines to serve. */
   async start(): Promise<void> {
-    this.#urls = new HubUrls(this.#hub.store, ownUrl(this.#hub));
+    this.#places = new HubPlaces(this.#hub.store, ownPlace(this.#hub));
     serveEnrolmentApi(this.#hub.api, this.#context);
     await this.#listen();
   }
@@ -103,7 +102,7 @@ class EnrolmentPart implements HubPart {
     this.#stopped = true;
     clearTimeout(this.#retry);
     if (this.#listening) await this.#server.stop();
-    await this.#urls?.close();
+    await this.#places?.close();
   }
 
   status(): object {
@@ -112,7 +111,7 @@ class EnrolmentPart implements HubPart {
     return {
       listen: this.#hub.config.listen.enrolment,
       listening: this.#listening,
-      urls: this.#urls?.list() ?? [],
+      hubs: this.#places?.list() ?? [],
       connections,
       refusedConnections: refused,
       ...counts,
@@ -133,14 +132,18 @@ class EnrolmentPart implements HubPart {
   }
 }
 
-function ownUrl({ config }: Pick<HubContext, 'config'>): string {
-  return urlOf(config.names[0] ?? '', config.listen.enrolment);
+/** The first name is told to machines, for both ports of a hub. */
+function ownPlace({ config }: Pick<HubContext, 'config'>): HubPlace {
+  const [name = ''] = config.names;
+  const host = name.includes(':') ? `[${name}]` : name;
+  const url = (listen: string): string => `https://${host}:${hostAndPort(listen).port}`;
+  return { enrolment: url(config.listen.enrolment), store: url(config.listen.etcd) };
 }
 
 function enrolmentContext(
   hub: Pick<HubContext, 'config' | 'store' | 'pki' | 'access' | 'log'>,
   options: EnrolmentOptions,
-  hubs: () => readonly string[],
+  hubs: () => readonly HubPlace[],
 ): EnrolmentContext {
   const { config, store, pki, access } = hub;
   const log = hub.log.child('enrolment');
@@ -154,17 +157,7 @@ function enrolmentContext(
     audit: new AuditLog({ store, log, now }),
     log,
     certificateSeconds,
-    storeCa: config.etcd.ca === undefined ? undefined : readCa(config.etcd.ca),
     hubs,
     now,
   };
-}
-
-/** @throws MeshError HUB-FILES */
-function readCa(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (cause) {
-    throw new MeshError('HUB-FILES', messageOf(cause), { place: path, cause });
-  }
 }

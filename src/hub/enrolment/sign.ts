@@ -3,7 +3,6 @@ import { MeshError } from '../../core/errors.ts';
 import type { IssuedCertificate } from '../../pki/authority.ts';
 import { publicKeyHash } from '../../pki/keys.ts';
 import { readRequest, type VerifiedRequest } from '../../pki/request.ts';
-import { hostAndPort } from '../etcd/arguments.ts';
 import { machineUser } from '../etcd/machine-access.ts';
 import type { StoredCertificate } from './books.ts';
 import type { EnrolmentContext } from './context.ts';
@@ -99,23 +98,17 @@ export async function liveWorkload(
 }
 
 export function answerWith(context: EnrolmentContext, certificate: StoredCertificate): CertificateAnswer {
-  const { config, ca, storeCa } = context;
+  const { config, ca } = context;
+  const hubs = context.hubs();
   return {
     certificate: certificate.pem,
     ca: ca.certificate,
-    ...(storeCa !== undefined && { storeCa }),
     notAfter: new Date(certificate.notAfter).toISOString(),
     workload: { name: certificate.workload },
     cluster: { name: config.cluster.name, id: config.cluster.id },
-    endpoints:
-      config.etcd.endpoints.length > 0 ? config.etcd.endpoints : [urlOf(config.names[0] ?? '', config.listen.etcd)],
-    hubs: context.hubs(),
+    endpoints: hubs.map(({ store }) => store),
+    hubs: hubs.map(({ enrolment }) => enrolment),
   };
-}
-
-/** `https://` and the name with the port of what listens. */
-export function urlOf(name: string, listen: string): string {
-  return `https://${name.includes(':') ? `[${name}]` : name}:${hostAndPort(listen).port}`;
 }
 
 /** What an error says beyond the summary of its code. */

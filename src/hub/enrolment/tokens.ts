@@ -32,7 +32,7 @@ export async function createToken(
   const live = await findWorkload(context, workload);
   const open = (await context.books.tokens()).filter((token) => stateOf(token, context.now()) === 'open');
   if (open.length >= MAX_OPEN) throw new MeshError('HUB-TOKEN', `${open.length} tokens are open already`);
-  const hubs = context.hubs();
+  const hubs = context.hubs().map(({ enrolment }) => enrolment);
   const token = makeJoinToken({ caHash: context.ca.publicKeyHash, workload, hubs });
   const createdAt = context.now();
   const stored: StoredToken = {
