@@ -30,6 +30,7 @@ export class ModelFeed {
   /** Prefixes of policies that are in the ipcache. */
   readonly #named = new Map<string, Prefix>();
   #touched = true;
+  #watchedNames = false;
 
   constructor(options: ModelFeedOptions) {
     const { tables, wake } = options;
@@ -65,7 +66,9 @@ export class ModelFeed {
     this.#followPrefixes(changes.prefixes);
     const prefixes = this.#prefixes.drain().size > 0;
     const nodes = this.#nodes.drain().size > 0;
-    const touched = this.#touched || nodes || prefixes;
+    const watches = model.wantsNames !== this.#watchedNames;
+    this.#watchedNames = model.wantsNames;
+    const touched = this.#touched || nodes || prefixes || watches;
     this.#touched = false;
     const small = touched ? desired.refresh() : { border: false, overlay: false };
     return {

@@ -46,7 +46,6 @@ export class NameFeed {
   readonly #cache: NameCache;
   readonly #exchanges = new DnsExchanges({ now: () => performance.now() });
   #packets: PacketLog | undefined;
-  #wanted = false;
   #retryAt = 0;
   #toldLost = 0;
   #expiry: { readonly at: number; readonly timer: NodeJS.Timeout } | undefined;
@@ -104,15 +103,19 @@ export class NameFeed {
     }
   }
 
-  /** Begins and ends to listen; to be called from time to time, since it may have to be tried again. */
-  want(wanted: boolean): void {
-    this.#wanted = wanted && !this.#closed;
-    if (!this.#wanted) {
+  /**
+   * Begins and ends to listen; to be called from time to time, since it may have to be tried again. `told`: the rules can tell
+   * of DNS packets.
+   */
+  want(wanted: boolean, told = true): void {
+    const { health } = this.#options;
+    if (!wanted || this.#closed) {
       this.#packets?.close();
       this.#packets = undefined;
       this.#exchanges.clear();
-      this.#options.health.clear('names', 'AGT-NAMES');
-    } else if (this.#packets === undefined && performance.now() >= this.#retryAt) void this.#listen();
+      health.clear('names', 'AGT-NAMES');
+    } else if (!told) health.set('names', { code: 'AGT-NAMES', text: 'the kernel has no log of packets (nft_log)' });
+    else if (this.#packets === undefined && performance.now() >= this.#retryAt) void this.#listen();
   }
 
   async close(): Promise<void> {

@@ -48,6 +48,8 @@ export interface DatapathStatus {
   /** How often a foreign change was found and healed. */
   readonly healed: number;
   readonly denied: { readonly ingress: Counter; readonly egress: Counter };
+  /** False where `Border.watchNames` has no effect: the kernel cannot tell of packets. */
+  readonly tellsNames?: boolean;
   /** Device and routes; the policy data paths have none, `KernelDatapath` adds it. */
   readonly overlay?: OverlayStatus;
 }

@@ -36,6 +36,8 @@ export interface Border {
   /** Node addresses that the overlay's outer packets may come from and go to; empty without an overlay. */
   readonly nodes: readonly Address[];
   readonly tunnelPort: number;
+  /** DNS queries that leave and their answers are told of (`name-log.ts`). */
+  readonly watchNames?: boolean;
   /** Denials are counted and reported, never applied. */
   readonly audit: boolean;
 }

@@ -11,7 +11,7 @@ import { ElementBatch } from './elements.ts';
 import { HeldState } from './held.ts';
 import { chains, generation } from './kernel.ts';
 import { nft } from './program.ts';
-import { mapsText, removalText, rulesText, stampOf, stampText } from './ruleset.ts';
+import { mapsText, type RulesShape, removalText, rulesText, stampOf, stampText } from './ruleset.ts';
 import { TableWatch } from './watch.ts';
 import { ElementWriter } from './writer.ts';
 
@@ -62,6 +62,8 @@ export class NftDatapath implements Datapath {
   /** Somebody else wrote into our table. */
   #suspect: string | undefined;
   #overlayDevice: string | undefined;
+  /** The rules can tell of DNS packets. */
+  #tellsNames = true;
   #appliedAt: number | undefined;
   #error: DatapathStatus['error'];
   #healed = 0;
@@ -72,8 +74,7 @@ export class NftDatapath implements Datapath {
   }
 
   async open(): Promise<void> {
-    const everything = mapsText() + rulesText({ overlay: true, present: [] });
-    await nft(everything.replaceAll('table inet mesh_agent ', 'table inet mesh_agent_probe '), { check: true });
+    await this.#probe();
     const socket = new NetlinkSocket({ family: NETLINK_NETFILTER });
     try {
       await this.#held.read(socket);
@@ -86,6 +87,21 @@ export class NftDatapath implements Datapath {
     } catch (error) {
       socket.close();
       throw explain(error);
+    }
+  }
+
+  /** Whether nft and the kernel take the rules. A kernel without the log of packets does without that part. */
+  async #probe(): Promise<void> {
+    const probe = async (names: boolean): Promise<void> => {
+      const everything = mapsText() + rulesText({ overlay: true, names, present: [] });
+      await nft(everything.replaceAll('table inet mesh_agent ', 'table inet mesh_agent_probe '), { check: true });
+      this.#tellsNames = names;
+    };
+    try {
+      await probe(true);
+    } catch (error) {
+      await probe(false);
+      this.#log?.warn({ error: messageOf(error) }, 'the kernel cannot tell of DNS packets: nft_log is missing');
     }
   }
 
@@ -135,16 +151,17 @@ export class NftDatapath implements Datapath {
     this.#suspect = undefined;
     if (doubtful) await this.#held.read(socket);
     const changes: DesiredChanges = doubtful || this.#appliedAt === undefined ? { everything: true } : asked;
-    const overlay = desired.overlay !== undefined;
-    const right = this.#rulesAreRight(overlay);
+    const names = desired.border.watchNames === true && this.#tellsNames;
+    const shape: RulesShape = { overlay: desired.overlay !== undefined, names };
+    const right = this.#rulesAreRight(shape);
     if (this.#held.incomplete) await this.#addMaps();
 
     const batch = new ElementBatch(socket);
     const closeFirst = !right && this.#appliedAt !== undefined && this.#held.chains.length === 0;
-    const close = closeFirst ? () => this.#writeRules(overlay) : undefined;
+    const close = closeFirst ? () => this.#writeRules(shape) : undefined;
     const inForce = this.#held.chains.length > 0;
     await this.#writer.write({ desired, changes, batch, watch, inForce, close });
-    if (!right && !closeFirst) await this.#writeRules(overlay);
+    if (!right && !closeFirst) await this.#writeRules(shape);
     this.#overlayDevice = desired.overlay?.device;
     await this.#followOverlay();
     this.#stale = false;
@@ -156,9 +173,9 @@ export class NftDatapath implements Datapath {
     return { added: batch.added + (right ? 0 : 1), removed: batch.removed };
   }
 
-  #rulesAreRight(overlay: boolean): boolean {
+  #rulesAreRight(shape: RulesShape): boolean {
     const { chains: present, digest } = this.#held;
-    return !this.#held.incomplete && present.includes(stampOf({ overlay, digest }));
+    return !this.#held.incomplete && present.includes(stampOf({ ...shape, digest }));
   }
 
   /** Adds the maps that are missing. Where one is in the way that another version made otherwise, all is made anew. */
@@ -175,14 +192,14 @@ export class NftDatapath implements Datapath {
   }
 
   /** Writes the rules and stamps them with what they are in the kernel: only when nobody wrote between, or his were ours. */
-  async #writeRules(overlay: boolean): Promise<void> {
+  async #writeRules(shape: RulesShape): Promise<void> {
     const { socket } = this.#kernel;
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const before = await generation(socket);
-      await this.#nft(rulesText({ overlay, present: await chains(socket) }));
+      await this.#nft(rulesText({ ...shape, present: await chains(socket) }));
       await this.#held.readRules(socket);
       if ((await generation(socket)) !== before + 1) continue;
-      await this.#nft(stampText(stampOf({ overlay, digest: this.#held.digest })));
+      await this.#nft(stampText(stampOf({ ...shape, digest: this.#held.digest })));
       await this.#held.readRules(socket);
       return;
     }
@@ -243,6 +260,7 @@ export class NftDatapath implements Datapath {
       error: this.#error,
       healed: this.#healed,
       denied: this.#denials.totals,
+      tellsNames: this.#tellsNames,
     };
   }
 

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { NAME_HOOKS } from './name-rules.ts';
 import { CLASS_BIT, LABEL, SHARDS, TABLE } from './names.ts';
 import { OVERLAY_CHAINS, OVERLAY_HOOKS } from './overlay-rules.ts';
 
@@ -221,9 +222,17 @@ export function mapsText(): string {
   return `table inet ${TABLE} {\n${MAPS}}\n`;
 }
 
+/** The parts that are there only when they are asked for, so that nobody else pays for their hooks. */
+export interface RulesShape {
+  readonly overlay: boolean;
+  readonly names: boolean;
+}
+
 /** All chains, in one transaction: from here on packets are judged. `present` are the chains in the kernel. */
-export function rulesText(options: { overlay: boolean; present: readonly string[] }): string {
-  const text = `table inet ${TABLE} {\n${CHAINS}${options.overlay ? OVERLAY_CHAINS : ''}${HOOKS}${options.overlay ? OVERLAY_HOOKS : ''}}\n`;
+export function rulesText(options: RulesShape & { present: readonly string[] }): string {
+  const { overlay, names } = options;
+  const hooks = `${HOOKS}${overlay ? OVERLAY_HOOKS : ''}${names ? NAME_HOOKS : ''}`;
+  const text = `table inet ${TABLE} {\n${CHAINS}${overlay ? OVERLAY_CHAINS : ''}${hooks}}\n`;
   const ours = new Set([...text.matchAll(/^ {2}chain (\w+)/gm)].map(([, name]) => name));
   const { present } = options;
   return [
@@ -235,13 +244,13 @@ export function rulesText(options: { overlay: boolean; present: readonly string[
 
 /** Names the text of this version. */
 const VERSION = createHash('sha256')
-  .update(MAPS + CHAINS + HOOKS + OVERLAY_CHAINS + OVERLAY_HOOKS)
+  .update(MAPS + CHAINS + HOOKS + OVERLAY_CHAINS + OVERLAY_HOOKS + NAME_HOOKS)
   .digest('hex')
   .slice(0, 16);
 
 /** An empty chain of this name tells which text the rules came from and what they looked like in the kernel then. */
-export function stampOf(options: { overlay: boolean; digest: string }): string {
-  return `${STAMP_PREFIX}${VERSION}_${options.overlay ? 'overlay' : 'plain'}_${options.digest}`;
+export function stampOf({ overlay, names, digest }: RulesShape & { digest: string }): string {
+  return `${STAMP_PREFIX}${VERSION}_${overlay ? 'overlay' : 'plain'}${names ? '_names' : ''}_${digest}`;
 }
 
 export const STAMP_PREFIX = 'stamp_';
