@@ -166,6 +166,7 @@ export class KvstoreMesh {
     const listed = Promise.withResolvers<void>();
     this.#watchDocuments(listed.resolve);
     await listed.promise;
+    await Promise.all(this.#turns.values());
     for (const { name } of cached) if (!this.#documents.has(name)) this.#remove(name);
     this.#jobs.start('care', (signal) => this.#care(signal));
   }

@@ -56,6 +56,8 @@ export class RemoteCluster {
   #configWatch: PrefixWatch;
   #canaryWatch: PrefixWatch | undefined;
   #canaries = new Set<string>();
+  /** Kinds that are complete in our store, with the canary that says so. */
+  readonly #announced = new Set<CacheKind>();
   #following: Following | undefined;
   /** As it is at the source, to try it again. */
   #published: Buffer | undefined;
@@ -103,7 +105,7 @@ export class RemoteCluster {
   }
 
   isSynced(kind: CacheKind): boolean {
-    return this.#following !== undefined && this.replica(kind).stored;
+    return this.#announced.has(kind);
   }
 
   /** Everything that it announced is in our store. */
@@ -291,19 +293,28 @@ export class RemoteCluster {
   }
 
   #stored(kind: CacheKind): void {
+    const { announcements } = this.#options;
     const following = this.#following;
     if (this.#closed || following === undefined) return;
-    if (following.kinds.includes(kind) || kind === 'serviceexports') {
-      const key = cacheCanary(kind, this.name);
-      const { announcements } = this.#options;
-      if (announcements.get(key) === undefined) announcements.set(key, now());
-    }
-    this.#options.onChange();
+    if (!following.kinds.includes(kind) && kind !== 'serviceexports') return;
+    const key = cacheCanary(kind, this.name);
+    // A reader looks at its existence alone: the first one stays.
+    if (announcements.get(key) === undefined) announcements.set(key, now());
+    announcements.settled().then(
+      () => {
+        if (this.#closed || !this.replica(kind).stored) return;
+        this.#announced.add(kind);
+        this.#options.onChange();
+      },
+      // Closed, or this hub does not lead any more.
+      () => {},
+    );
   }
 
   #stopWatches(): void {
     for (const watch of this.#following?.watches.values() ?? []) watch.close();
     this.#following?.watches.clear();
+    this.#announced.clear();
     for (const replica of this.#replicas.values()) replica.restart();
   }
 
