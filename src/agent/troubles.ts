@@ -202,7 +202,7 @@ function watchPolicies(agent: Agent): void {
   const wrong = agent.repository
     .list()
     .filter(({ state }) => state === 'invalid' || state === 'last-good' || state === 'shadowed');
-  const first = wrong[0];
+  const first = wrong.find(({ state }) => state !== 'shadowed') ?? wrong[0];
   agent.health.check(
     'policies',
     'AGT-POLICY',
@@ -211,6 +211,8 @@ function watchPolicies(agent: Agent): void {
       : {
           text: `${first.name}: ${first.state}: ${first.messages[0] ?? ''}${wrong.length > 1 ? ` (and ${wrong.length - 1} more)` : ''}`,
           place: first.source,
+          // One of them is in force, and which is fixed.
+          ...(wrong.every(({ state }) => state === 'shadowed') && { severity: 'warning' as const }),
         },
   );
 }

@@ -170,6 +170,8 @@ export interface StatusRecord {
     readonly policies: number;
     readonly selecting: number;
     readonly invalid: number;
+    /** Objects that a document of another source has pushed aside. */
+    readonly shadowed: number;
     /** Entries that are narrowed or held back because the host cannot enforce them. */
     readonly heldBack: number;
   };

@@ -112,10 +112,11 @@ function factsValue({ counts }: StatusRecord): string {
 function policyValue({ policy }: StatusRecord): string {
   const mode = policy.mode === 'default' ? '' : `, enforcement ${policy.mode}`;
   const invalid = policy.invalid === 0 ? '' : `, ${policy.invalid} invalid`;
-  const held = policy.heldBack === 0 ? '' : `, ${policy.heldBack} with entries held back`;
+  const shadowed = policy.shadowed === 0 ? '' : `, ${policy.shadowed} shadowed`;
+  const held = policy.heldBack === 0 ? '' : `, ${plural(policy.heldBack, 'entry', 'entries')} held back`;
   return (
     `ingress ${policy.ingress}, egress ${policy.egress}; revision ${policy.revision}, ` +
-    `${policy.selecting} of ${plural(policy.policies, 'policy', 'policies')} select this machine${mode}${invalid}${held}`
+    `${policy.selecting} of ${plural(policy.policies, 'policy', 'policies')} select this machine${mode}${invalid}${shadowed}${held}`
   );
 }
 

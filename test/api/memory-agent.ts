@@ -79,6 +79,7 @@ export const status = (over: Partial<StatusRecord> = {}): StatusRecord => ({
     policies: 3,
     selecting: 2,
     invalid: 0,
+    shadowed: 0,
     heldBack: 0,
   },
   datapath: {

@@ -165,6 +165,7 @@ function policyView(agent: Agent): StatusRecord['policy'] {
     policies: entries.length,
     selecting: entries.filter(({ selecting }) => selecting).length,
     invalid: entries.filter(({ state }) => state === 'invalid' || state === 'last-good').length,
+    shadowed: entries.filter(({ state }) => state === 'shadowed').length,
     heldBack: entries.reduce((sum, { heldBack }) => sum + heldBack, 0),
   };
 }
