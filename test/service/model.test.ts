@@ -1,0 +1,245 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { ServiceFact } from '../../src/service/facts.ts';
+import { ServiceModel } from '../../src/service/model.ts';
+import { MAX_TARGETS, type ServiceView } from '../../src/service/result.ts';
+import { DEFAULT_SETTINGS, type ServiceSettings } from '../../src/service/settings.ts';
+import { addressFacts, service, targetTexts } from './build.ts';
+
+const API = 'production/api-service';
+const A = service('cluster-a', API, {
+  frontends: { '10.96.0.10': 'http=TCP/80' },
+  backends: { '10.244.1.5': 'http=TCP/8080', '10.244.1.6': 'http=TCP/8080' },
+});
+const B = service('cluster-b', API, {
+  frontends: { '10.97.0.10': 'http=TCP/80' },
+  backends: { '10.245.1.5': 'http=TCP/8080', '10.245.1.6': 'http=TCP/8080' },
+});
+const OF_A = ['10.244.1.5 8080 *1', '10.244.1.6 8080 *1'];
+const OF_B = ['10.245.1.5 8080 *1', '10.245.1.6 8080 *1'];
+
+class Machine {
+  now = 1000;
+  readonly taken = new Set<string>();
+  readonly model = new ServiceModel(addressFacts(this.taken), () => this.now);
+
+  constructor(services: readonly ServiceFact[] = [A, B], settings: Partial<ServiceSettings> = {}) {
+    this.model.configure({ ...DEFAULT_SETTINGS, ...settings });
+    this.model.setJoined('cluster-a');
+    for (const fact of services) this.put(fact);
+    this.model.settle();
+  }
+
+  put(fact: ServiceFact): void {
+    this.model.setService(fact.cluster, `${fact.namespace}/${fact.name}`, fact);
+  }
+
+  lose(cluster: string, lost = true): void {
+    this.model.setCluster(cluster, { lostSince: lost ? this.now : undefined });
+    this.model.settle();
+  }
+
+  leads(key: string): string[] | undefined {
+    this.model.settle();
+    const frontend = this.model.frontends.get(key);
+    return frontend === undefined ? undefined : targetTexts(frontend);
+  }
+
+  view(name = API): ServiceView {
+    this.model.settle();
+    const [view] = this.model.views(name);
+    return view ?? assert.fail(`no service ${name}`);
+  }
+
+  states(name = API): Record<string, string> {
+    return Object.fromEntries(
+      this.view(name).backends.map(({ address, state, reason }) => [
+        address,
+        `${state}${reason === undefined ? '' : `: ${reason}`}`,
+      ]),
+    );
+  }
+}
+
+const affinity = (value: 'local' | 'remote'): Partial<ServiceSettings> => ({ affinity: new Map([[API, value]]) });
+
+test('every frontend of every cluster leads to the backends of all', () => {
+  const machine = new Machine();
+  for (const key of ['10.96.0.10 6 80', '10.97.0.10 6 80']) assert.deepEqual(machine.leads(key), [...OF_A, ...OF_B]);
+  const { global, clusters } = machine.view();
+  assert.deepEqual([global, clusters], [true, ['cluster-a', 'cluster-b']]);
+});
+
+test('affinity local uses the others only when no local backend is healthy, and remote is its mirror', () => {
+  const local = new Machine([A, B], affinity('local'));
+  assert.deepEqual(local.leads('10.97.0.10 6 80'), OF_A);
+  assert.equal(local.states()['10.245.1.5'], 'standby: affinity local');
+  local.put({ ...A, backends: new Map() });
+  assert.deepEqual(local.leads('10.97.0.10 6 80'), OF_B);
+  const remote = new Machine([A, B], affinity('remote'));
+  assert.deepEqual(remote.leads('10.96.0.10 6 80'), OF_B);
+  remote.lose('cluster-b');
+  assert.deepEqual(remote.leads('10.96.0.10 6 80'), OF_A);
+  remote.lose('cluster-b', false);
+  assert.deepEqual(remote.leads('10.96.0.10 6 80'), OF_B);
+});
+
+test('a machine may count another cluster as the local one', () => {
+  const machine = new Machine([A, B], { ...affinity('local'), local: 'cluster-b' });
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), OF_B);
+});
+
+test('affinity has no meaning for a service that only one cluster has for itself', () => {
+  const machine = new Machine([service('cluster-a', API, { ...shapeOf(A), global: false })], affinity('remote'));
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), OF_A);
+});
+
+function shapeOf(fact: ServiceFact): { frontends: Record<string, string>; backends: Record<string, string> } {
+  const texts = (of: ServiceFact['frontends']): Record<string, string> =>
+    Object.fromEntries(
+      [...of].map(([ip, ports]) => [ip, ports.map((p) => `${p.name}=${p.protocol}/${p.port}`).join(' ')]),
+    );
+  return { frontends: texts(fact.frontends), backends: texts(fact.backends) };
+}
+
+test('what the joined cluster does not share is reachable for its machine, and what another does not is not', () => {
+  const machine = new Machine([
+    service('cluster-a', 'default/own', { ...shapeOf(A), global: false }),
+    service('cluster-b', 'default/theirs', { ...shapeOf(B), global: false }),
+  ]);
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), OF_A);
+  assert.equal(machine.leads('10.97.0.10 6 80'), undefined);
+});
+
+test('a service of the joined cluster that is not global is not mixed with what others share under its name', () => {
+  const machine = new Machine([service('cluster-a', API, { ...shapeOf(A), global: false }), B]);
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), OF_A);
+  assert.deepEqual(machine.leads('10.97.0.10 6 80'), OF_B);
+  assert.deepEqual(
+    [...machine.model.views(API)].map(({ global }) => global),
+    [false, true],
+  );
+});
+
+test('a global service that the joined cluster keeps to itself still uses what others share', () => {
+  const machine = new Machine([service('cluster-a', API, { ...shapeOf(A), shared: false }), B]);
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), [...OF_A, ...OF_B]);
+});
+
+test('backends of a lost cluster leave, say why and since when, and come back', () => {
+  const machine = new Machine();
+  machine.now = 5000;
+  machine.lose('cluster-b');
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), OF_A);
+  const [, , lost] = machine.view().backends;
+  assert.deepEqual(
+    [lost?.address, lost?.state, lost?.serving, lost?.reason, lost?.since],
+    ['10.245.1.5', 'unreachable', false, 'cluster-b is lost', 5000],
+  );
+  machine.now = 9000;
+  machine.lose('cluster-b', false);
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), [...OF_A, ...OF_B]);
+  const since = machine.view().backends.map((backend) => backend.since);
+  assert.deepEqual(since, [1000, 1000, 9000, 9000], 'backends that stayed tell their own time');
+});
+
+test('when nothing else is left, `keep` goes on with what is unreachable and `remove` refuses', () => {
+  const keep = new Machine([B]);
+  keep.lose('cluster-b');
+  assert.deepEqual(keep.leads('10.97.0.10 6 80'), OF_B);
+  assert.match(keep.states()['10.245.1.5'] ?? '', /^unreachable: .*nothing else/);
+  const remove = new Machine([B], { onClusterLoss: 'remove' });
+  remove.lose('cluster-b');
+  assert.deepEqual(remove.leads('10.97.0.10 6 80'), [], 'there, and leading nowhere');
+});
+
+test('affinity local feels nothing of the loss of another cluster', () => {
+  const machine = new Machine([A, B], affinity('local'));
+  machine.model.drainChanges();
+  machine.lose('cluster-b');
+  assert.deepEqual([...machine.model.drainChanges()], []);
+});
+
+test('a frontend that is claimed by two services belongs to the joined cluster, with all its ports', () => {
+  const hostile = service('aaa', 'kube-system/kube-dns', {
+    frontends: { '10.96.0.10': 'http=TCP/80 dns=UDP/53' },
+    backends: { '10.6.6.6': 'http=TCP/80 dns=UDP/53' },
+  });
+  const machine = new Machine([hostile, A]);
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), OF_A);
+  assert.equal(machine.leads('10.96.0.10 17 53'), undefined);
+  const refused = machine.view('kube-system/kube-dns').frontends.map((frontend) => frontend.refused);
+  assert.deepEqual(refused, Array(2).fill(`is a frontend of ${API} of cluster-a`));
+  assert.match(machine.model.contested.examples[0] ?? '', /10\.96\.0\.10 \(in force: production\/api-service/);
+  machine.model.setService('cluster-a', API, undefined);
+  assert.deepEqual(machine.leads('10.96.0.10 17 53'), ['10.6.6.6 53 *1'], 'nobody else has it now');
+});
+
+test('ports of one name that differ between clusters are told, and a cluster without the port gets nothing', () => {
+  const machine = new Machine([
+    A,
+    service('cluster-b', API, {
+      frontends: { '10.97.0.10': 'http=TCP/8000 grpc=TCP/90' },
+      backends: { '10.245.1.5': 'grpc=TCP/9090' },
+    }),
+  ]);
+  assert.deepEqual(machine.leads('10.97.0.10 6 8000'), OF_A, 'by name, not by number');
+  assert.deepEqual(machine.leads('10.97.0.10 6 90'), ['10.245.1.5 9090 *1']);
+  assert.deepEqual(machine.view().problems.slice().sort(), [
+    'cluster-a has no backend for port grpc/TCP',
+    'cluster-b has no backend for port http/TCP',
+    'port http/TCP is 80 in cluster-a, 8000 in cluster-b',
+  ]);
+});
+
+test('an address that is somebody else’s is no frontend, until it is free', () => {
+  const machine = new Machine([]);
+  machine.taken.add('10.96.0.10');
+  machine.put(A);
+  assert.equal(machine.leads('10.96.0.10 6 80'), undefined);
+  assert.equal(machine.view().frontends[0]?.refused, 'is taken');
+  machine.taken.delete('10.96.0.10');
+  machine.model.addressChanged('10.96.0.10');
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), OF_A);
+});
+
+test('weights of clusters shift connections, and 0 leaves a cluster out', () => {
+  const machine = new Machine([A, B], {
+    weights: new Map([
+      ['cluster-a', 3],
+      ['cluster-b', 0],
+    ]),
+  });
+  assert.deepEqual(
+    machine.leads('10.96.0.10 6 80'),
+    OF_A.map((text) => text.replace('*1', '*3')),
+  );
+  assert.equal(machine.states()['10.245.1.5'], 'standby: the weight of cluster-b is 0');
+});
+
+test('of 100,000 backends each machine uses a share of its own, and says so', () => {
+  const backends = Object.fromEntries(
+    Array.from({ length: 100_000 }, (_, n) => [`10.${100 + (n >> 16)}.${(n >> 8) & 255}.${n & 255}`, 'http=TCP/80']),
+  );
+  const fact = service('cluster-a', API, { frontends: { '10.96.0.10': 'http=TCP/80' }, backends });
+  const [one, other] = ['vm-1', 'vm-2'].map(
+    (machine) => new Machine([fact], { machine }).leads('10.96.0.10 6 80') ?? [],
+  );
+  assert.deepEqual([one?.length, other?.length], [MAX_TARGETS, MAX_TARGETS]);
+  const both = (one ?? []).filter((each) => other?.includes(each)).length;
+  assert.ok(both < MAX_TARGETS / 5, `${both} in common`);
+  const machine = new Machine([fact]);
+  assert.match(machine.view().problems[0] ?? '', /100000 backends are more than 8192/);
+});
+
+test('of a thousand services that claim one address the first by name has it, and what the others do changes nothing', () => {
+  const frontends = { '10.96.0.10': 'http=TCP/80' };
+  const many = Array.from({ length: 1000 }, (_, n) => service('cluster-b', `default/s${n}`, { frontends }));
+  const machine = new Machine(many);
+  machine.model.drainChanges();
+  const before = machine.model.ownerOf('10.96.0.10 6 80');
+  assert.deepEqual(before, { name: 'default/s0', global: true });
+  machine.put(service('cluster-b', 'default/s500', { frontends, backends: { '10.1.1.1': 'http=TCP/80' } }));
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), []);
+  assert.deepEqual([...machine.model.drainChanges()], []);
+});
