@@ -1,7 +1,9 @@
 import type { Command } from 'commander';
 import { group } from '../command.ts';
 import { hubBackupCommand, hubRestoreCommand } from './backup.ts';
+import { clusterCommands } from './cluster.ts';
 import { hubInitCommand } from './init.ts';
+import { hubPolicyCommands } from './policy.ts';
 import { hubRunCommand } from './run.ts';
 import { hubStatusCommand } from './status.ts';
 import { workloadCommands } from './workload.ts';
@@ -12,6 +14,8 @@ export function hubCommands(): Command {
     hubRunCommand(),
     hubStatusCommand(),
     workloadCommands(),
+    clusterCommands(),
+    hubPolicyCommands(),
     hubBackupCommand(),
     hubRestoreCommand(),
   ]);
