@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto';
+import { Backoff } from '../../core/backoff.ts';
 import { MeshError } from '../../core/errors.ts';
 import { contains, type Family, formatPrefix, type Prefix, parsePrefix } from '../../core/ip.ts';
+import { sleep } from '../../core/job.ts';
 import type { Operation, Transaction, TransactionResult } from '../../kvstore/transaction.ts';
 import type { HubStore } from '../hub-store.ts';
 import { checkDnsLabel, checkDnsName, checkLabelKey, checkLabels, type LabelMap } from './labels.ts';
@@ -35,7 +37,7 @@ export interface WorkloadsOptions {
   readonly revoke: (name: string) => Promise<void>;
 }
 
-const ATTEMPTS = 16;
+const ATTEMPTS = 32;
 const DEFAULT_NAMESPACE = 'default';
 /** Larger ones hold more than one machine can mean, and make one typing error take a whole network. */
 const SHORTEST: Readonly<Record<Family, number>> = { 4: 8, 6: 32 };
@@ -47,6 +49,7 @@ const SHORTEST: Readonly<Record<Family, number>> = { 4: 8, 6: 32 };
 export class Workloads {
   readonly #options: WorkloadsOptions;
   readonly #pools: readonly Prefix[];
+  #last: Promise<unknown> = Promise.resolve();
 
   constructor(options: WorkloadsOptions) {
     this.#options = options;
@@ -55,8 +58,16 @@ export class Workloads {
 
   /** @throws MeshError HUB-WORKLOAD, HUB-WORKLOAD-EXISTS, HUB-RANGE, HUB-POOL, HUB-CONFLICT, KVS-* */
   async create(request: WorkloadRequest): Promise<Workload> {
-    const { book } = this.#options;
     const wanted = checked(request);
+    // One after the other: within one hub nobody needs to lose against himself.
+    const created = this.#last.then(() => this.#create(wanted));
+    this.#last = created.catch(() => undefined);
+    return created;
+  }
+
+  async #create(wanted: Workload): Promise<Workload> {
+    const { book } = this.#options;
+    const backoff = new Backoff({ minMs: 5, maxMs: 200 });
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const present = book.get(wanted.name);
       if (present !== undefined) throw exists(wanted.name, present.namespace);
@@ -67,6 +78,7 @@ export class Workloads {
       if (result.succeeded) return workload;
       const [name] = result.answers[0]?.found ?? [];
       if (name !== undefined) throw exists(wanted.name, name.value.toString());
+      await sleep(backoff.next());
     }
     throw new MeshError('HUB-CONFLICT', `workload ${wanted.name} could not be created`);
   }
