@@ -201,7 +201,9 @@ function fileName(name: string): string {
       if (/[A-Za-z0-9.:-]/.test(text)) return text;
       return text === '/' ? '_' : `%${byte.toString(16).padStart(2, '0')}`;
     })
-    .join('');
+    .join('')
+    // Files that begin with a dot are ones in the making.
+    .replace(/^\./, '%2e');
   if (safe.length <= MAX_FILE_NAME) return `${safe}${SUFFIX}`;
   return `${safe.slice(0, MAX_FILE_NAME - 65)}_${createHash('sha256').update(name).digest('hex')}${SUFFIX}`;
 }

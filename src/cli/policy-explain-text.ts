@@ -14,12 +14,13 @@ import { plural, span } from './words.ts';
 export interface ExplanationTextOptions {
   readonly now: number;
   readonly color: boolean;
-  /** All labels. */
+  /** All labels and rules. */
   readonly wide: boolean;
 }
 
 const WIDTH = 13;
 const SHOWN_LABELS = 12;
+const SHOWN_RULES = 8;
 
 /** An answer for people: the verdict, why, who is who, what the kernel says, and what would have to change. */
 export function explanationText(answer: ExplanationRecord, options: ExplanationTextOptions): string {
@@ -31,7 +32,8 @@ export function explanationText(answer: ExplanationRecord, options: ExplanationT
       lines.push(`${index === 0 ? paint(head, 'bold') : head}${printable(text)}`);
     }
   };
-  add('Reason', [reasonText(answer), ...judgedLines(answer)]);
+  const reasons = (said: JudgementRecord): string[] => [reasonText(said), ...judgedLines(said, options)];
+  add('Reason', reasons(answer));
   add('Source', partyLines(answer.source, options));
   add('Destination', partyLines(answer.destination, options));
   const kernel = answer.kernel.rows.length > 1 ? answer.kernel.rows.map(rowLine) : [];
@@ -40,12 +42,8 @@ export function explanationText(answer: ExplanationRecord, options: ExplanationT
   if (answer.trial !== undefined) {
     lines.push('');
     add('With', trialPolicies(answer.trial));
-    add('Before', [
-      verdictWord(answer.trial.before),
-      reasonText(answer.trial.before),
-      ...judgedLines(answer.trial.before),
-    ]);
-    add('After', [verdictWord(answer.trial.after), reasonText(answer.trial.after), ...judgedLines(answer.trial.after)]);
+    add('Before', [verdictWord(answer.trial.before), ...reasons(answer.trial.before)]);
+    add('After', [verdictWord(answer.trial.after), ...reasons(answer.trial.after)]);
   }
   const policy = answer.advice?.policy;
   if (policy !== undefined && answer.trial === undefined) {
@@ -102,15 +100,25 @@ function reasonText(said: JudgementRecord): string {
   return `${REASONS[said.reason]}:`.replace(/::$/, ':');
 }
 
-function judgedLines(said: JudgementRecord & { readonly always?: ExplanationRecord['always'] }): string[] {
+function judgedLines(
+  said: JudgementRecord & { readonly always?: ExplanationRecord['always'] },
+  { wide }: ExplanationTextOptions,
+): string[] {
   if (said.always !== undefined) return [`  ${said.always.what}: ${said.always.why}`];
   return [
-    ...said.rules.map(ruleLine),
+    ...ruleLines(said.rules, wide),
     ...(said.ports ?? []).flatMap(({ ports, verdict, audit, rules }) => [
       `  ${ports}: ${audit ? 'audit' : verdict}`,
-      ...rules.map((rule) => `  ${ruleLine(rule)}`),
+      ...ruleLines(rules, wide).map((line) => `  ${line}`),
     ]),
   ];
+}
+
+/** A thousand policies may ask for default deny. */
+function ruleLines(rules: readonly RuleRecord[], wide: boolean): string[] {
+  const shown = wide ? rules : rules.slice(0, SHOWN_RULES);
+  const more = rules.length - shown.length;
+  return [...shown.map(ruleLine), ...(more > 0 ? [`  and ${plural(more, 'rule')} more (-o wide)`] : [])];
 }
 
 function ruleLine({ policy, path, place }: RuleRecord): string {

@@ -7,6 +7,9 @@ import { portsWord } from './question.ts';
 import { allowingPolicy, type WantedFlow } from './snippet.ts';
 import { readTexts, Trial } from './trial.ts';
 
+const MAX_POLICIES = 5;
+const MAX_MESSAGES = 3;
+
 /** For a denied flow: what would have to change. */
 export function adviceFor(agent: Agent, flow: WantedFlow, said: Judgement, places: RulePlaces): AdviceRecord {
   const { direction, peer, port } = flow;
@@ -39,10 +42,14 @@ function reasonTexts({ reason }: Judgement, hasPolicy: boolean): string[] {
 
 /** Rules that would perhaps allow it if the host could enforce them. */
 function heldBackTexts(agent: Agent, direction: 'ingress' | 'egress'): string[] {
-  return agent.repository
+  const found = agent.repository
     .list()
-    .filter((entry) => entry.selecting && entry.heldBack > 0 && entry.directions.includes(direction))
-    .map(({ name, messages }) => `${name} has entries that the host cannot enforce: ${messages.join('; ')}`);
+    .filter((entry) => entry.selecting && entry.heldBack > 0 && entry.directions.includes(direction));
+  const shown = found.slice(0, MAX_POLICIES).map(({ name, messages }) => {
+    return `${name} has entries that the host cannot enforce: ${messages.slice(0, MAX_MESSAGES).join('; ')}`;
+  });
+  const more = found.length - shown.length;
+  return more > 0 ? [...shown, `and so have ${more} more policies`] : shown;
 }
 
 function nameTexts(agent: Agent, { direction, peer }: WantedFlow): string[] {

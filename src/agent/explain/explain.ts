@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type {
   AlwaysRecord,
   ExplainAnswer,
@@ -73,6 +74,14 @@ async function answer(agent: Agent, question: Question, added: ReadTexts | undef
   const now = overruled(agent, places.record(said), rule);
   const denied = rule === undefined && now.verdict === 'deny';
   const notes = conditions({ ...input, hasOverlay: false });
+  const kernel = await kernelOpinion(agent, { direction, identity: peer.identity, port, settled: rule !== undefined });
+  // With a thousand policies each of the following takes tens of milliseconds: others get their turn between.
+  await nextTurn();
+  const flow = { direction, machine, peer, port };
+  const advice = denied || now.audit ? adviceFor(agent, flow, said, places) : undefined;
+  await nextTurn();
+  const trial =
+    added === undefined ? undefined : tryOut(agent, question, { before: now, objects: added.objects, rule });
   return {
     apiVersion: API_VERSION,
     kind: 'PolicyExplanation',
@@ -82,9 +91,9 @@ async function answer(agent: Agent, question: Question, added: ReadTexts | undef
     source: noted(question.source, question.source === machine ? notes : []),
     destination: noted(question.destination, question.destination === machine ? notes : []),
     ...(rule !== undefined && { always: rule }),
-    kernel: await kernelOpinion(agent, { direction, identity: peer.identity, port, settled: rule !== undefined }),
-    ...((denied || now.audit) && { advice: adviceFor(agent, { direction, machine, peer, port }, said, places) }),
-    ...(added !== undefined && { trial: tryOut(agent, question, { before: now, objects: added.objects, rule }) }),
+    kernel,
+    ...(advice !== undefined && { advice }),
+    ...(trial !== undefined && { trial }),
   };
 }
 

@@ -62,7 +62,11 @@ function peersOf(peer: Party, direction: 'ingress' | 'egress'): Peers | undefine
   if (Object.keys(matchLabels).length === 0) return undefined;
   const word =
     findLabel(peer.labels, 'app')?.value || findLabel(peer.labels, 'k8s-app')?.value || String(peer.identity);
-  return { entry: { [`${side}Endpoints`]: [{ matchLabels }] }, word };
+  // Without a word on the namespace, the policy's kind or its own namespace would add one.
+  const nowhere = findLabel(peer.labels, NAMESPACE_LABEL) === undefined;
+  const expressions = [{ key: `k8s:${NAMESPACE_LABEL}`, operator: 'DoesNotExist' }];
+  const selector = { matchLabels, ...(nowhere && { matchExpressions: expressions }) };
+  return { entry: { [`${side}Endpoints`]: [selector] }, word };
 }
 
 const NAMESPACE_LABELS = 'io.cilium.k8s.namespace.labels.';
