@@ -179,6 +179,53 @@ test('garbage, half requests and forbidden requests harm nobody', async () => {
   assert.equal((await openClient({ socket }).status()).kind, 'Status');
 });
 
+test('what is sent to change something is read with care, and refused with a reason', async () => {
+  const asked: unknown[] = [];
+  const socket = await serve({
+    explain: (request) => {
+      asked.push(request);
+      return Promise.reject(new MeshError('API-QUESTION', 'who?'));
+    },
+    applyPolicies: (request) => {
+      asked.push(request);
+      return Promise.resolve({ apiVersion: 'mesh-agent/v1', kind: 'PolicyApplied', items: [] });
+    },
+  });
+  const post = (path: string, body: string): Promise<string> =>
+    exchange(socket, `POST ${path} HTTP/1.1\r\nhost: a\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
+  for (const [path, body] of [
+    ['/v1/explain', ''],
+    ['/v1/explain', '[]'],
+    ['/v1/explain', '{"source": "a"}'],
+    ['/v1/explain', '{"source": "a", "destination": 7}'],
+    ['/v1/explain', '{"source": "a", "destination": "b", "with": []}'],
+    ['/v1/explain', '{"source": "a", "destination": "b", "more": 1}'],
+    ['/v1/explain', `{"source": "${'x'.repeat(5000)}", "destination": "b"}`],
+    ['/v1/policies', '{}'],
+    ['/v1/policies', '{"texts": [{"name": "x"}]}'],
+    ['/v1/policies', '{"texts": [{"name": "x", "text": "y", "source": "kvstore"}]}'],
+    ['/v1/policies/x', '{"texts": [{"name": "x", "text": "y"}]}'],
+    ['/v1/status', '{}'],
+    ['/v1/policies', `{"texts": [{"name": "x", "text": "${'y'.repeat(1 << 20)}"}]}`],
+  ] as const) {
+    assert.match(await post(path, body), /400[\s\S]*API-REQUEST/, `${path} ${body.slice(0, 80)}`);
+  }
+  assert.deepEqual(asked, []);
+  const client = openClient({ socket });
+  await assert.rejects(client.explain({ source: 'a', destination: 'b' }), coded('API-QUESTION'));
+  assert.equal((await client.applyPolicies({ texts: [{ name: 'x', text: 'y' }] })).kind, 'PolicyApplied');
+  await assert.rejects(client.deletePolicy('x'), coded('API-NOT-FOUND'));
+  assert.deepEqual(asked, [{ source: 'a', destination: 'b' }, { texts: [{ name: 'x', text: 'y' }] }]);
+});
+
+test('a socket that a group may use answers questions and changes nothing', async () => {
+  const socket = await serve({}, { group: 'daemon' });
+  const client = openClient({ socket });
+  await assert.rejects(client.explain({ source: 'a', destination: 'b' }), coded('API-QUESTION'));
+  await assert.rejects(client.applyPolicies({ texts: [{ name: 'x', text: 'y' }] }), coded('API-READ-ONLY'));
+  await assert.rejects(client.deletePolicy('x'), coded('API-READ-ONLY'));
+});
+
 test('a thousand silent connections do not shut an operator out', async () => {
   const socket = await serve();
   const silent = Array.from({ length: 1000 }, () => dial(socket));
