@@ -4,7 +4,7 @@ import { PacketLog } from '../../src/host/packet-log.ts';
 
 // Started by packet-log.test.ts in a network namespace of its own: tells each logged packet as a line.
 const log = new PacketLog({
-  group: 77,
+  group: Number(process.argv[2] ?? 77),
   copyBytes: 256,
   onPacket: (packet) => {
     const headers = readPacket(packet.payload);

@@ -3,10 +3,11 @@ import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { NameRecord } from '../../src/api/policy-types.ts';
+import { NAME_LOG } from '../../src/datapath/name-log.ts';
 import { DnsPlace } from '../lab/dns.ts';
 import { PORTS } from '../lab/matrix.ts';
 import { MeshLab } from '../lab/mesh-lab.ts';
-import { until } from '../lab/namespace.ts';
+import { endProcess, until } from '../lab/namespace.ts';
 import { CLUSTER_A, enforce, policyFor } from '../lab/story.ts';
 
 /** Policies that name DNS names, with a name server in the world and real answers. */
@@ -21,11 +22,14 @@ const API = ['203.0.113.21', '2001:db8:113::21'] as const;
 const CDN = '203.0.113.22';
 const BRIEF = '203.0.113.23';
 const FORGED = '203.0.113.66';
+const INSIDE = '203.0.113.24';
 const GRACE_S = 1;
 
+const DNS_PORT = { toPorts: [{ ports: [{ port: '53', protocol: 'UDP' }] }] };
 const NAMES = policyFor('names', {
   egress: [
-    { toCIDR: [`${SERVER}/32`, `${SERVER6}/128`], toPorts: [{ ports: [{ port: '53', protocol: 'UDP' }] }] },
+    { toCIDR: [`${SERVER}/32`, `${SERVER6}/128`], ...DNS_PORT },
+    { toEndpoints: [{ matchLabels: { app: 'frontend' } }], ...DNS_PORT },
     {
       toFQDNs: [
         { matchName: 'api.example.test' },
@@ -42,7 +46,7 @@ before(async () => {
   await lab.topology.world.listen({ tcp: [PORTS.tcp] });
   await lab.agent.untilReady();
   const { world } = lab.topology;
-  for (const address of [API[0], CDN, BRIEF, FORGED])
+  for (const address of [API[0], CDN, BRIEF, FORGED, INSIDE])
     world.namespace.run('ip', 'address', 'add', `${address}/24`, 'dev', 'eth0');
   world.namespace.run('ip', '-6', 'address', 'add', `${API[1]}/64`, 'dev', 'eth0', 'nodad');
   server = await DnsPlace.open(world);
@@ -146,6 +150,42 @@ test('an answer with a wrong id, a wrong name or from another host is not believ
   assert.equal(await probe(FORGED), 'blocked');
 });
 
+test('answers that the overlay brings count as well', async () => {
+  const pod = lab.cluster('cluster-a').place('frontend');
+  const inside = await DnsPlace.open(pod);
+  try {
+    await inside.serve(pod.ipv4, pod.ipv6);
+    await inside.records({ 'inside.cdn.example.test': { addresses: [INSIDE], ttl: 600 } });
+    assert.equal(await probe(INSIDE), 'blocked');
+    assert.deepEqual(await client.ask({ server: pod.ipv4, name: 'inside.cdn.example.test', type: 'A' }), [INSIDE]);
+    await untilOpen(INSIDE);
+  } finally {
+    await inside.close();
+  }
+});
+
+test('a flood of queries neither stops the agent nor outlasts itself', async () => {
+  await server.mode('silent');
+  const flood = client.flood(SERVER, 40_000);
+  let over = false;
+  void flood.finally(() => {
+    over = true;
+  });
+  let answered = 0;
+  while (!over) {
+    await lab.agent.status();
+    answered++;
+  }
+  await flood;
+  assert.ok(answered > 3, `${answered} answers while it lasted`);
+  await server.mode('honest');
+  await server.records({ 'after.cdn.example.test': { addresses: [CDN], ttl: 600 } });
+  await until('names are learnt again', async () => {
+    await client.ask({ server: SERVER, name: 'after.cdn.example.test', type: 'A' });
+    return (await names()).some(({ name }) => name === 'after.cdn.example.test');
+  });
+});
+
 test('an address goes with its lifetime, but not while a connection to it lives', async () => {
   await server.records({ 'brief.example.test': { addresses: [BRIEF], ttl: 1 } });
   await client.ask({ server: SERVER, name: 'brief.example.test', type: 'A' });
@@ -190,4 +230,22 @@ test('without a policy that names names nobody listens, and no rule looks at DNS
   await server.records({ 'late.cdn.example.test': { addresses: [CDN], ttl: 600 } });
   await client.ask({ server: SERVER, name: 'late.cdn.example.test', type: 'A' });
   assert.equal((await names()).length, known);
+});
+
+test('another listener in our place is told of, and followed when it is gone', async () => {
+  const script = join(import.meta.dirname, '../host/packet-log-listener.ts');
+  const other = lab.machine.namespace.start(process.execPath, ['--no-warnings', script, String(NAME_LOG.group)]);
+  let said = '';
+  other.stdout?.on('data', (chunk: Buffer) => {
+    said += chunk.toString();
+  });
+  await until('the other one listens', () => said.includes('listening'));
+  lab.agent.policy('policy.yaml', NAMES);
+  const { text } = await lab.agent.untilHealth('AGT-NAMES');
+  assert.match(text, /EPERM|permitted/);
+  await endProcess(other);
+  await lab.agent.untilStatus('we listen', ({ health }) => health.every(({ code }) => code !== 'AGT-NAMES'));
+  await server.records({ 'again.cdn.example.test': { addresses: [CDN], ttl: 600 } });
+  await client.ask({ server: SERVER, name: 'again.cdn.example.test', type: 'A' });
+  await until('names are learnt', async () => (await names()).some(({ name }) => name === 'again.cdn.example.test'));
 });

@@ -160,6 +160,15 @@ test('without a port every port is judged, and the rows that tell them apart are
   );
 });
 
+test('the audit of a policy turns its denial into a report', async () => {
+  const policy = JSON.parse(CROSS_CLUSTER) as { metadata: object };
+  const audited = { ...policy, metadata: { ...policy.metadata, annotations: { 'mesh-agent.io/audit': 'true' } } };
+  const texts = [{ name: 'audited.yaml', text: JSON.stringify(audited) }];
+  const { trial } = await ask({ source: frontend('cluster-b'), destination: 'self', port: TCP, with: texts });
+  assert.deepEqual([trial?.before.verdict, trial?.before.audit], ['deny', false]);
+  assert.deepEqual([trial?.after.verdict, trial?.after.audit], ['allow', true]);
+});
+
 test('labels that one identity has name it; where several have them they are listed, with exit code 2', async () => {
   const one = ['k8s:app=frontend,io.cilium.k8s.policy.cluster=cluster-a', 'self', TCP];
   assert.match((await lab.agent.run('policy', 'explain', ...one)).stdout, /^ALLOWED/);
