@@ -18,6 +18,8 @@ const MACHINES = 5000;
 const GROUPS = 50;
 const TICKS_PER_SECOND = 100;
 const STEADY_MS = 20_000;
+/** After that the hub has given back what the storm needed, milliseconds. */
+const REST_MS = 22_000;
 /** Every agent announces itself again so often. */
 const REFRESH_MS = 5 * 60_000;
 const REGISTER = 'cilium/state/noderegister/v1/';
@@ -97,6 +99,7 @@ class Scene {
       { name: 'hub: processor time of that', value: this.#cpu() - cpu, unit: 's' },
     );
     await until('it is quiet', async () => (await this.#facts())?.pendingKeys === 0, 60_000);
+    await new Promise((resolve) => setTimeout(resolve, REST_MS));
     rows.push({ name: `hub: ${count} machines: resident memory`, value: this.#memory(), unit: 'MB', bar: '< 300' });
 
     cpu = this.#cpu();

@@ -18,6 +18,7 @@ const BENCHES: Readonly<
     about: 'packets through the table, against connection tracking alone',
     load: () => import('./datapath.ts'),
   },
+  hub: { about: 'a hub and its fleet', load: () => import('./hub.ts') },
   agent: { about: 'the whole agent, from start to enforced', load: () => import('./agent.ts') },
 };
 

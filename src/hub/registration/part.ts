@@ -1,5 +1,8 @@
 import { networkInterfaces } from 'node:os';
+import { messageOf } from '../../core/errors.ts';
 import { type Address, parseAddress, parsePrefix } from '../../core/ip.ts';
+import { JobGroup, sleep } from '../../core/job.ts';
+import { collectGarbage } from '../../host/memory.ts';
 import type { HubConfig } from '../config.ts';
 import type { Leadership } from '../election.ts';
 import { IdentityAllocator } from '../identities/allocator.ts';
@@ -28,6 +31,8 @@ export function registrationPartWith(timing: RegistrationTiming): PartFactory {
 
 /** All hubs allocate under one name: whoever leads goes on with the keys of the one before. */
 const SUFFIX = 'hub';
+const REST_MS = 10_000;
+const MANY = 2000;
 
 class RegistrationPart implements HubPart {
   readonly name = 'registration';
@@ -38,6 +43,7 @@ class RegistrationPart implements HubPart {
   readonly #records: RecordWriter;
   readonly #troubles: Troubles;
   readonly #responder: Responder;
+  readonly #jobs: JobGroup;
 
   constructor(context: HubContext, leader: Leadership, timing: RegistrationTiming) {
     const { store, config, health } = context;
@@ -46,6 +52,7 @@ class RegistrationPart implements HubPart {
     const { transact } = leader;
     const { graceMs, heartbeatMs, collectMs } = timing;
     this.#context = context;
+    this.#jobs = new JobGroup((name, error) => onProblem(`${name} ended: ${messageOf(error)}`));
     this.#allocator = new IdentityAllocator({
       store,
       transact,
@@ -96,9 +103,23 @@ class RegistrationPart implements HubPart {
     await this.#publisher.start();
     await this.#responder.start(published);
     this.#collector.start();
+    this.#jobs.start('memory', (signal) => this.#giveBack(signal));
+  }
+
+  /** What a storm of machines leaves behind stays for minutes otherwise: three times of what they need. */
+  async #giveBack(signal: AbortSignal): Promise<void> {
+    let done = 0;
+    while (!signal.aborted) {
+      await sleep(REST_MS, signal);
+      const { worked, pending } = this.#responder;
+      if (signal.aborted || pending > 0 || worked - done < MANY) continue;
+      done = worked;
+      await collectGarbage();
+    }
   }
 
   async stop(): Promise<void> {
+    await this.#jobs.stop();
     await this.#responder.stop();
     await this.#collector.stop();
     await this.#records.stop();

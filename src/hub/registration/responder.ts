@@ -69,6 +69,7 @@ export class Responder {
   readonly #jobs: JobGroup;
   readonly #unlisten: (() => void)[] = [];
   #watch: PrefixWatch | undefined;
+  #worked = 0;
   #overlapsAt = Number.NEGATIVE_INFINITY;
   #overlapTimer: NodeJS.Timeout | undefined;
 
@@ -88,6 +89,11 @@ export class Responder {
   /** Machines that are known, and keys that wait for work. */
   get size(): number {
     return this.#machines.size;
+  }
+
+  /** How often a machine was looked at. */
+  get worked(): number {
+    return this.#worked;
   }
 
   get pending(): number {
@@ -207,6 +213,7 @@ export class Responder {
   async #reconcile(name: string): Promise<void> {
     const { book, leader } = this.#options;
     if (leader.signal.aborted) return;
+    this.#worked++;
     const workload = book.get(name);
     const machine = this.#machine(name);
     if (machine.uid !== undefined && machine.uid !== workload?.uid)
