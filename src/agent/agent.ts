@@ -1,5 +1,6 @@
 import { Health, logTrouble } from '../api/health.ts';
 import type { Config } from '../config/config.ts';
+import { DEFAULT_FILE } from '../config/load.ts';
 import { Backoff } from '../core/backoff.ts';
 import { MeshError, messageOf } from '../core/errors.ts';
 import type { Address } from '../core/ip.ts';
@@ -20,6 +21,8 @@ import type { PolicySettings } from '../policy/settings.ts';
 import { ApiPolicies } from './api-policies.ts';
 import { ClusterDirectory } from './cluster-directory.ts';
 import { DesiredFromFacts } from './desired-state.ts';
+import { joinFiles } from './join/files.ts';
+import { Renewal } from './join/renewal.ts';
 import { Machine, type MachineChange } from './machine.ts';
 import { Membership } from './membership.ts';
 import { ModelFeed } from './model-feed.ts';
@@ -67,6 +70,7 @@ export class Agent {
   readonly storeAddresses: StoreAddresses;
   readonly apiPolicies: ApiPolicies;
   readonly names: NameFeed;
+  readonly renewal: Renewal;
   readonly #options: AgentOptions;
   readonly #log: Log;
   readonly #jobs: JobGroup;
@@ -155,6 +159,12 @@ export class Agent {
       log: log.child('names'),
       onChange: () => this.reconciler.wake(),
     });
+    this.renewal = new Renewal({
+      files: joinFiles(config.stateDir, DEFAULT_FILE),
+      health: this.health,
+      log: log.child('certificate'),
+      onChange: () => this.#endpointsChanged(),
+    });
     this.#clusters = new ClusterDirectory({
       path: config.clustermesh,
       mesh: this.mesh,
@@ -206,6 +216,7 @@ export class Agent {
     this.#jobs.start('reconcile', (signal) => this.reconciler.run(signal));
     this.#jobs.start('clusters', (signal) => this.mesh.run(signal));
     this.#jobs.start('store addresses', (signal) => this.storeAddresses.run(signal));
+    this.#jobs.start('certificate', (signal) => this.renewal.run(signal));
     this.#jobs.start('conditions', (signal) => this.#idle(signal));
     void this.#clusters.first.then(() => {
       this.#clustersRead = true;
@@ -293,7 +304,7 @@ export class Agent {
 
   #endpointsChanged(): void {
     const own = this.store?.status.endpoints ?? this.config.kvstore.endpoints;
-    void this.storeAddresses.set([...own, ...this.#clusters.endpoints]);
+    void this.storeAddresses.set([...own, ...this.#clusters.endpoints, ...this.renewal.hubs]);
   }
 
   /** Schedules one look at the slow conditions. */

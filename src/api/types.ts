@@ -127,6 +127,18 @@ export interface RegistrationRecord {
   readonly registrations: number;
 }
 
+/** It is renewed by itself, with the hub that gave it. */
+export interface CertificateRecord {
+  readonly notBefore: number;
+  readonly notAfter: number;
+  /** Serial number, hexadecimal. */
+  readonly serial: string;
+  readonly renewAt: number;
+  readonly renewals: number;
+  /** Why it could not be renewed, the last time; absent when it could. */
+  readonly lastError?: string;
+}
+
 export interface StatusRecord {
   readonly apiVersion: typeof API_VERSION;
   readonly kind: 'Status';
@@ -148,6 +160,8 @@ export interface StatusRecord {
     readonly ranges: readonly string[];
   };
   readonly registration: RegistrationRecord;
+  /** The certificate that a hub gave to this machine. */
+  readonly certificate?: CertificateRecord;
   /** The store that the machine joined; also the first of `clusters`. */
   readonly kvstore: StoreRecord;
   readonly clusters: readonly ClusterRecord[];

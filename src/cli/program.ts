@@ -9,7 +9,9 @@ import { fqdnCommands } from './fqdn.ts';
 import { hubCommands } from './hub/hub.ts';
 import { identityCommands } from './identity.ts';
 import { ipcacheCommands } from './ipcache.ts';
+import { joinCommand } from './join.ts';
 import { kernelCommands } from './kernel.ts';
+import { leaveCommand } from './leave.ts';
 import { nodeCommands } from './node.ts';
 import { policyCommands } from './policy.ts';
 import { reportError } from './report-error.ts';
@@ -57,6 +59,8 @@ export function commandTree(): Command {
   addSharedOptions(program);
   for (const each of [
     runCommand(),
+    joinCommand(),
+    leaveCommand(),
     statusCommand(),
     endpointCommands(),
     identityCommands(),

@@ -9,6 +9,9 @@ const EXIT_OF: Readonly<Partial<Record<ErrorCode, ExitCode>>> = {
   'API-DENIED': EXIT.unreachable,
   'HUB-UNREACHABLE': EXIT.unreachable,
   'API-REQUEST': EXIT.usage,
+  'JOIN-UNREACHABLE': EXIT.unreachable,
+  'JOIN-PRESENT': EXIT.consent,
+  'JOIN-CONSENT': EXIT.consent,
   'API-QUESTION': EXIT.usage,
 };
 

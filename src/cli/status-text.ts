@@ -1,4 +1,4 @@
-import type { StatusRecord } from '../api/types.ts';
+import type { CertificateRecord, StatusRecord } from '../api/types.ts';
 import { printable } from '../observe/printable.ts';
 import { padCells } from './cells.ts';
 import { clustermeshText } from './clustermesh-text.ts';
@@ -31,6 +31,7 @@ export function statusText(status: StatusRecord, options: StatusTextOptions): st
   add('Agent', `${agent.version} (${agent.commit}), pid ${agent.pid}, up ${span(options.now - agent.startedAt)}`);
   add('KVStore', storeValue(status, options.now));
   add('Registration', registrationValue(status, options.now));
+  if (status.certificate !== undefined) add('Certificate', certificateValue(status.certificate, options.now));
   const mesh = clustermeshText(status, { now: options.now, all: options.verbose || options.allClusters });
   add(
     'ClusterMesh',
@@ -98,6 +99,14 @@ function registrationValue({ registration }: StatusRecord, now: number): string 
   return registration.waitingFor === undefined
     ? registration.state
     : `${registration.state}: ${registration.waitingFor}`;
+}
+
+function certificateValue({ notAfter, renewAt, lastError }: CertificateRecord, now: number): string {
+  const until = `until ${new Date(notAfter).toISOString()}`;
+  if (notAfter <= now) return `EXPIRED ${ago(notAfter, now)}`;
+  return lastError === undefined
+    ? `${until}, renewed in ${span(renewAt - now)}`
+    : `${until}, NOT RENEWED: ${lastError}`;
 }
 
 function factsValue({ counts }: StatusRecord): string {

@@ -13,6 +13,7 @@ import type { Metrics } from '../observe/metrics.ts';
 import { HubRoutes } from './api.ts';
 import type { HubConfig } from './config.ts';
 import { Election, type Leadership } from './election.ts';
+import { RevokedSerials } from './enrolment/revoked-serials.ts';
 import { EtcdCare } from './etcd/care.ts';
 import { EtcdService } from './etcd/etcd-service.ts';
 import { bootstrapAccess, openMachineAccess } from './etcd/machine-access.ts';
@@ -55,6 +56,7 @@ export class Hub {
   #election: Election | undefined;
   #care: EtcdCare | undefined;
   #guard: Guard | undefined;
+  #revoked: RevokedSerials | undefined;
 
   constructor(options: HubOptions) {
     this.#options = options;
@@ -102,6 +104,7 @@ export class Hub {
     await this.#openGuard(signal);
     const store = openHubStore({ config, folder: pki.folder, onEvent: (event) => this.#onStoreEvent(event) });
     this.#store = store;
+    this.#revoked = new RevokedSerials(store);
     store.onStatus(() => this.#watchStore(store));
     if (this.#etcd === undefined) await this.#bootstrap(store, signal);
     if (signal.aborted) return;
@@ -127,6 +130,7 @@ export class Hub {
     await this.#everywhere.stop();
     await this.#jobs.stop();
     await this.#guard?.stop();
+    this.#revoked?.close();
     await this.#store?.close();
     await this.#etcd?.stop();
   }
@@ -209,6 +213,7 @@ export class Hub {
           endpoints: access.endpoints,
           etcdCa: await readFile(access.ca, 'utf8'),
           internal: pki.internal,
+          standing: (serial) => this.#revoked?.standing(serial) ?? 'unknown',
           log: log.child('guard'),
         });
         await guard.start();

@@ -1,4 +1,5 @@
 import { clustersPart, kvstoremeshPart } from './clusters/parts.ts';
+import { enrolmentCarePart, enrolmentPart } from './enrolment/part.ts';
 import type { PartFactory } from './part.ts';
 import { policiesPart, policyKeeperPart } from './policies/parts.ts';
 import { registrationPart } from './registration/part.ts';
@@ -7,6 +8,8 @@ import { workloadsPart } from './workloads/part.ts';
 /** What a hub does, in the order of its start; it is stopped the other way round. */
 export const HUB_PARTS: readonly PartFactory[] = [
   workloadsPart,
+  enrolmentPart(),
+  enrolmentCarePart(),
   policiesPart,
   clustersPart,
   // Before anything that tells machines that the store is complete.

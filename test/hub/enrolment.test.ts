@@ -379,7 +379,8 @@ test('a workload that is made anew under the same name is another one: papers of
   const former = await lab.join((await lab.token('again-1')).token, 'again-1');
   const token = (await lab.token('again-1')).token;
   await lab.ask('DELETE', 'workloads/again-1');
-  await lab.workload('again-1');
+  // The list that creations are checked against follows a moment later.
+  await until('it can be made anew', async () => (await codeOf(lab.workload('again-1'))) === 'none');
   assert.equal((await refusal(token, csr('again-1'))).status, 403);
   assert.equal((await lab.post('/v1/renew', { request: csr('again-1') }, former)).status, 403);
   const machine = await lab.join((await lab.token('again-1')).token, 'again-1');

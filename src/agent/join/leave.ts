@@ -1,5 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { rmdir } from 'node:fs/promises';
+import { rm, rmdir } from 'node:fs/promises';
 import { setTimeout as pause } from 'node:timers/promises';
 import { openClient } from '../../api/client.ts';
 import { ENROLMENT_PATHS } from '../../api/enrolment.ts';
@@ -12,6 +12,7 @@ import { run } from '../../host/command.ts';
 import { lockFile } from '../../host/lock-file.ts';
 import { registerKey } from '../../kvstore/paths.ts';
 import { openJoinedStore } from '../joined-store.ts';
+import { LastGoodPlace } from '../last-good/place.ts';
 import { JOIN_CONFIG_MARK, type JoinFiles, readJoinRecord, removeFile } from './files.ts';
 import { askHub } from './hub-client.ts';
 
@@ -164,7 +165,7 @@ async function clearKernel({ onStep }: LeaveOptions): Promise<void> {
 }
 
 /** The record goes last: as long as it is there, leaving is not over. */
-async function removeFiles({ files }: LeaveOptions): Promise<string[]> {
+async function removeFiles({ config, files }: LeaveOptions): Promise<string[]> {
   const record = readJoinRecord(files);
   const removed: string[] = [];
   const configs = new Set([files.config, ...(record === undefined ? [] : [record.config])]);
@@ -173,6 +174,12 @@ async function removeFiles({ files }: LeaveOptions): Promise<string[]> {
     if (!existsSync(path) || (configs.has(path) && !isJoinConfig(path))) continue;
     await removeFile(path);
     removed.push(path);
+  }
+  // A boot would bring the rules back.
+  const { folder } = new LastGoodPlace(config.stateDir);
+  if (existsSync(folder)) {
+    await rm(folder, { recursive: true, force: true });
+    removed.push(folder);
   }
   // Whatever else an operator put there stays.
   await rmdir(files.pki).catch(() => {});

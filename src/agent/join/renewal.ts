@@ -78,13 +78,23 @@ export class Renewal {
     };
   }
 
+  /** Where it asks: these must be let through, whatever the policy says. */
+  get hubs(): readonly string[] {
+    return readJoinRecord(this.#options.files)?.hubs ?? [];
+  }
+
   /** Until the signal aborts. A machine that did not join a hub has nothing to renew. */
   async run(signal: AbortSignal): Promise<void> {
-    const { now, lookMs } = this.#options;
+    const { now, lookMs, files, health } = this.#options;
     while (!signal.aborted) {
+      if (readJoinRecord(files) === undefined) return;
       this.#read();
       const certificate = this.#certificate;
-      if (certificate === undefined) return;
+      if (certificate === undefined) {
+        health.set(SUBJECT, { code: 'JOIN-RENEWAL', text: this.#lastError ?? '', place: files.cert });
+        await sleep(lookMs, signal);
+        continue;
+      }
       const due = Math.max(this.#due(certificate), this.#retryAt);
       if (now() >= due) await this.#renew(certificate, signal);
       this.#tell();
@@ -164,10 +174,6 @@ export class Renewal {
   /** Another one may be there by now: a new join. */
   #read(): void {
     const { files } = this.#options;
-    if (readJoinRecord(files) === undefined) {
-      this.#certificate = undefined;
-      return;
-    }
     try {
       const found = new X509Certificate(readFileSync(files.cert));
       if (found.serialNumber !== this.#certificate?.serialNumber) {
@@ -176,6 +182,7 @@ export class Renewal {
       }
       this.#certificate = found;
     } catch (error) {
+      this.#certificate = undefined;
       this.#lastError = messageOf(error);
     }
   }

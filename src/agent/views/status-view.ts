@@ -46,6 +46,7 @@ export function statusView(agent: Agent): StatusRecord {
       ranges: [...(registered?.ranges4 ?? []), ...(registered?.ranges6 ?? [])].map(formatPrefix),
     },
     registration: registrationView(agent),
+    ...(agent.renewal.status !== undefined && { certificate: agent.renewal.status }),
     kvstore: agent.store === undefined ? NO_STORE : storeView(agent.store),
     clusters: agent.mesh.list().map(({ cluster, store }) => clusterView(agent, cluster, store)),
     counts: countsView(agent),

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { group } from '../command.ts';
+import { auditCommand } from './audit.ts';
 import { hubBackupCommand, hubRestoreCommand } from './backup.ts';
 import { clusterCommands } from './cluster.ts';
 import { hubInitCommand } from './init.ts';
@@ -16,6 +17,7 @@ export function hubCommands(): Command {
     workloadCommands(),
     clusterCommands(),
     hubPolicyCommands(),
+    auditCommand(),
     hubBackupCommand(),
     hubRestoreCommand(),
   ]);

@@ -32,9 +32,10 @@ export class RevokedSerials {
     return this.#known.size;
   }
 
-  /** As `X509Certificate.serialNumber` has it. */
-  has(serial: string): boolean {
-    return this.#known.has(serial);
+  /** As `X509Certificate.serialNumber` has it; `unknown` before the first list is complete. */
+  standing(serial: string): 'good' | 'revoked' | 'unknown' {
+    if (!this.#watch.synced) return 'unknown';
+    return this.#known.has(serial) ? 'revoked' : 'good';
   }
 
   close(): void {

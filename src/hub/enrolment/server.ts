@@ -70,8 +70,10 @@ export class EnrolmentServer {
     server.timeout = limits.silenceMs;
     server.prependListener('connection', (socket: Socket) => this.#connections.admit(socket));
     server.on('request', (request, response) => {
-      this.#connections.asking(request.socket, true);
-      response.once('close', () => this.#connections.asking(request.socket, false));
+      // Kept: the request has none any more once it is over.
+      const { socket } = request;
+      this.#connections.asking(socket, true);
+      response.once('close', () => this.#connections.asking(socket, false));
       options.answer(request, response);
     });
     server.on('checkContinue', (request, response) => {

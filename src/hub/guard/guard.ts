@@ -27,6 +27,11 @@ export interface GuardOptions {
   readonly etcdCa: string;
   /** The authority that etcd trusts. What it signs here stays in this process. */
   readonly internal: CertificateAuthority;
+  /**
+   * Of a certificate, by its serial number: its user may have joined again with another one. Nobody is let in as long
+   * as it is unknown who is revoked.
+   */
+  readonly standing: (serial: string) => 'good' | 'revoked' | 'unknown';
   readonly log: Log;
 }
 
@@ -144,12 +149,21 @@ export class Guard {
   #admit(session: ServerHttp2Session): void {
     const socket = session.socket as TLSSocket;
     const certificate = socket.getPeerX509Certificate();
-    const user = /^CN=([^\n]+)$/.exec(certificate?.subject ?? '')?.[1];
+    const name = /^CN=([^\n]+)$/.exec(certificate?.subject ?? '')?.[1];
+    const standing = certificate === undefined ? 'unknown' : this.#options.standing(certificate.serialNumber);
+    // A user that does not exist: etcd denies everything, in words that clients understand.
+    const user = standing === 'revoked' ? `revoked:${name}` : name;
     const same = [...this.#guests.values()].filter((guest) => guest.user === user).length;
     // A name of the hub's own is never signed for anyone: should it be shown, something is very wrong.
-    if (certificate === undefined || user === undefined || /^(root$|admin-|peer-)/.test(user) || same >= MAX_PER_USER) {
+    const own = /^(root$|admin-|peer-)/.test(name ?? '');
+    if (certificate === undefined || user === undefined || own || standing === 'unknown' || same >= MAX_PER_USER) {
       this.#refused++;
-      this.#options.log.warn('a client was not let in', { user, connections: same, address: socket.remoteAddress });
+      this.#options.log.warn('a client was not let in', {
+        user,
+        standing,
+        connections: same,
+        address: socket.remoteAddress,
+      });
       session.destroy();
       return;
     }

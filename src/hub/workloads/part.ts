@@ -1,4 +1,5 @@
 import { contains, formatPrefix, type Prefix, parseAddress } from '../../core/ip.ts';
+import { revokeEnrolment } from '../enrolment/part.ts';
 import type { HubContext, HubPart, PartFactory } from '../part.ts';
 import { type HubFacts, openHubFacts } from './hub-facts.ts';
 import { wholeAddress } from './prefix-index.ts';
@@ -21,7 +22,7 @@ class WorkloadsPart implements HubPart {
   }
 
   async start(): Promise<void> {
-    const { store, api, config, access } = this.#context;
+    const { store, api, config } = this.#context;
     const facts = openHubFacts(store);
     this.#facts = facts;
     const workloads = new Workloads({
@@ -29,7 +30,7 @@ class WorkloadsPart implements HubPart {
       book: facts.book,
       pools: config.pools,
       occupied: (range) => facts.foreign.overlapping(range) ?? machineIn(facts, range),
-      revoke: (name) => access.revoke(name),
+      revoke: (name) => revokeEnrolment(this.#context, name, 'administrator'),
     });
     serveWorkloads(api, { facts, workloads });
     await facts.ready();
