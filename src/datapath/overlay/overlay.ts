@@ -333,7 +333,7 @@ export class Overlay {
     if (this.#suspect || this.#device === undefined) return;
     this.#suspect = true;
     this.#drifted++;
-    this.#log?.warn({ what }, 'foreign change of the overlay');
+    this.#log?.warn({ what }, 'the overlay was changed from outside');
     this.#late ??= this.#haste.take() ? undefined : setTimeout(() => this.#tellLate(what), LATE_MS).unref();
     if (this.#late === undefined) this.#listener(what);
   }
