@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { API_VERSION, type PolicyDetail, type PolicyRecord } from '../api/types.ts';
-import { printableJson } from '../observe/printable.ts';
+import { printable, printableJson } from '../observe/printable.ts';
 import { askAgent, SHOWS_AGENT } from './agent-socket.ts';
 import { type Call, command, group } from './command.ts';
 import { EXIT, type ExitCode } from './exit-code.ts';
@@ -43,7 +43,7 @@ export function policyCommands(): Command {
       run: get,
     }),
     validateCommand(),
-    explainCommand(),
+    explainCommand().alias('trace'),
     applyCommand(),
     deleteCommand(),
   ]);
@@ -61,6 +61,9 @@ async function get(call: Call): Promise<ExitCode> {
       record: { apiVersion: API_VERSION, ...record },
       table: () => rulesText([record]),
     });
+    // Beside the rules, which programs may read.
+    const { output } = call.options;
+    if (output === 'table' || output === 'wide') call.terminal.error.write(remarksText(record));
     return EXIT.ok;
   }
   const records: PolicyDetail[] = [];
@@ -73,6 +76,12 @@ async function get(call: Call): Promise<ExitCode> {
     await writeList({ terminal: call.terminal, format: output, kind: 'PolicyList', records, columns: [] });
   }
   return EXIT.ok;
+}
+
+/** Where it comes from, whether it is in force, and everything there is to say about it. */
+function remarksText({ source, state, audit, messages }: PolicyDetail): string {
+  const first = `${source}: ${state}${audit ? ', its denials are reported only' : ''}`;
+  return [first, ...messages.map((message) => `  ${message}`)].map((line) => `${printable(line)}\n`).join('');
 }
 
 /** The rules as one JSON list, as `cilium-dbg policy get` has it. */

@@ -38,7 +38,13 @@ export async function kernelOpinion(agent: Agent, question: KernelQuestion): Pro
 /** Of the class of the identity; of the class of all others when it has none of its own. */
 function rowsOf(rows: readonly KernelPolicyRow[], { direction, identity }: KernelQuestion): KernelPolicyRow[] {
   const there = rows.filter((row) => row.direction === direction);
-  const own = there.filter(({ identities }) => identities.includes(identity));
+  // Thousands of rows may share a list of ten thousand members: each list is looked through once.
+  const known = new Map<readonly number[], boolean>();
+  const own = there.filter(({ identities }) => {
+    const holds = known.get(identities) ?? identities.includes(identity);
+    known.set(identities, holds);
+    return holds;
+  });
   return own.length > 0 ? own : there.filter(({ identities }) => identities.length === 0);
 }
 
