@@ -8,6 +8,8 @@ import type { Agent } from './agent.ts';
 const UNANSWERED_MS = 60_000;
 /** A store that is connected and not complete for longer is a trouble, milliseconds: a cluster's start fills it in less. */
 const INCOMPLETE_MS = 10_000;
+/** A start that takes longer says what it waits for, milliseconds. */
+const WAITING_MS = 5_000;
 const EXAMPLES = 3;
 const MAX_CONFLICTS = 1000;
 const CONFLICTS_MS = 4_000;
@@ -55,6 +57,7 @@ export class Troubles {
     const agent = this.#agent;
     const lasts = (what: string, holds: boolean, ms: number): boolean => this.#lasting.lasts(what, { holds, ms, now });
     watchRegistration(agent, lasts);
+    watchReadiness(agent, lasts);
     watchClusters(agent, lasts);
     watchFacts(agent);
     watchPolicies(agent);
@@ -115,6 +118,14 @@ function watchRegistration(agent: Agent, lasts: Lasts): void {
   }
   const addressless = machine.ipv4 === undefined && machine.ipv6 === undefined;
   health.check('registration', 'AGT-ADDRESS', addressless ? { text: 'this machine has no usable address' } : undefined);
+}
+
+/** What the first enforcement waits for; before the machine is registered, the registration tells it. */
+function watchReadiness({ health, registration, reconciler, readiness }: Agent, lasts: Lasts): void {
+  const begun = reconciler.opened || registration?.registered === undefined;
+  const missing = begun ? [] : readiness.missing();
+  const waits = lasts('waiting', missing.length > 0, WAITING_MS);
+  health.check('agent', 'AGT-WAITING', waits ? { text: missing.join('; '), severity: 'warning' } : undefined);
 }
 
 function watchClusters(agent: Agent, lasts: Lasts): void {

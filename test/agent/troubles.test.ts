@@ -43,6 +43,9 @@ class Scene {
   followed: Followed[] = [];
   policies: object[] = [];
   datapath: { status: object } = { status: {} };
+  readonly reconciler = { opened: true };
+  missing: string[] = [];
+  readonly readiness = { missing: () => this.missing };
   readonly mesh = {
     list: () => this.followed,
     joined: undefined as object | undefined,
@@ -156,6 +159,17 @@ test('an announcement is a trouble when nobody answers for a minute, by a clock 
   assert.deepEqual(scene.at(63), ['registration MSH-REGISTRATION error']);
   scene.registration = { key: 'k', registered: {} };
   assert.deepEqual(scene.at(64), []);
+});
+
+test('a machine that is registered and still not enforced says what it waits for', () => {
+  const scene = new Scene();
+  scene.reconciler.opened = false;
+  scene.missing = ['listing the policies in the store', 'reading the files of remote clusters'];
+  assert.deepEqual(scene.at(0), [], 'not at every start');
+  assert.deepEqual(scene.at(6), ['agent AGT-WAITING warning']);
+  assert.equal(scene.health.list()[0]?.text, scene.missing.join('; '));
+  scene.reconciler.opened = true;
+  assert.deepEqual(scene.at(7), []);
 });
 
 test('a connected store that is not complete is a trouble after ten seconds', () => {
