@@ -97,8 +97,8 @@ class EtcdSession implements Session {
   #since = Date.now();
   #quorumErrors = 0;
   #heartbeat: number | undefined;
-  /** The last heartbeat, or the connect or list that stands for one. */
-  #heartbeatFrom = Date.now();
+  /** The last heartbeat, or the connect or list that stands for one, by a clock that nobody sets. */
+  #heartbeatFrom = performance.now();
   #doubting = false;
   /** Ends the pause before the next attempt to connect. */
   #hurry = new AbortController();
@@ -320,7 +320,7 @@ class EtcdSession implements Session {
   #watchHeartbeat(): void {
     const beat = (): void => {
       this.#heartbeat = Date.now();
-      this.#heartbeatFrom = Date.now();
+      this.#heartbeatFrom = performance.now();
       this.#troubles.clear('heartbeat');
     };
     // The value that a list finds may be old; the end of the list counts, as it does for Cilium, but is no heartbeat.
@@ -335,21 +335,22 @@ class EtcdSession implements Session {
       remove() {},
       listed: () => {
         listing = false;
-        this.#heartbeatFrom = Date.now();
+        this.#heartbeatFrom = performance.now();
       },
     });
   }
 
   #checkHeartbeat(connection: Connection): void {
     if (this.#options.meshClient !== true) return;
-    const now = Date.now();
-    if (now - this.#heartbeatFrom <= this.#timing.heartbeatLimitMs) return;
-    const gap = Math.round((now - (this.#heartbeat ?? this.#heartbeatFrom)) / 1000);
+    const silentMs = performance.now() - this.#heartbeatFrom;
+    if (silentMs <= this.#timing.heartbeatLimitMs) return;
+    const since = this.#heartbeat ?? Date.now() - silentMs;
+    const gap = Math.round((Date.now() - since) / 1000);
     const { endpoint } = connection.transport;
     const error = new MeshError('KVS-HEARTBEAT', `no heartbeat for ${gap} s`, { place: endpoint });
     // It stays a trouble over the reconnects that follow, until there is a heartbeat.
     const summary = new MeshError('KVS-HEARTBEAT', '', { place: endpoint });
-    this.#troubles.set('heartbeat', summary, this.#heartbeat ?? this.#heartbeatFrom);
+    this.#troubles.set('heartbeat', summary, since);
     connection.fail(error);
   }
 
@@ -357,7 +358,7 @@ class EtcdSession implements Session {
     this.#connection = connection;
     this.#connects++;
     this.#quorumErrors = 0;
-    this.#heartbeatFrom = Date.now();
+    this.#heartbeatFrom = performance.now();
     this.#troubles.clear('connection');
     this.#troubles.clear('quorum');
     this.#setState('connected');

@@ -35,7 +35,7 @@ export class Mesh {
   readonly #followed = new Map<string, Followed>();
   /** Clusters that the joined store carries in its cache. */
   readonly #announced = new Set<string>();
-  /** Cached clusters that are no longer announced, each with the time since when. */
+  /** Cached clusters that are no longer announced, each with the time since when, monotonic milliseconds. */
   readonly #gone = new Map<string, number>();
   #joined: Joined | undefined;
   #cacheWatch: PrefixWatch | undefined;
@@ -160,12 +160,13 @@ export class Mesh {
   #cacheGone(name: string): void {
     this.#announced.delete(name);
     // Not at once: a store that is filled again after a restart has no configurations for a while.
-    if (this.#followed.get(name)?.cluster.kind === 'cached' && !this.#gone.has(name)) this.#gone.set(name, Date.now());
+    if (this.#followed.get(name)?.cluster.kind === 'cached' && !this.#gone.has(name))
+      this.#gone.set(name, performance.now());
   }
 
   /** The time in which the joined store is away or incomplete does not count: it cannot announce anything then. */
   #expire(): void {
-    const now = Date.now();
+    const now = performance.now();
     const joined = this.#joined;
     const believable = joined?.store.status.state === 'connected' && joined.cluster.synced;
     for (const [name, since] of this.#gone) {
