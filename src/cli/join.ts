@@ -1,13 +1,12 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { JoinReport } from '../agent/join/join.ts';
 import { ConfigErrors } from '../config/config-errors.ts';
 import type { KeyName } from '../config/keys.ts';
-import { DEFAULT_FILE, type LoadedConfig, type LoadOptions, loadConfig } from '../config/load.ts';
+import { DEFAULT_FILE, type LoadedConfig, loadConfig } from '../config/load.ts';
 import { MeshError, messageOf } from '../core/errors.ts';
-import { writeFileSafely } from '../pki/files.ts';
 import { type Call, command, Option } from './command.ts';
 import { EXIT, type ExitCode } from './exit-code.ts';
 import { write, writeRecord } from './output.ts';
@@ -56,6 +55,7 @@ async function join(call: Call<Options>): Promise<ExitCode> {
   // Programs that list processes show what the title says from here on, not the token.
   if (options.token !== undefined) process.title = 'mesh-agent join';
   const configFile = configFileOf(call);
+  await makeConfigFile(configFile);
   const loaded = await load(call);
   checkBefore(loaded);
   const { joinHub } = await import('../agent/join/join.ts');
@@ -69,11 +69,6 @@ async function join(call: Call<Options>): Promise<ExitCode> {
     ...(name !== undefined && { name }),
     onStep: (step) => terminal.error.write(`${step}\n`),
   });
-  if (configFile !== DEFAULT_FILE && !existsSync(configFile)) {
-    // A file that is named must exist for the agent to start.
-    await mkdir(dirname(configFile), { recursive: true });
-    await writeFileSafely(configFile, '# Configuration of mesh-agent; see conf.d beside it.\n', 0o644);
-  }
   await checkAfter(call, report);
   const record = { apiVersion: 'mesh-agent/v1', kind: 'Joined', ...report };
   await writeRecord({ terminal, format: options.output, record, table: () => reportText(report) });
@@ -111,19 +106,28 @@ export function configFileOf({ options, terminal }: Call): string {
   return named === undefined || named === '' ? DEFAULT_FILE : resolve(named);
 }
 
-/** The configuration as the agent would see it; a file that is named need not exist yet. */
+/** A file that is named must exist for the agent to start. @throws MeshError JOIN-PERMISSION */
+async function makeConfigFile(path: string): Promise<void> {
+  if (path === DEFAULT_FILE || existsSync(path)) return;
+  try {
+    await mkdir(dirname(path), { recursive: true });
+    await writeFile(path, '# Configuration of mesh-agent; see conf.d beside it.\n', { flag: 'wx', mode: 0o644 });
+  } catch (cause) {
+    throw new MeshError('JOIN-PERMISSION', messageOf(cause), { place: path, cause });
+  }
+}
+
+/** The configuration as the agent would see it. */
 export function load(call: Call): Promise<LoadedConfig> {
   const { config, stateDir, socket } = call.options;
-  const file = config !== undefined && existsSync(config) ? config : undefined;
   const env = { ...call.terminal.env };
   delete env[TOKEN_VARIABLE];
-  const options: LoadOptions = {
-    env: config !== undefined && file === undefined ? { ...env, MESH_AGENT_CONFIG: '/dev/null' } : env,
-    ...(file !== undefined && { file }),
+  return loadConfig({
+    env,
+    ...(config !== undefined && { file: config }),
     ...(stateDir !== undefined && { stateDir }),
     ...(socket !== undefined && { socket }),
-  };
-  return loadConfig(options);
+  });
 }
 
 /** Before the token is used: what stands against joining in any case. @throws MeshError JOIN-CONFIG */

@@ -1,6 +1,6 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { constants, existsSync, readFileSync } from 'node:fs';
-import { access, lstat, mkdir, rm } from 'node:fs/promises';
+import { access, lstat, mkdir, readdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { MeshError, messageOf } from '../../core/errors.ts';
 import { makePrivateFolder, writeFileSafely } from '../../pki/files.ts';
@@ -109,6 +109,15 @@ export async function makeRoom(stateDir: string, files: JoinFiles): Promise<void
     if (!(await lstat(config)).isDirectory()) throw new Error('it is not a folder');
   });
   for (const folder of [stateDir, files.pki, config]) await permitted(folder, () => access(folder, constants.W_OK));
+}
+
+const LEFTOVER = /^\.(pending\.(key|json)|agent\.(key|crt)|ca\.crt)\.[0-9a-f]{8}$/;
+
+/** Removes what a crash left half written: there may be a key in it. @throws MeshError JOIN-PERMISSION */
+export async function removeLeftovers(files: Pick<JoinFiles, 'pki'>): Promise<void> {
+  if (!existsSync(files.pki)) return;
+  const names = await permitted(files.pki, () => readdir(files.pki));
+  for (const name of names) if (LEFTOVER.test(name)) await removeFile(join(files.pki, name));
 }
 
 /** @throws MeshError JOIN-PERMISSION, PKI-FILE */

@@ -18,6 +18,7 @@ import {
   readKey,
   readPair,
   removeFile,
+  removeLeftovers,
   writePrivate,
   writePublic,
 } from './files.ts';
@@ -93,6 +94,7 @@ interface Joining extends JoinOptions {
 async function joinAlone(joining: Joining): Promise<JoinReport> {
   const { parsed: token, files, force = false, now = Date.now } = joining;
   checkConfig(files);
+  await removeLeftovers(files);
   const pending = readPending(joining);
   if (pending !== undefined) {
     joining.onStep?.('going on where an earlier join was cut off');
@@ -101,7 +103,10 @@ async function joinAlone(joining: Joining): Promise<JoinReport> {
   const record = readJoinRecord(files);
   const certificate = readPair(files);
   const good = record !== undefined && certificate !== undefined && certificate.validToDate.getTime() > now();
-  if (good && record.tokenId === token.id && existsSync(files.config)) return unchanged(files, record);
+  if (good && record.tokenId === token.id && existsSync(files.config)) {
+    await removeFile(files.pendingKey);
+    return unchanged(files, record);
+  }
   const present = [files.record, files.cert, files.key].find((path) => existsSync(path));
   if (present !== undefined && !force) {
     const what =

@@ -13,7 +13,7 @@ import { lockFile } from '../../host/lock-file.ts';
 import { registerKey } from '../../kvstore/paths.ts';
 import { openJoinedStore } from '../joined-store.ts';
 import { LastGoodPlace } from '../last-good/place.ts';
-import { JOIN_CONFIG_MARK, type JoinFiles, readJoinRecord, removeFile } from './files.ts';
+import { JOIN_CONFIG_MARK, type JoinFiles, readJoinRecord, removeFile, removeLeftovers } from './files.ts';
 import { askHub } from './hub-client.ts';
 
 export interface LeaveOptions {
@@ -168,6 +168,7 @@ async function clearKernel({ onStep }: LeaveOptions): Promise<void> {
 async function removeFiles({ config, files }: LeaveOptions): Promise<string[]> {
   const record = readJoinRecord(files);
   const removed: string[] = [];
+  await removeLeftovers(files);
   const configs = new Set([files.config, ...(record === undefined ? [] : [record.config])]);
   const all = [files.pendingAnswer, files.pendingKey, files.key, files.cert, files.ca, ...configs, files.record];
   for (const path of all) {

@@ -42,6 +42,8 @@ const RETRY_MAX_MS = 3_600_000;
 /** Renewed between so much of its life and so much: a fleet that joined in one moment does not come back in one. */
 const EARLIEST = 0.62;
 const LATEST = 0.67;
+/** Certificates of a hub begin so long before they were made, milliseconds. */
+const EARLIER_MS = 3_600_000;
 /** Less than that left, and it is an error. */
 const GRAVE = 1 / 6;
 
@@ -105,7 +107,8 @@ export class Renewal {
 
   async #renew(certificate: X509Certificate, signal: AbortSignal): Promise<void> {
     const { files, log, now, random } = this.#options;
-    const life = certificate.validToDate.getTime() - certificate.validFromDate.getTime();
+    const { from, to } = lifeOf(certificate);
+    const life = to - from;
     // A life of days allows an hour between two tries, one of minutes does not.
     const backoff =
       this.#backoff ??
@@ -188,7 +191,7 @@ export class Renewal {
   }
 
   #due(certificate: X509Certificate): number {
-    const [from, to] = [certificate.validFromDate.getTime(), certificate.validToDate.getTime()];
+    const { from, to } = lifeOf(certificate);
     return from + (to - from) * this.#jitter;
   }
 
@@ -196,7 +199,7 @@ export class Renewal {
     const { health, files, now, onChange } = this.#options;
     const certificate = this.#certificate;
     if (certificate === undefined) return;
-    const [from, to] = [certificate.validFromDate.getTime(), certificate.validToDate.getTime()];
+    const { from, to } = lifeOf(certificate);
     const left = to - now();
     const until = certificate.validToDate.toISOString();
     const place = files.cert;
@@ -215,4 +218,10 @@ export class Renewal {
     );
     onChange();
   }
+}
+
+/** From when it was made to its end. */
+function lifeOf(certificate: X509Certificate): { from: number; to: number } {
+  const [begin, to] = [certificate.validFromDate.getTime(), certificate.validToDate.getTime()];
+  return { from: begin + EARLIER_MS < to ? begin + EARLIER_MS : begin, to };
 }
