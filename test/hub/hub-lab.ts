@@ -1,3 +1,4 @@
+import { Registry } from 'prom-client';
 import { Health } from '../../src/api/health.ts';
 import type { HealthRecord } from '../../src/api/types.ts';
 import { HubRoutes } from '../../src/hub/api.ts';
@@ -144,6 +145,8 @@ export class HubLab {
       log: silentLog,
       api: this.api,
       access,
+      pki: { ca: {} },
+      metrics: { registry: new Registry(), onScrape: () => undefined },
     } as unknown as HubContext;
   }
 }

@@ -1,13 +1,12 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
-import type { OwnedKey } from '../../src/kvstore/store.ts';
 import { openWriterStore, type WriterStore } from '../../src/kvstore/writer-store.ts';
 import { Etcd } from '../lab/etcd.ts';
 import { until } from '../lab/namespace.ts';
-import { addressValue, configValue, type Labels, labelString, nodeValue } from '../lab/values.ts';
+import { addressValue, configValue, labelString, nodeValue } from '../lab/values.ts';
 import { HubLab, type HubLabOptions } from './hub-lab.ts';
+import { type Answer, announcement, Machine, REGISTER } from './machine.ts';
 
-const REGISTER = 'cilium/state/noderegister/v1/';
 let etcd: Etcd;
 let hubs: HubLab[] = [];
 let machines: WriterStore;
@@ -41,59 +40,8 @@ async function open(options: Partial<HubLabOptions> = {}): Promise<HubLab> {
   return hub;
 }
 
-const announcement = (name: string): string =>
-  `{"Name":"${name}","Cluster":"","IPAddresses":null,"IPv4AllocCIDR":null,"IPv4SecondaryAllocCIDRs":null,"IPv6AllocCIDR":null,"IPv6SecondaryAllocCIDRs":null,"IPv4HealthIP":"","IPv6HealthIP":"","IPv4IngressIP":"","IPv6IngressIP":"","ClusterID":0,"Source":"local","EncryptionKey":0,"Labels":null,"Annotations":null,"NodeIdentity":0,"WireguardPubKey":"","BootID":""}`;
-
-interface Answer {
-  readonly Name: string;
-  readonly Labels: Labels;
-  readonly NodeIdentity: number;
-  readonly IPAddresses: unknown;
-  readonly IPv4AllocCIDR: { IP: string } | null;
-  readonly Cluster: string;
-  readonly ClusterID: number;
-}
-
-/** A Cilium 1.16 agent with `--join-cluster`: announces, takes the first answer, writes it back with its addresses. */
-class Machine {
-  readonly name: string;
-  readonly key: OwnedKey;
-  adopts = true;
-
-  constructor(name: string, options: { readonly ttlSeconds?: number } = {}) {
-    this.name = name;
-    this.key = machines.own(REGISTER + name, announcement(name), options);
-  }
-
-  async answer(): Promise<Answer> {
-    let found: Answer | undefined;
-    await until(`${this.name} is answered`, async () => {
-      const value = JSON.parse((await machines.get(REGISTER + this.name))?.value.toString() ?? 'null') as Answer | null;
-      found = value !== null && value.NodeIdentity !== 0 && value.IPAddresses === null ? value : undefined;
-      return found !== undefined;
-    });
-    return found as Answer;
-  }
-
-  report(answer: Answer, addresses: readonly (readonly [type: string, ip: string])[], more: object = {}): void {
-    const value = {
-      ...answer,
-      Source: 'local',
-      Annotations: {},
-      BootID: 'b9ccfd51-0000-4000-8000-000000000001',
-      IPAddresses: addresses.map(([Type, IP]) => ({ Type, IP })),
-      ...more,
-    };
-    this.key.update(JSON.stringify(value));
-  }
-
-  async join(...addresses: (readonly [type: string, ip: string])[]): Promise<Answer> {
-    const answer = await this.answer();
-    this.report(answer, addresses);
-    return answer;
-  }
-}
-
+const machineOf = (name: string, options?: { readonly ttlSeconds?: number }): Machine =>
+  new Machine(machines, name, options);
 const get = async (key: string): Promise<string | undefined> => (await machines.get(key))?.value.toString();
 const pair = async (ip: string): Promise<{ ID: number; HostIP: string } | undefined> =>
   JSON.parse((await get(`cilium/state/ip/v1/default/${ip}`)) ?? 'null') ?? undefined;
@@ -111,7 +59,7 @@ test('both phases, byte for byte as Cilium 1.16 does them', async () => {
   // The identity of the example, as an earlier allocation left it.
   const labels = 'k8s:app=vm;k8s:io.cilium.k8s.policy.cluster=cluster1;k8s:io.kubernetes.pod.namespace=default;';
   await etcd.put('cilium/state/identities/v1/id/66544', labels);
-  const machine = new Machine('runtime');
+  const machine = machineOf('runtime');
   await machine.answer();
   assert.equal(
     await get(`${REGISTER}runtime`),
@@ -208,7 +156,7 @@ test('machines with equal labels share an identity, others do not', async () => 
     ['c', 'db'],
   ] as const)
     await hub.create(name, { labels: { app } });
-  const [a, b, c] = await Promise.all(['a', 'b', 'c'].map((name) => new Machine(name).answer()));
+  const [a, b, c] = await Promise.all(['a', 'b', 'c'].map((name) => machineOf(name).answer()));
   assert.equal(a?.NodeIdentity, b?.NodeIdentity);
   assert.notEqual(a?.NodeIdentity, c?.NodeIdentity);
   const labels = { app: 'web', 'io.cilium.k8s.policy.cluster': 'vms', 'io.kubernetes.pod.namespace': 'default' };
@@ -218,7 +166,7 @@ test('machines with equal labels share an identity, others do not', async () => 
 test('what a machine claims beside its addresses is overridden and told, and not argued about for ever', async () => {
   const hub = await open();
   await hub.create('vm', { labels: { app: 'web' } });
-  const machine = new Machine('vm');
+  const machine = machineOf('vm');
   const answer = await machine.answer();
   const claimed = { ...answer.Labels, app: 'admin', 'io.kubernetes.pod.namespace': 'kube-system' };
   const more = {
@@ -285,7 +233,7 @@ test('addresses that a machine must not have are refused and shown, the others a
   const hub = await open();
   await hub.create('first');
   await hub.create('second');
-  await new Machine('first').join(['InternalIP', '192.168.1.5']);
+  await machineOf('first').join(['InternalIP', '192.168.1.5']);
   await registered(hub, 'first');
   const wrong: Readonly<Record<string, RegExp>> = {
     '0.0.0.0': /names no machine/,
@@ -306,7 +254,7 @@ test('addresses that a machine must not have are refused and shown, the others a
     '10.77.0.5': /a pod of cluster cluster-b/,
   };
   const addresses = Object.keys(wrong).map((ip) => ['InternalIP', ip] as const);
-  await new Machine('second').join(...addresses.slice(0, 8), ['InternalIP', '192.168.1.6'], ...addresses.slice(8));
+  await machineOf('second').join(...addresses.slice(0, 8), ['InternalIP', '192.168.1.6'], ...addresses.slice(8));
   await registered(hub, 'second');
   const record = await hub.get('second');
   assert.deepEqual(record.addresses, ['192.168.1.6']);
@@ -319,7 +267,7 @@ test('addresses that a machine must not have are refused and shown, the others a
 test('router and health addresses outside of the own range, and more addresses than a machine has, are refused', async () => {
   const hub = await open();
   await hub.create('vm');
-  const machine = new Machine('vm');
+  const machine = machineOf('vm');
   const many = Array.from({ length: 20 }, (_, i) => ['InternalIP', `192.168.1.${i + 1}`] as const);
   machine.report(
     await machine.answer(),
@@ -345,10 +293,10 @@ test('an address goes to whoever waits for it when its machine gives it up', asy
   const hub = await open();
   await hub.create('first');
   await hub.create('second');
-  const first = new Machine('first');
+  const first = machineOf('first');
   const answer = await first.join(['InternalIP', '192.168.1.5']);
   await registered(hub, 'first');
-  await new Machine('second').join(['InternalIP', '192.168.1.5']);
+  await machineOf('second').join(['InternalIP', '192.168.1.5']);
   await until('it is refused', async () => (await hub.get('second')).refused.length === 1);
   assert.equal((await hub.get('second')).state, 'waiting');
   assert.match((await hub.get('second')).reason ?? '', /no address of its own/);
@@ -360,7 +308,7 @@ test('an address goes to whoever waits for it when its machine gives it up', asy
 test('a cluster that claims an address later does not knock the machine out, and is told', async () => {
   const hub = await open();
   await hub.create('vm');
-  await new Machine('vm').join(['InternalIP', '192.168.1.5']);
+  await machineOf('vm').join(['InternalIP', '192.168.1.5']);
   await registered(hub, 'vm');
   await etcd.put('cilium/cache/ip/v1/cluster-b/192.168.1.5', addressValue({ ip: '192.168.1.5', identity: 131_073 }));
   await until('it is told', () =>
@@ -373,7 +321,7 @@ test('a cluster that claims an address later does not knock the machine out, and
 test('a registration that cannot be used changes nothing, is told, and heals', async () => {
   const hub = await open();
   await hub.create('vm');
-  const machine = new Machine('vm');
+  const machine = machineOf('vm');
   const answer = await machine.join(['InternalIP', '192.168.1.5']);
   await registered(hub, 'vm');
   for (const [value, reason] of [
@@ -381,6 +329,7 @@ test('a registration that cannot be used changes nothing, is told, and heals', a
     [JSON.stringify({ ...answer, Name: 'other' }), /Name "other" is not the key's last part/],
     [JSON.stringify({ ...answer, IPAddresses: 'all' }), /IPAddresses is no list/],
     [JSON.stringify({ ...answer, NodeIdentity: 2 ** 40 }), /NodeIdentity/],
+    [JSON.stringify({ ...answer, Labels: { x: 'x'.repeat(70_000) } }), /bytes is too long/],
   ] as const) {
     machine.key.update(value);
     await until(String(reason), async () => reason.test((await hub.get('vm')).reason ?? ''));
@@ -395,7 +344,7 @@ test('a registration that cannot be used changes nothing, is told, and heals', a
 test('live label changes reach the machine and its peers; an agent that does not listen is overridden', async () => {
   const hub = await open();
   await hub.create('vm', { labels: { app: 'web' } });
-  const machine = new Machine('vm');
+  const machine = machineOf('vm');
   const before = await machine.join(['InternalIP', '192.168.1.5']);
   await registered(hub, 'vm');
   await hub.ask('PUT', 'workloads/vm', { labels: { app: 'db' } });
@@ -416,13 +365,13 @@ test('live label changes reach the machine and its peers; an agent that does not
 test('a machine that is gone is expired at once and withdrawn after the grace; it heals when it comes back', async () => {
   const hub = await open({ timing: { graceMs: 1500 } });
   await hub.create('vm');
-  const machine = new Machine('vm');
+  const machine = machineOf('vm');
   await machine.join(['InternalIP', '192.168.1.5']);
   await registered(hub, 'vm');
   await machine.key.release();
   await until('it is expired', async () => (await hub.get('vm')).state === 'expired');
   assert.notEqual(await pair('192.168.1.5'), undefined, 'not at once');
-  const again = new Machine('vm');
+  const again = machineOf('vm');
   await again.join(['InternalIP', '192.168.1.5']);
   await registered(hub, 'vm');
   await again.key.release();
@@ -434,14 +383,14 @@ test('a machine that is gone is expired at once and withdrawn after the grace; i
   const record = await hub.get('vm');
   assert.equal(record.state, 'expired');
   assert.ok((record.lastSeen ?? 0) > Date.now() - 60_000);
-  await new Machine('vm').join(['InternalIP', '192.168.1.5']);
+  await machineOf('vm').join(['InternalIP', '192.168.1.5']);
   await registered(hub, 'vm');
 });
 
 test('a machine whose lease ends is expired, also one that was only answered', async () => {
   const hub = await open({ timing: { graceMs: 100 } });
   await hub.create('vm');
-  new Machine('vm', { ttlSeconds: 2 });
+  machineOf('vm', { ttlSeconds: 2 });
   await until('it waits', async () => (await hub.get('vm')).state === 'waiting');
   await machines.close();
   machines = openStoreOfMachines();
@@ -459,7 +408,7 @@ test('a registration without a lease is not answered: it would never end', async
 
 test('a machine is answered as soon as its workload exists, and not before', async () => {
   const hub = await open();
-  const machine = new Machine('vm');
+  const machine = machineOf('vm');
   await until('it is told', () => hub.troubles.some(({ text }) => /no workload of that name/.test(text)));
   assert.equal(await get(`${REGISTER}vm`), announcement('vm'));
   await hub.create('vm');
@@ -469,7 +418,7 @@ test('a machine is answered as soon as its workload exists, and not before', asy
 test('what is deleted is withdrawn at once, and never answered again', async () => {
   const hub = await open();
   await hub.create('vm');
-  const machine = new Machine('vm');
+  const machine = machineOf('vm');
   await machine.join(['InternalIP', '192.168.1.5']);
   await registered(hub, 'vm');
   await hub.ask('DELETE', 'workloads/vm');
@@ -489,10 +438,10 @@ test('a hub that takes over leaves everything as it is, and goes on', async () =
   const one = await open();
   for (const name of ['a', 'b', 'gone']) await one.create(name, { labels: { name } });
   const answers = await Promise.all(
-    ['a', 'b', 'gone'].map((name, i) => new Machine(name).join(['InternalIP', `192.168.1.${i + 5}`])),
+    ['a', 'b', 'gone'].map((name, i) => machineOf(name).join(['InternalIP', `192.168.1.${i + 5}`])),
   );
   for (const name of ['a', 'b', 'gone']) await registered(one, name);
-  await until('it is complete', () => one.status.complete);
+  await until('all is written', () => one.status.complete && one.status.pendingKeys === 0);
   const other = await HubLab.start({ etcd, timing: { graceMs: 4000 } });
   hubs.push(other);
   const events: string[] = [];
@@ -525,7 +474,7 @@ test('a hub that takes over leaves everything as it is, and goes on', async () =
 test('canaries are taken back while a machine that registered is missing in the store', async () => {
   const one = await open();
   await one.create('vm');
-  await new Machine('vm').join(['InternalIP', '192.168.1.5']);
+  await machineOf('vm').join(['InternalIP', '192.168.1.5']);
   await registered(one, 'vm');
   await until('it is complete', () => one.status.complete);
   await one.stop();
@@ -553,7 +502,7 @@ test('canaries are taken back while a machine that registered is missing in the 
 test('facts that someone removes, changes or adds are put right', async () => {
   const hub = await open();
   await hub.create('vm');
-  await new Machine('vm').join(['InternalIP', '192.168.1.5']);
+  await machineOf('vm').join(['InternalIP', '192.168.1.5']);
   await registered(hub, 'vm');
   await until('it is complete', () => hub.status.complete);
   const before = await pair('192.168.1.5');
@@ -568,7 +517,7 @@ test('facts that someone removes, changes or adds are put right', async () => {
 test('a store that lost its data is filled again, canaries last, once the workloads are back', async () => {
   const hub = await open();
   await hub.create('vm', { labels: { app: 'web' } });
-  const machine = new Machine('vm');
+  const machine = machineOf('vm');
   await machine.join(['InternalIP', '192.168.1.5']);
   await registered(hub, 'vm');
   await until('it is complete', () => hub.status.complete);

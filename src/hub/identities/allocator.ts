@@ -121,7 +121,7 @@ export class IdentityAllocator {
     }
   }
 
-  /** One reference less. Without any, the number may be collected: our user key goes. */
+  /** One reference less. Without any, the number may be collected: our user key goes. Never rejects. */
   async release(set: LabelSet): Promise<void> {
     const labels = encodeLabels(set);
     const used = this.#used.get(labels);
@@ -131,6 +131,11 @@ export class IdentityAllocator {
     // Somebody may have come back in the meantime.
     if (this.#used.has(labels)) return;
     if (used.slot !== undefined) used.slot.count--;
+    // What cannot be removed now is removed later: nobody would ever ask again.
+    await this.#removeUser(labels).catch(() => this.#doubt(labels));
+  }
+
+  async #removeUser(labels: string): Promise<void> {
     await this.#options.transact({ perform: [{ remove: userKey(labels, this.#options.suffix) }] });
   }
 
@@ -191,8 +196,10 @@ export class IdentityAllocator {
         ? known
         : undefined;
     }
+    const tried = new Set<number>();
     for (let pick = 0; pick < PICKS; pick++) {
-      const number = this.#pick();
+      const number = this.#pick(tried);
+      tried.add(number);
       if (await this.#take(labels, { lock, number, make: 'new' })) return number;
       if (!(await lock.check())) return undefined;
     }
@@ -233,13 +240,16 @@ export class IdentityAllocator {
     return true;
   }
 
-  #pick(): number {
+  /** A random one that nobody has and that was not found in quarantine just now. */
+  #pick(tried: ReadonlySet<number>): number {
     const [first, last] = this.#block;
     const size = last - first + 1;
-    if (this.mirror.size >= size) throw new MeshError('HUB-IDENTITY', `all ${size} numbers of the cluster are in use`);
-    let number = first + Math.floor(Math.random() * size);
-    while (this.mirror.master(number) !== undefined) number = number === last ? first : number + 1;
-    return number;
+    const start = Math.floor(Math.random() * size);
+    for (let i = 0; i < size; i++) {
+      const number = first + ((start + i) % size);
+      if (!tried.has(number) && this.mirror.master(number) === undefined) return number;
+    }
+    throw new MeshError('HUB-IDENTITY', `all ${size} numbers of the cluster are in use, or were until lately`);
   }
 
   async #withLock<T>(labels: string, work: (lock: Held) => Promise<T>): Promise<T> {
@@ -325,6 +335,7 @@ export class IdentityAllocator {
   async #assert(labels: string): Promise<void> {
     const used = this.#used.get(labels);
     const number = used?.known;
+    if (used === undefined && this.mirror.users(labels).has(this.#options.suffix)) await this.#removeUser(labels);
     if (used === undefined || number === undefined || !this.mirror.listed) return;
     const master = this.mirror.master(number);
     const key = masterKey(number);

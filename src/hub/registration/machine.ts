@@ -1,6 +1,7 @@
 import { messageOf } from '../../core/errors.ts';
 import { type Address, formatAddress } from '../../core/ip.ts';
 import type { LabelSet } from '../../core/labels.ts';
+import { BadValue } from '../../kvstore/codec/json.ts';
 import type { Node, NodeAddress } from '../../kvstore/codec/node.ts';
 import { decodeRegisterNode } from '../../kvstore/codec/register-node.ts';
 import type { MachineRecord } from './machine-record.ts';
@@ -54,9 +55,13 @@ export function newMachine(record?: MachineRecord): Machine {
   };
 }
 
+/** Of a registration: it is kept, and there are thousands. */
+const MAX_BYTES = 65_536;
+
 /** Never throws. `value` is not kept. */
 export function readRegistration(name: string, value: Buffer, revision: number): Registration {
   try {
+    if (value.length > MAX_BYTES) throw new BadValue(`a value of ${value.length} bytes is too long`);
     const node = decodeRegisterNode(name, value);
     const answer = node.nodeIdentity !== 0 && node.addresses.length === 0;
     return { revision, node, problem: undefined, text: answer ? value.toString('utf8') : undefined };

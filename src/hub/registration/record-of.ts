@@ -37,6 +37,14 @@ export function recordOf(machine: Machine, { workload, published, overlap }: Rec
   };
 }
 
+/** What is wrong with what the machine wrote, in words; it is no trouble to be on the way, or away. */
+export function troubleOf(machine: Machine, record: MachineRecord | undefined): string | undefined {
+  if (record?.state !== 'waiting' && record?.state !== 'registered') return undefined;
+  const { refused, claims, problem } = machine;
+  const wrong = [problem, ...refused.map(({ address, reason }) => `${address}: ${reason}`), ...claims];
+  return wrong.filter((each) => each !== undefined).join('; ') || undefined;
+}
+
 function stateOf({ registration }: Machine, { revoked }: Workload, published: boolean): MachineState {
   if (revoked !== undefined) return 'revoked';
   if (registration === undefined) return 'expired';

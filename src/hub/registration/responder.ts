@@ -1,5 +1,5 @@
 import { MeshError, messageOf } from '../../core/errors.ts';
-import { type Address, contains, formatAddress, formatPrefix, type Prefix } from '../../core/ip.ts';
+import type { Address, Prefix } from '../../core/ip.ts';
 import { JobGroup } from '../../core/job.ts';
 import { encodeLabels } from '../../core/labels.ts';
 import { REGISTER_PREFIX, registerKey } from '../../kvstore/paths.ts';
@@ -11,13 +11,14 @@ import { identityLabels } from '../identities/label-filter.ts';
 import { machineFacts } from '../publish/machine-facts.ts';
 import type { Published, Publisher } from '../publish/publisher.ts';
 import type { ForeignAddresses } from '../workloads/foreign-addresses.ts';
-import { wholeAddress } from '../workloads/prefix-index.ts';
-import { rangesOf, securityLabels, type Workload } from '../workloads/workload.ts';
+import { securityLabels, type Workload } from '../workloads/workload.ts';
 import type { WorkloadBook } from '../workloads/workload-book.ts';
 import { registrationAnswer } from './answer.ts';
 import { addressTexts, type Machine, newMachine, readRegistration } from './machine.ts';
 import { encodeMachineRecord, type MachineRecord } from './machine-record.ts';
-import { recordOf } from './record-of.ts';
+import { Objections } from './objections.ts';
+import { Overlaps } from './overlaps.ts';
+import { recordOf, troubleOf } from './record-of.ts';
 import type { RecordWriter } from './record-writer.ts';
 import { notUnicast, review } from './review.ts';
 import type { Troubles } from './troubles.ts';
@@ -66,15 +67,23 @@ export class Responder {
   readonly #machines = new Map<string, Machine>();
   /** Published addresses, by text: whoever had one first keeps it. */
   readonly #taken = new Map<string, string>();
+  readonly #objections: Objections;
+  readonly #overlaps: Overlaps;
   readonly #jobs: JobGroup;
   readonly #unlisten: (() => void)[] = [];
   #watch: PrefixWatch | undefined;
   #worked = 0;
-  #overlapsAt = Number.NEGATIVE_INFINITY;
-  #overlapTimer: NodeJS.Timeout | undefined;
 
   constructor(options: ResponderOptions) {
     this.#options = options;
+    this.#objections = new Objections(options);
+    this.#overlaps = new Overlaps({
+      ...options,
+      addresses: (name) => this.#machines.get(name)?.accepted ?? [],
+      onFound: (name, overlap) => {
+        if (options.troubles.overlap(name, overlap)) this.#queue.add(name);
+      },
+    });
     this.#jobs = new JobGroup((name, error) => options.onProblem(`${name} ended: ${messageOf(error)}`));
     this.#queue = new WorkQueue({
       workers: WORKERS,
@@ -132,7 +141,7 @@ export class Responder {
   async stop(): Promise<void> {
     this.#watch?.close();
     for (const end of this.#unlisten) end();
-    clearTimeout(this.#overlapTimer);
+    this.#overlaps.close();
     await this.#queue.stop();
     await this.#jobs.stop();
   }
@@ -207,7 +216,7 @@ export class Responder {
 
   #foreignChanged(): void {
     for (const name of this.#options.troubles.names) this.#queue.add(name);
-    this.#checkOverlaps();
+    this.#overlaps.checkSoon();
   }
 
   async #reconcile(name: string): Promise<void> {
@@ -311,7 +320,7 @@ export class Responder {
       cluster: this.#options.cluster,
       identity: machine.identity?.number ?? 0,
       reported,
-      objection: (address) => this.#objection(address, { name, workload, held }),
+      objection: (address) => this.#objections.find(address, { name, workload, held, takenBy: this.#taken }),
     });
     machine.accepted = found.accepted;
     machine.health = found.health;
@@ -330,27 +339,6 @@ export class Responder {
     this.#taken.delete(text);
     // Somebody else may have waited for it.
     for (const other of this.#options.troubles.names) if (other !== name) this.#queue.add(other);
-  }
-
-  #objection(
-    address: Address,
-    who: { name: string; workload: Workload; held: ReadonlySet<string> },
-  ): string | undefined {
-    const { book, pools, own, foreign } = this.#options;
-    const text = formatAddress(address);
-    const whole = wholeAddress(address);
-    const taken = this.#taken.get(text);
-    if (taken !== undefined && taken !== who.name) return `workload ${taken} has it`;
-    const range = book.ranges.index.overlapping(whole, (owner) => owner !== who.name);
-    if (range !== undefined) return `it lies in ${formatPrefix(range.prefix)} of workload ${range.owner}`;
-    const within = rangesOf(who.workload).some((each) => contains(each, whole));
-    const pool = within ? undefined : pools.find((each) => contains(each, whole));
-    if (pool !== undefined) return `it lies in the pool ${formatPrefix(pool)}`;
-    if (own.some((each) => formatAddress(each) === text)) return 'the hub has it';
-    // What was published before a cluster claimed it stays: a cluster must not knock machines out.
-    if (who.held.has(text)) return undefined;
-    const owner = foreign.ownerOf(address);
-    return owner === undefined ? undefined : `it is in use: ${owner}`;
   }
 
   /** Into the machine's own lease: an answer must not outlive the machine. */
@@ -419,23 +407,12 @@ export class Responder {
     const { records, troubles, audit, publisher } = this.#options;
     const machine = this.#machine(name);
     const before = machine.record;
-    const overlap = this.#overlapOf(name, workload);
+    const overlap = this.#overlaps.find(workload);
     troubles.overlap(name, overlap);
     const record = recordOf(machine, { workload, published: publisher.facts(name) !== undefined, overlap });
-    const wrong = [
-      record?.reason,
-      ...(record?.refused.map(({ address, reason }) => `${address}: ${reason}`) ?? []),
-      ...(record?.claims ?? []),
-    ];
-    const trouble = wrong.filter((each) => each !== undefined).join('; ');
-    const counts = record?.state === 'waiting' || record?.state === 'registered';
-    if (
-      counts &&
-      trouble !== '' &&
-      (machine.refused.length > 0 || machine.claims.length > 0 || machine.problem !== undefined)
-    ) {
-      if (troubles.set(name, trouble)) audit({ event: 'refused', workload: name, detail: trouble });
-    } else troubles.clear(name);
+    const trouble = troubleOf(machine, record);
+    if (trouble === undefined) troubles.clear(name);
+    else if (troubles.set(name, trouble)) audit({ event: 'refused', workload: name, detail: trouble });
     if (record === undefined) return;
     if (record.state !== before?.state && (record.state === 'registered' || record.state === 'expired'))
       audit({ event: record.state, workload: name, detail: record.addresses.join(', ') });
@@ -443,37 +420,9 @@ export class Responder {
     const text = encodeMachineRecord(record);
     if (before === undefined || text !== encodeMachineRecord(before)) records.write(name, text);
   }
-
-  #overlapOf(name: string, workload: Workload): string | undefined {
-    const { foreign } = this.#options;
-    for (const { address } of this.#machines.get(name)?.accepted ?? []) {
-      const owner = foreign.ownerOf(address);
-      if (owner !== undefined) return `${formatAddress(address)} is also in use: ${owner}`;
-    }
-    for (const range of rangesOf(workload)) {
-      const owner = foreign.overlapping(range);
-      if (owner !== undefined) return `${formatPrefix(range)} is also in use: ${owner}`;
-    }
-    return undefined;
-  }
-
-  /** All workloads against what the clusters have now; not more often than that, however fast they change. */
-  #checkOverlaps(): void {
-    if (this.#overlapTimer !== undefined) return;
-    const wait = Math.max(0, this.#overlapsAt + OVERLAPS_MS - performance.now());
-    this.#overlapTimer = setTimeout(() => {
-      this.#overlapTimer = undefined;
-      this.#overlapsAt = performance.now();
-      for (const workload of this.#options.book.values()) {
-        const overlap = this.#overlapOf(workload.name, workload);
-        if (this.#options.troubles.overlap(workload.name, overlap)) this.#queue.add(workload.name);
-      }
-    }, wait).unref();
-  }
 }
 
 const NO_LEASE = 'its registration has no lease, so it would never end';
-const OVERLAPS_MS = 15_000;
 
 function aborted(signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));

@@ -33,7 +33,6 @@ class WorkloadsPart implements HubPart {
       revoke: (name) => revokeEnrolment(this.#context, name, 'administrator'),
     });
     serveWorkloads(api, { facts, workloads });
-    await facts.ready();
   }
 
   async stop(): Promise<void> {

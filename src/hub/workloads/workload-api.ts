@@ -11,26 +11,33 @@ export function serveWorkloads(
   api: HubApi,
   options: { readonly facts: HubFacts; readonly workloads: Workloads },
 ): void {
-  const { facts, workloads } = options;
-  const recordOf = (name: string) => {
+  const { facts } = options;
+  /** A hub that has not read the store yet knows nothing of what is taken. */
+  const ready = async (): Promise<Workloads> => {
+    await facts.ready();
+    return options.workloads;
+  };
+  const recordOf = async (name: string) => {
+    await facts.ready();
     const workload = facts.book.get(name);
     if (workload === undefined) throw new MeshError('HUB-WORKLOAD-MISSING', JSON.stringify(name.slice(0, 100)));
     return { record: workloadRecord(workload, facts.records.get(name)) };
   };
-  api.route('GET', 'workloads', () => ({
-    list: [...facts.book.values()].map((workload) => workloadRecord(workload, facts.records.get(workload.name))),
-  }));
+  api.route('GET', 'workloads', async () => {
+    await facts.ready();
+    return { list: [...facts.book.values()].map((each) => workloadRecord(each, facts.records.get(each.name))) };
+  });
   api.route('GET', 'workloads/:name', ({ params }) => recordOf(params.name ?? ''));
   api.route('POST', 'workloads', async ({ body }) => {
-    const created = await workloads.create(readRequest(body));
+    const created = await (await ready()).create(readRequest(body));
     return { record: workloadRecord(created, undefined) };
   });
   api.route('PUT', 'workloads/:name', async ({ params, body }) => {
-    const changed = await workloads.change(params.name ?? '', readChange(body));
+    const changed = await (await ready()).change(params.name ?? '', readChange(body));
     return { record: workloadRecord(changed, facts.records.get(changed.name)) };
   });
   api.route('DELETE', 'workloads/:name', async ({ params }) => {
-    const deleted = await workloads.delete(params.name ?? '');
+    const deleted = await (await ready()).delete(params.name ?? '');
     return { record: workloadRecord(deleted, undefined) };
   });
 }

@@ -14,6 +14,7 @@ export class WorkloadBook {
   readonly ranges: Ranges;
   readonly #mirror: Mirror<KnownWorkload>;
   readonly #feed = new Feed<string>();
+  readonly #byName = new Map<string, KnownWorkload>();
 
   constructor(store: Pick<Store, 'watchPrefix'>) {
     this.ranges = new Ranges(store);
@@ -24,8 +25,6 @@ export class WorkloadBook {
       onChange: (key) => this.#changed(key),
     });
   }
-
-  readonly #byName = new Map<string, KnownWorkload>();
 
   get size(): number {
     return this.#byName.size;
