@@ -23,6 +23,7 @@ import { ClusterDirectory } from './cluster-directory.ts';
 import { DesiredFromFacts } from './desired-state.ts';
 import { joinFiles } from './join/files.ts';
 import { Renewal } from './join/renewal.ts';
+import { LastGood } from './last-good/last-good.ts';
 import { Machine, type MachineChange } from './machine.ts';
 import { Membership } from './membership.ts';
 import { ModelFeed } from './model-feed.ts';
@@ -37,6 +38,8 @@ import { Troubles } from './troubles.ts';
 
 export interface AgentOptions {
   readonly config: Config;
+  /** The name is configured, and not just that of the host (default: it is). */
+  readonly named?: boolean;
   readonly log: Log;
   readonly metrics: Metrics;
   /** The state that people see may have changed. */
@@ -71,6 +74,7 @@ export class Agent {
   readonly apiPolicies: ApiPolicies;
   readonly names: NameFeed;
   readonly renewal: Renewal;
+  readonly lastGood: LastGood;
   readonly #options: AgentOptions;
   readonly #log: Log;
   readonly #jobs: JobGroup;
@@ -159,6 +163,17 @@ export class Agent {
       log: log.child('names'),
       onChange: () => this.reconciler.wake(),
     });
+    this.lastGood = new LastGood({
+      config,
+      named: options.named !== false,
+      datapath: this.datapath,
+      desired: this.desired,
+      machine: this.machine,
+      mesh: this.mesh,
+      registered: () => this.#membership.registered,
+      health: this.health,
+      log: log.child('last-good'),
+    });
     this.renewal = new Renewal({
       files: joinFiles(config.stateDir, DEFAULT_FILE),
       health: this.health,
@@ -211,7 +226,7 @@ export class Agent {
   /** Throws only when this machine's devices cannot be read. */
   async start(): Promise<void> {
     // Before anything is enforced: what an earlier run has taken and learnt counts from the beginning.
-    await Promise.all([this.machine.open(), this.apiPolicies.load(), this.names.restore()]);
+    await Promise.all([this.machine.open(), this.apiPolicies.load(), this.names.restore(), this.lastGood.load()]);
     this.#jobs.start('data path', (signal) => this.#openDatapath(signal));
     this.#jobs.start('reconcile', (signal) => this.reconciler.run(signal));
     this.#jobs.start('clusters', (signal) => this.mesh.run(signal));
@@ -233,6 +248,8 @@ export class Agent {
     this.#closed = true;
     clearTimeout(this.#tick);
     this.#troubles.close();
+    // First of all: the facts are still there, and a reboot may follow.
+    await this.lastGood.close();
     this.machine.close();
     this.#policies.close();
     this.mesh.close();
@@ -244,6 +261,7 @@ export class Agent {
     const backoff = new Backoff({ minMs: 500, maxMs: 30_000 });
     this.datapath.onDrift((what) => {
       this.#log.warn('what is ours in the kernel was changed: restoring', { what });
+      this.lastGood.drifted();
       this.reconciler.add({ everything: true });
     });
     while (!signal.aborted) {
@@ -251,6 +269,7 @@ export class Agent {
         await this.datapath.open();
         this.#datapathOpen = true;
         this.health.settle('datapath/open', '', undefined);
+        this.#jobs.start('last good', (until) => this.lastGood.hold(until));
         this.#soon();
         return;
       } catch (error) {
@@ -270,6 +289,7 @@ export class Agent {
       this.#settled = true;
       this.#jobs.start('settle', (signal) => settle(signal));
     }
+    this.lastGood.applied(this.#report.added + this.#report.removed > 0);
     this.#options.metrics.applied({ ...this.#report, delayMs });
     const { added, removed, tookMs, cut } = this.#report;
     if (added + removed + cut > 0)
@@ -342,6 +362,7 @@ export class Agent {
       identities: this.tables.identities.size,
       tookMs: Date.now() - this.startedAt,
     });
+    this.lastGood.live();
     this.#feed.followAddresses();
     this.reconciler.open();
   }

@@ -16,15 +16,26 @@ export function chooseDatapath(config: Config, log: Log): Datapath {
       throw new MeshError('AGT-DATAPATH', 'this build has no eBPF data path');
     case 'auto':
     case 'nftables': {
-      const facts = {
-        info: (details: object, message: string) => log.info(message, { ...details }),
-        warn: (details: object, message: string) => log.warn(message, { ...details }),
-      };
+      const facts = factsOf(log);
       return new KernelDatapath({
-        policy: new NftDatapath({ log: facts }),
+        policy: choosePolicy(config, log),
         overlay: new Overlay({ log: facts }),
         log: facts,
       });
     }
   }
+}
+
+/** The part that judges packets alone, which needs no device of ours. Throws AGT-DATAPATH. */
+export function choosePolicy(config: Config, log: Log): Datapath {
+  if (config.datapath === 'none') return new NoneDatapath();
+  if (config.datapath === 'bpf') throw new MeshError('AGT-DATAPATH', 'this build has no eBPF data path');
+  return new NftDatapath({ log: factsOf(log) });
+}
+
+function factsOf(log: Log) {
+  return {
+    info: (details: object, message: string) => log.info(message, { ...details }),
+    warn: (details: object, message: string) => log.warn(message, { ...details }),
+  };
 }

@@ -44,7 +44,8 @@ export async function runAgent(loaded: LoadedConfig): Promise<number> {
   try {
     const stopped = stopSignal((signal) => log.info(WORDS[signal] ?? `${signal} received`));
     const notices = new Notices(service);
-    const agent = new Agent({ config, log, metrics, onChange: () => notices.update(agent) });
+    const named = loaded.origins.get('name')?.kind !== 'default';
+    const agent = new Agent({ config, named, log, metrics, onChange: () => notices.update(agent) });
     // It watches files from the beginning: an agent that cannot serve must stop that too, to end at once.
     closers.push(() => agent.stop());
     const api = agentApi(agent);

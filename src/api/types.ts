@@ -204,6 +204,17 @@ export interface StatusRecord {
     readonly healed: number;
     readonly denied: { readonly ingress: CounterRecord; readonly egress: CounterRecord };
   };
+  /** The snapshot that a boot without a store begins with. */
+  readonly lastGood?: {
+    /** When it was written, and when it was last known to be what the stores say. */
+    readonly savedAt: number;
+    readonly confirmedAt: number;
+    /**
+     * What the kernel enforces at present. `live`: facts of the stores. `snapshot`: the snapshot. `earlier-run`: what an
+     * earlier run left, which is as old as the snapshot or newer.
+     */
+    readonly enforced: 'live' | 'snapshot' | 'earlier-run';
+  };
   readonly routing: {
     readonly mode: 'tunnel' | 'native';
     readonly device?: string;

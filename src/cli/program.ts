@@ -15,6 +15,7 @@ import { leaveCommand } from './leave.ts';
 import { nodeCommands } from './node.ts';
 import { policyCommands } from './policy.ts';
 import { reportError } from './report-error.ts';
+import { restoreCommand } from './restore.ts';
 import { runCommand } from './run.ts';
 import { serviceCommands } from './service.ts';
 import { statusCommand } from './status.ts';
@@ -61,6 +62,7 @@ export function commandTree(): Command {
     runCommand(),
     joinCommand(),
     leaveCommand(),
+    restoreCommand(),
     statusCommand(),
     endpointCommands(),
     identityCommands(),

@@ -41,6 +41,8 @@ export function statusText(status: StatusRecord, options: StatusTextOptions): st
   add('Facts', factsValue(status));
   add('Policy', policyValue(status));
   add('Datapath', datapathValue(status, options.now));
+  if (status.lastGood !== undefined && status.lastGood.enforced !== 'live')
+    add('Last good', lastGoodValue(status.lastGood, options.now));
   add('Routing', routingValue(status));
   if (options.verbose) addDetails(status, options.now, add);
   return `${lines.join('\n')}\n`;
@@ -86,6 +88,13 @@ function concernLines(concern: Concern, now: number, paint: Paint): string[] {
 
 function paintCluster(line: string, paint: Paint): string {
   return line.includes(': not-ready') ? paint(line, 'yellow') : line;
+}
+
+function lastGoodValue(lastGood: NonNullable<StatusRecord['lastGood']>, now: number): string {
+  const age = span(Math.max(0, now - lastGood.confirmedAt));
+  return lastGood.enforced === 'snapshot'
+    ? `the snapshot is in force, with facts ${age} old, until the stores have been seen`
+    : `the rules of an earlier run are in force, with facts up to ${age} old, until the stores have been seen`;
 }
 
 function storeValue({ kvstore }: StatusRecord, now: number): string {

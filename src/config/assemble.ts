@@ -34,6 +34,7 @@ export function assemble(settings: Settings, findings: Findings): Config | undef
     tunnel: { protocol: get('tunnel.protocol'), port: get('tunnel.port') },
     enforcement: get('enforcement'),
     audit: get('audit'),
+    lastGood: { fallback: get('lastGood.fallback') },
     failsafe: { ingress: get('failsafe.ingress'), egress: get('failsafe.egress') },
     fqdn: { minTtl: get('fqdn.minTtl'), grace: get('fqdn.grace') },
     policies: get('policies'),

@@ -15,6 +15,8 @@ export interface Config {
   readonly enforcement: 'default' | 'always' | 'never';
   readonly audit: boolean;
   readonly failsafe: { readonly ingress: readonly TransportPort[]; readonly egress: readonly TransportPort[] };
+  /** What a boot enforces without a snapshot: nothing, or that only the failsafe ports let anybody in. */
+  readonly lastGood: { readonly fallback: 'nothing' | 'failsafe' };
   /** Lifetimes of DNS answers for `toFQDNs`, seconds: the least, and what is added for programs that connect late. */
   readonly fqdn: { readonly minTtl: number; readonly grace: number };
   /** Folder of local policies. */

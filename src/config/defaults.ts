@@ -27,6 +27,7 @@ const DEFAULTS: { readonly [K in KeyName]: ValueOf<K> | undefined } = {
   audit: false,
   'failsafe.ingress': [{ protocol: 6, port: 22 }],
   'failsafe.egress': [],
+  'lastGood.fallback': 'nothing',
   'fqdn.minTtl': 0,
   'fqdn.grace': 30,
   policies: '/etc/mesh-agent/policies.d',

@@ -63,6 +63,10 @@ export const KEYS = {
   audit: key(boolean, 'report denials, do not apply them'),
   'failsafe.ingress': key(list(transportPort, 'ports such as tcp/22'), 'inbound ports that always pass'),
   'failsafe.egress': key(list(transportPort, 'ports such as tcp/22'), 'outbound ports that always pass'),
+  'lastGood.fallback': key(
+    choice('nothing', 'failsafe'),
+    'what a boot enforces when there is no last-good snapshot that can be used',
+  ),
   'fqdn.minTtl': key(
     integer('a number of seconds, up to a week', 0, 604_800),
     'DNS answers count for at least so many seconds (tofqdns-min-ttl)',

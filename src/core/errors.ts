@@ -242,6 +242,11 @@ export const ERROR_CODES = {
     'check the folder of the state, its rights and free space',
     true,
   ),
+  'AGT-LASTGOOD': entry(
+    'the last-good snapshot cannot be used or written',
+    'nothing, once the agent reaches its store: it writes a new one; until then look at the folder last-good of the state and its rights',
+    true,
+  ),
   'AGT-NAMES': entry(
     'DNS answers cannot be seen, so that rules with `toFQDNs` learn no addresses',
     'load the kernel modules nft_log and nfnetlink_log; end the other program that listens to the same log group',

@@ -38,6 +38,7 @@ export function parseName(text: string): ProcessName | undefined {
   }
 }
 
-function bootId(): string {
+/** Another one after every boot; empty where the kernel tells none. */
+export function bootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
 }

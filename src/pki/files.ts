@@ -8,7 +8,11 @@ import { MeshError, messageOf } from '../core/errors.ts';
  * rights than asked for: a new file beside it, synced, renamed over it. 0600 unless said otherwise.
  * @throws MeshError PKI-FILE
  */
-export async function writeFileSafely(path: string, content: string | Buffer, mode = 0o600): Promise<void> {
+export async function writeFileSafely(
+  path: string,
+  content: string | Buffer | AsyncIterable<Buffer>,
+  mode = 0o600,
+): Promise<void> {
   const beside = join(dirname(path), `.${basename(path)}.${randomBytes(4).toString('hex')}`);
   try {
     const file = await open(beside, 'wx', mode);

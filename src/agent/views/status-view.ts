@@ -52,6 +52,7 @@ export function statusView(agent: Agent): StatusRecord {
     counts: countsView(agent),
     policy: policyView(agent),
     datapath: datapathView(agent),
+    ...(agent.lastGood.view !== undefined && { lastGood: agent.lastGood.view }),
     routing: routingView(agent),
     devices: agent.machine.devices,
     allowances: allowancesView(agent),
