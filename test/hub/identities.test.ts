@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { identityBlock } from '../../src/core/identity.ts';
-import { labelSet, makeLabel } from '../../src/core/labels.ts';
+import { encodeLabels, labelSet, makeLabel } from '../../src/core/labels.ts';
 import { IdentityAllocator } from '../../src/hub/identities/allocator.ts';
 import { IdentityCollector } from '../../src/hub/identities/collector.ts';
 import { identityLabels } from '../../src/hub/identities/label-filter.ts';
@@ -110,6 +110,62 @@ test('two allocators at once: one number per label set, one label set per number
     assert.equal(masters.get(String([...(seen.get(app) ?? [])][0])), text(app));
   }
   assert.equal((await stored('locks/')).size, 0);
+});
+
+test('while others allocate, release and collect, nothing that is in use is ever collected, and no number changes its meaning', async () => {
+  const pair = [await open('a'), await open('b')];
+  const store = stores[0] as WriterStore;
+  const history: string[] = [];
+  const present = new Map<string, string>();
+  const watch = store.watchPrefix(`${P}id/`, {
+    listing() {},
+    put(id, value) {
+      const labels = value.toString();
+      if (present.has(id)) history.push(`${id} was ${present.get(id)} and became ${labels}`);
+      for (const [other, held] of present) if (held === labels) history.push(`${labels} is ${other} and ${id}`);
+      present.set(id, labels);
+    },
+    remove: (id) => void present.delete(id),
+    listed() {},
+  });
+  await until('it watches', () => watch.synced);
+  const collectors = pair.map(
+    (allocator) =>
+      new IdentityCollector({
+        allocator,
+        transact: (transaction) => store.transact(transaction),
+        onProblem: (message) => problems.push(message),
+        quarantineSeconds: 60,
+      }),
+  );
+  let over = false;
+  let collected = 0;
+  const collecting = collectors.map(async (collector) => {
+    while (!over) {
+      collected += await collector.round();
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  });
+  const random = (below: number): number => Math.floor(Math.random() * below);
+  await Promise.all(
+    pair.flatMap((allocator) =>
+      Array.from({ length: 4 }, async () => {
+        for (let step = 0; step < 40; step++) {
+          const set = labels(`app=${random(6)}`);
+          const id = await allocator.acquire(set);
+          await new Promise((resolve) => setTimeout(resolve, random(20)));
+          const master = await store.get(`${P}id/${id}`);
+          assert.equal(master?.value.toString(), encodeLabels(set), 'what is in use is there');
+          await allocator.release(set);
+        }
+      }),
+    ),
+  );
+  over = true;
+  await Promise.all(collecting);
+  assert.deepEqual(history, []);
+  assert.ok(collected > 0, 'something was collected meanwhile');
+  watch.close();
 });
 
 test('a lock that somebody else holds is waited for', async () => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
+import { putCertificate } from '../../src/hub/enrolment/books.ts';
 import { openWriterStore, type WriterStore } from '../../src/kvstore/writer-store.ts';
 import { Etcd } from '../lab/etcd.ts';
 import { until } from '../lab/namespace.ts';
@@ -385,6 +386,37 @@ test('a machine that is gone is expired at once and withdrawn after the grace; i
   assert.ok((record.lastSeen ?? 0) > Date.now() - 60_000);
   await machineOf('vm').join(['InternalIP', '192.168.1.5']);
   await registered(hub, 'vm');
+});
+
+test('a machine that lost its rights is withdrawn at once, not after the grace', async () => {
+  const hub = await open();
+  await hub.create('vm');
+  const machine = machineOf('vm');
+  await machine.join(['InternalIP', '192.168.1.5']);
+  await registered(hub, 'vm');
+  const certificate = {
+    workload: 'vm',
+    workloadKey: 'mesh-agent/v1/workloads/default/vm',
+    workloadUid: (await hub.get('vm')).uid,
+    keyHash: 'x',
+    issuedAt: 1,
+    notAfter: Date.now() + 3_600_000,
+    from: '192.168.1.5',
+    pem: 'x',
+  };
+  await machines.transact({
+    perform: putCertificate('01', { ...certificate, revokedAt: Date.now(), revokedBy: 'root' }),
+  });
+  await machine.key.release();
+  await until('it is withdrawn', async () => (await published('vm')).length === 0);
+  await until('it is shown', async () => (await hub.get('vm')).state === 'revoked');
+  await machines.transact({ perform: putCertificate('02', certificate) });
+  const again = machineOf('vm');
+  await again.join(['InternalIP', '192.168.1.5']);
+  await registered(hub, 'vm');
+  await again.key.release();
+  await until('it is expired', async () => (await hub.get('vm')).state === 'expired');
+  assert.notEqual((await published('vm')).length, 0, 'with another good certificate it may come back');
 });
 
 test('a machine whose lease ends is expired, also one that was only answered', async () => {

@@ -32,6 +32,8 @@ export interface Machine {
   problem: string | undefined;
   /** The answer that it was given last. */
   told: string | undefined;
+  /** It lost its rights, and has not registered since. */
+  revoked: boolean;
   /** When its facts are withdrawn, monotonic milliseconds. */
   expires: number | undefined;
   lastSeen: number | undefined;
@@ -49,6 +51,7 @@ export function newMachine(record?: MachineRecord): Machine {
     claims: [],
     problem: undefined,
     told: undefined,
+    revoked: record?.state === 'revoked',
     expires: undefined,
     lastSeen: record?.lastSeen,
     record,

@@ -5,6 +5,7 @@ import { JobGroup, sleep } from '../../core/job.ts';
 import { collectGarbage } from '../../host/memory.ts';
 import type { HubConfig } from '../config.ts';
 import type { Leadership } from '../election.ts';
+import { Books } from '../enrolment/books.ts';
 import { IdentityAllocator } from '../identities/allocator.ts';
 import { IdentityCollector } from '../identities/collector.ts';
 import type { HubContext, HubPart, PartFactory } from '../part.ts';
@@ -90,6 +91,7 @@ class RegistrationPart implements HubPart {
       known: records.entries(),
       troubles: this.#troubles,
       own: ownAddresses(config),
+      isRevoked: (name) => isRevoked(new Books(store), name),
       audit: (entry) => this.#audit(entry),
       onProblem,
       ...(graceMs !== undefined && { graceMs }),
@@ -148,6 +150,14 @@ class RegistrationPart implements HubPart {
     if (event === 'refused') log.warn('a registration is refused in part', { workload, detail });
     else log.info(`a machine is ${event}`, { workload, detail });
   }
+}
+
+/** Of all its certificates none is good any more, and not by age alone. */
+async function isRevoked(books: Books, name: string): Promise<boolean> {
+  const found = await Promise.all((await books.serials(name)).map((serial) => books.certificate(serial)));
+  const certificates = found.flatMap((held) => held?.value ?? []);
+  const good = certificates.some(({ revokedAt, notAfter }) => revokedAt === undefined && notAfter > Date.now());
+  return !good && certificates.some(({ revokedAt }) => revokedAt !== undefined);
 }
 
 /** Where machines and clusters reach this hub: none of them can have that address. */

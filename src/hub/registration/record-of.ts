@@ -45,8 +45,8 @@ export function troubleOf(machine: Machine, record: MachineRecord | undefined): 
   return wrong.filter((each) => each !== undefined).join('; ') || undefined;
 }
 
-function stateOf({ registration }: Machine, { revoked }: Workload, published: boolean): MachineState {
-  if (revoked !== undefined) return 'revoked';
+function stateOf({ registration, revoked }: Machine, workload: Workload, published: boolean): MachineState {
+  if (workload.revoked !== undefined || revoked) return 'revoked';
   if (registration === undefined) return 'expired';
   return published ? 'registered' : 'waiting';
 }
@@ -57,6 +57,7 @@ function reasonOf({ problem, expires, registration }: Machine, state: MachineSta
     return registration?.node?.nodeIdentity === 0
       ? 'it announced itself and is being answered'
       : 'it was answered and has not reported its addresses';
+  if (state === 'revoked') return 'its rights were ended';
   if (state === 'expired')
     return expires === undefined ? 'its registration ended' : 'its registration ended; its facts stay for a while';
   return undefined;

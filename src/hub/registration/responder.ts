@@ -39,6 +39,8 @@ export interface ResponderOptions {
   readonly troubles: Troubles;
   /** Addresses of the hub. */
   readonly own: readonly Address[];
+  /** Whether the machine lost all rights, rather than its way to the store. */
+  readonly isRevoked: (name: string) => Promise<boolean>;
   readonly audit: (entry: RegistrationEvent) => void;
   readonly onProblem: (message: string) => void;
   /** Between the end of a registration and the withdrawal of its facts. */
@@ -193,6 +195,7 @@ export class Responder {
           const machine = this.#machine(name);
           machine.registration = readRegistration(name, value, revision);
           machine.expires = undefined;
+          machine.revoked = false;
           this.#queue.add(name);
         },
         remove: (name) => this.#gone(name),
@@ -271,6 +274,11 @@ export class Responder {
     [machine.refused, machine.claims] = [[], []];
     if (machine.accepted.length === 0) {
       await this.#withdraw(name);
+      return;
+    }
+    if (machine.expires === undefined && (await this.#options.isRevoked(name))) {
+      machine.revoked = true;
+      await this.#withdraw(name, 'its rights were ended');
       return;
     }
     machine.expires ??= performance.now() + graceMs;
