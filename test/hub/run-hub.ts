@@ -1,10 +1,11 @@
 import { loadHub } from '../../src/hub/init.ts';
 import type { PartFactory } from '../../src/hub/part.ts';
+import { HUB_PARTS } from '../../src/hub/parts.ts';
 import { runHub } from '../../src/hub/run.ts';
 
 /**
  * A hub as `mesh-agent hub run` runs it, with no parts but one that lets a test reach what parts are given, and one that
- * counts in the store while it leads.
+ * counts in the store while it leads; with all of a hub before these when `MESH_TEST_HUB_PARTS` is `all`.
  */
 const [stateDir = '', socket = ''] = process.argv.slice(2);
 
@@ -46,4 +47,5 @@ const counter: PartFactory = {
   },
 };
 
-process.exitCode = await runHub({ ...loadHub(stateDir), socket, parts: [reach, counter] });
+const all = process.env.MESH_TEST_HUB_PARTS === 'all' ? HUB_PARTS : [];
+process.exitCode = await runHub({ ...loadHub(stateDir), socket, parts: [...all, reach, counter] });

@@ -41,10 +41,15 @@ function connectCommand(): Command {
       ['hub cluster connect east --config -', 'from standard input'],
     ],
     shared: ['socket', 'output'],
-    options: [new Option('--config <file>', 'etcd client configuration of the cluster').makeOptionMandatory()],
+    options: [new Option('--config <file>', 'etcd client configuration of the cluster; "-" for standard input')],
     async run(call) {
       const name = call.args[0] ?? '';
-      const body = await readAccess(call.options.config ?? '');
+      const { config } = call.options;
+      if (config === undefined) {
+        await write(call.terminal.error, "error: required option '--config <file>' not specified\n");
+        return EXIT.usage;
+      }
+      const body = await readAccess(config);
       const asked = { ...hubOf(call), silenceMs: PATIENCE_MS };
       const record = await askRecord<ConnectAnswer>(asked, `/v1/clusters/${encodeURIComponent(name)}`, {
         method: 'PUT',
@@ -189,7 +194,7 @@ async function status(call: Call): Promise<ExitCode> {
 }
 
 interface ExportOptions {
-  readonly as?: ExportForm;
+  readonly form?: ExportForm;
   readonly dir?: string;
   readonly revoke?: true;
 }
@@ -201,20 +206,20 @@ function exportCommand(): Command {
     details:
       'Forms: yaml, the files of a clustermesh folder; helm, values of the Cilium chart; secret, Kubernetes secrets. Every export makes another key and certificate of the user remote-NAME; --revoke ends them all.',
     examples: [
-      ['hub cluster export east -o helm', 'values for `helm upgrade --reuse-values`'],
-      ['hub cluster export east -o secret', 'the secrets cilium-kvstoremesh and cilium-clustermesh'],
+      ['hub cluster export east --form helm', 'values for `helm upgrade --reuse-values`'],
+      ['hub cluster export east --form secret', 'the secrets cilium-kvstoremesh and cilium-clustermesh'],
       ['hub cluster export east --dir east', 'the files, in a folder'],
       ['hub cluster export east --revoke', 'it cannot read any more'],
     ],
     shared: ['socket'],
     options: [
-      new Option('-o, --as <form>', 'form of the output').choices(EXPORT_FORMS).default('yaml'),
+      new Option('--form <form>', 'what is printed').choices(EXPORT_FORMS).default('yaml'),
       new Option('--dir <dir>', 'write the files into this folder instead'),
       new Option('--revoke', 'end the rights of all certificates that were exported for this cluster'),
     ],
     async run(call) {
       const name = call.args[0] ?? '';
-      const { as = 'yaml', dir, revoke } = call.options;
+      const { form = 'yaml', dir, revoke } = call.options;
       const path = `/v1/clusters/${encodeURIComponent(name)}/export`;
       if (revoke === true) {
         await askRecord(hubOf(call), path, { method: 'DELETE' });
@@ -222,7 +227,7 @@ function exportCommand(): Command {
         return EXIT.ok;
       }
       const answer = await askRecord<ExportAnswer>(hubOf(call), path, { method: 'POST' });
-      if (dir === undefined) await write(call.terminal.out, exportText(answer, as));
+      if (dir === undefined) await write(call.terminal.out, exportText(answer, form));
       else await writeFiles(call, { answer, dir: resolve(dir) });
       return EXIT.ok;
     },
