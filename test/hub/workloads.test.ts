@@ -177,7 +177,7 @@ test('labels are those that Kubernetes takes, and none that say who a workload i
   ];
   for (const labels of refused)
     await assert.rejects(hub.create('web', { labels }), { code: 'HUB-WORKLOAD' }, JSON.stringify(labels));
-  for (const name of ['', 'Web', 'a/b', '..', 'a..b', 'x'.repeat(64), 'a_b'])
+  for (const name of ['', 'Web', 'a/b', '..', 'a..b', 'x'.repeat(57), 'a_b'])
     await assert.rejects(hub.create(name), { code: 'HUB-WORKLOAD' }, name);
   await assert.rejects(hub.create('web', { namespace: 'a.b' }), { code: 'HUB-WORKLOAD' });
   await assert.rejects(hub.create('web', { labels: { a: 1 } }), { code: 'API-REQUEST' });

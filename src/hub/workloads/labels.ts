@@ -23,6 +23,16 @@ export function checkDnsLabel(value: string, what: string): string {
   return value;
 }
 
+/** The common name of a certificate has 64 characters, of which `machine:` takes eight. */
+const MAX_NAME = 56;
+
+/** The name of a workload: that of its machine, and of its certificate. @throws MeshError HUB-WORKLOAD */
+export function checkWorkloadName(value: string): string {
+  checkDnsName(value, 'name');
+  if (value.length > MAX_NAME) throw wrong(`name ${JSON.stringify(value)} is too long: ${MAX_NAME} characters at most`);
+  return value;
+}
+
 /** A name of labels joined by dots, as nodes and service accounts have. @throws MeshError HUB-WORKLOAD */
 export function checkDnsName(value: string, what: string): string {
   if (!DOMAIN.test(value))

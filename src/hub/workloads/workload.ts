@@ -1,7 +1,7 @@
 import { formatPrefix, type Prefix, parsePrefix } from '../../core/ip.ts';
 import { CLUSTER_LABEL, type LabelSet, labelSet, makeLabel, NAMESPACE_LABEL } from '../../core/labels.ts';
 import { BadValue, fieldsOf, quoted } from '../../kvstore/codec/json.ts';
-import { checkDnsLabel, checkDnsName, checkLabels, type LabelMap } from './labels.ts';
+import { checkDnsLabel, checkDnsName, checkLabels, checkWorkloadName, type LabelMap } from './labels.ts';
 
 /** What the administrator wants one machine to be. */
 export interface Workload {
@@ -99,7 +99,7 @@ export function decodeWorkload(key: string, value: Buffer): Workload {
   if (fields.version !== VERSION) throw new BadValue(`version ${quoted(fields.version)} is not ${VERSION}`);
   const unknown = Object.keys(fields).find((name) => !FIELDS.has(name));
   if (unknown !== undefined) throw new BadValue(`unknown field ${quoted(unknown)}`);
-  const name = checkDnsName(text('name'), 'name');
+  const name = checkWorkloadName(text('name'));
   const namespace = checkDnsLabel(text('namespace'), 'namespace');
   if (key !== `${namespace}/${name}`) throw new BadValue(`${quoted(`${namespace}/${name}`)} is not the key`);
   const serviceAccount = optional('serviceAccount');

@@ -5,7 +5,7 @@ import { contains, type Family, formatPrefix, type Prefix, parsePrefix } from '.
 import { sleep } from '../../core/job.ts';
 import type { Operation, Transaction, TransactionResult } from '../../kvstore/transaction.ts';
 import type { HubStore } from '../hub-store.ts';
-import { checkDnsLabel, checkDnsName, checkLabelKey, checkLabels, type LabelMap } from './labels.ts';
+import { checkDnsLabel, checkDnsName, checkLabelKey, checkLabels, checkWorkloadName, type LabelMap } from './labels.ts';
 import { encodeRangeOwner, MACHINE_BITS, RANGES_GUARD, rangeKey } from './ranges.ts';
 import { encodeWorkload, NAMES_PREFIX, rangesOf, type Workload, workloadKey } from './workload.ts';
 import type { KnownWorkload, WorkloadBook } from './workload-book.ts';
@@ -203,7 +203,7 @@ function checked(request: WorkloadRequest): Workload {
   const now = Date.now();
   return {
     uid: randomUUID(),
-    name: checkDnsName(request.name, 'name'),
+    name: checkWorkloadName(request.name),
     namespace: checkDnsLabel(request.namespace ?? DEFAULT_NAMESPACE, 'namespace'),
     labels: checkLabels(request.labels ?? {}),
     serviceAccount: serviceAccount === undefined ? undefined : checkDnsName(serviceAccount, 'service account'),
