@@ -35,6 +35,8 @@ export class HubLab {
   readonly api = new HubRoutes();
   readonly revoked: string[] = [];
   readonly health: Health;
+  readonly #registry = new Registry();
+  readonly #collectors: (() => void)[] = [];
   readonly #everywhere: HubPart;
   readonly #options: HubLabOptions;
   #election: Election | undefined;
@@ -117,6 +119,11 @@ export class HubLab {
     return list as T;
   }
 
+  metrics(): Promise<string> {
+    for (const collect of this.#collectors) collect();
+    return this.#registry.metrics();
+  }
+
   create(name: string, more: object = {}): Promise<WorkloadRecord> {
     return this.ask('POST', 'workloads', { name, ...more });
   }
@@ -146,7 +153,7 @@ export class HubLab {
       api: this.api,
       access,
       pki: { ca: {} },
-      metrics: { registry: new Registry(), onScrape: () => undefined },
+      metrics: { registry: this.#registry, onScrape: (collect: () => void) => this.#collectors.push(collect) },
     } as unknown as HubContext;
   }
 }

@@ -94,7 +94,7 @@ test('an exhausted pool says so, and a deleted workload gives its range back', a
   const hub = await open(SMALL);
   await hub.create('a');
   await hub.create('b');
-  await assert.rejects(hub.create('c'), { code: 'HUB-POOL', message: /10\.192\.0\.0\/29.*2 are in use/ });
+  await assert.rejects(hub.create('c'), { code: 'HUB-POOL', message: /10\.192\.0\.0\/29.*workloads have 2/ });
   await hub.ask('DELETE', 'workloads/a');
   assert.deepEqual(hub.revoked, ['a'], 'its rights end');
   assert.equal((await hub.create('c')).ipv4AllocCidr, '10.192.0.0/30');
@@ -156,6 +156,18 @@ test('what a connected cluster has is stepped over in the pools', async () => {
   const hub = await open(SMALL);
   assert.equal((await hub.create('a')).ipv4AllocCidr, '10.192.0.4/30');
   await assert.rejects(hub.create('b'), { code: 'HUB-POOL' });
+});
+
+test('a cluster that has half of a pool, or says that it has everything, does not hold up the rest', async () => {
+  const node = (range4: string) =>
+    nodeValue({ name: 'n', cluster: 'b', clusterId: 2, range4, addresses: [{ Type: 'InternalIP', IP: '172.18.0.7' }] });
+  await etcd.put('cilium/cache/nodes/v1/b/n', node('10.192.0.0/17'));
+  await etcd.put('cilium/cache/nodes/v1/b/all', node('0.0.0.0/0').replace('"Name":"n"', '"Name":"all"'));
+  await etcd.put('cilium/cache/ip/v1/b/0.0.0.0/0', addressValue({ ip: '0.0.0.0/0', identity: 131_073 }));
+  const hub = await open();
+  assert.equal((await hub.create('a')).ipv4AllocCidr, '10.192.128.0/30');
+  assert.equal((await hub.create('b')).ipv4AllocCidr, '10.192.128.4/30');
+  assert.match(await hub.metrics(), /mesh_agent_hub_workloads\{state="never-seen"\} 2/);
 });
 
 test('labels are those that Kubernetes takes, and none that say who a workload is', async () => {

@@ -33,8 +33,8 @@ export class Overlaps {
       if (owner !== undefined) return `${formatAddress(address)} is also in use: ${owner}`;
     }
     for (const range of rangesOf(workload)) {
-      const owner = foreign.overlapping(range);
-      if (owner !== undefined) return `${formatPrefix(range)} is also in use: ${owner}`;
+      const occupied = foreign.overlapping(range);
+      if (occupied !== undefined) return `${formatPrefix(range)} is also in use: ${occupied.owner}`;
     }
     return undefined;
   }

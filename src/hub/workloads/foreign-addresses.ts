@@ -1,4 +1,12 @@
-import { type Address, addressBits, formatAddress, type Prefix, parseAddress, parsePrefix } from '../../core/ip.ts';
+import {
+  type Address,
+  addressBits,
+  type Family,
+  formatAddress,
+  type Prefix,
+  parseAddress,
+  parsePrefix,
+} from '../../core/ip.ts';
 import { decodeNodeValue, type Node } from '../../kvstore/codec/node.ts';
 import type { PrefixWatch, Store } from '../../kvstore/store.ts';
 import { PrefixIndex, wholeAddress } from './prefix-index.ts';
@@ -8,6 +16,12 @@ const ADDRESSES = 'cilium/cache/ip/v1/';
 const CHANGE_MS = 1000;
 /** Ranges of so many addresses are looked up one by one, larger ones by looking at every address that is known. */
 const FEW = 1024;
+
+/** What is in use, and by whom, in words. */
+export interface Occupied {
+  readonly prefix: Prefix;
+  readonly owner: string;
+}
 
 /**
  * Addresses and ranges of the connected clusters, as their cache in our store has them: a workload that took one would
@@ -78,16 +92,16 @@ export class ForeignAddresses {
     return held === undefined ? undefined : held.owner;
   }
 
-  /** Who has an address in this range already. Single pod addresses count when nothing larger does. */
-  overlapping(prefix: Prefix): string | undefined {
+  /** Who has an address in this range already, and what. Single pod addresses count when nothing larger does. */
+  overlapping(prefix: Prefix): Occupied | undefined {
     const held = this.#index.overlapping(prefix);
-    if (held !== undefined) return held.owner;
+    if (held !== undefined) return held;
     const few = addressesOf(prefix, FEW);
     for (const [cluster, addresses] of this.#plain) {
       const keys = few ?? addresses.keys();
       for (const key of keys)
         if (few === undefined ? isWithin(key, prefix) : addresses.has(key))
-          return `a pod of cluster ${cluster} has an address in it`;
+          return { prefix: prefixOfKey(key), owner: `a pod of cluster ${cluster} has an address in it` };
     }
     return undefined;
   }
@@ -101,7 +115,7 @@ export class ForeignAddresses {
     const { cluster, rest } = split(key);
     if (rest.includes('/')) {
       const prefix = parsePrefix(rest);
-      if (prefix === undefined) return;
+      if (prefix === undefined || !isPlausible(prefix)) return;
       const owner = `cluster ${cluster} has ${rest}`;
       if (!this.#prefixes.has(key)) this.#index.add(prefix, owner);
       this.#prefixes.set(key, { prefix, owner, generation: this.#generation });
@@ -177,6 +191,13 @@ export class ForeignAddresses {
   }
 }
 
+/** Nobody has all addresses: a cluster that says so would keep every machine out. */
+const SHORTEST: Readonly<Record<Family, number>> = { 4: 8, 6: 16 };
+
+function isPlausible({ family, bits }: Prefix): boolean {
+  return bits >= SHORTEST[family];
+}
+
 interface NodeFacts {
   readonly claims: readonly { readonly prefix: Prefix; readonly owner: string }[];
   readonly generation: number;
@@ -196,7 +217,7 @@ function claimsOf(node: Node, { cluster, rest: name }: { cluster: string; rest: 
     ...single(router, 'router address'),
     ...single(node.healthAddresses, 'health address'),
     ...single(node.ingressAddresses, 'ingress address'),
-    ...[...node.ranges4, ...node.ranges6].map((prefix) => ({
+    ...[...node.ranges4, ...node.ranges6].filter(isPlausible).map((prefix) => ({
       prefix,
       owner: `pod range ${formatAddress(prefix)}/${prefix.bits} of ${of}`,
     })),
@@ -221,6 +242,11 @@ function addressesOf(prefix: Prefix, most: number): (number | string)[] | undefi
 
 function compact(address: Address): number | string {
   return address.family === 4 ? (address.words[0] ?? 0) : formatAddress(address);
+}
+
+function prefixOfKey(key: number | string): Prefix {
+  const address: Address = typeof key === 'number' ? { family: 4, words: [key] } : (parseAddress(key) as Address);
+  return wholeAddress(address);
 }
 
 function isWithin(key: number | string, prefix: Prefix): boolean {

@@ -1,7 +1,9 @@
-import { contains, formatPrefix, type Prefix, parseAddress } from '../../core/ip.ts';
+import { contains, type Prefix, parseAddress } from '../../core/ip.ts';
 import { revokeEnrolment } from '../enrolment/part.ts';
 import type { HubContext, HubPart, PartFactory } from '../part.ts';
+import type { Occupied } from './foreign-addresses.ts';
 import { type HubFacts, openHubFacts } from './hub-facts.ts';
+import { exportWorkloads } from './metrics.ts';
 import { wholeAddress } from './prefix-index.ts';
 import { serveWorkloads } from './workload-api.ts';
 import { Workloads } from './workloads.ts';
@@ -22,7 +24,7 @@ class WorkloadsPart implements HubPart {
   }
 
   async start(): Promise<void> {
-    const { store, api, config } = this.#context;
+    const { store, api, config, metrics } = this.#context;
     const facts = openHubFacts(store);
     this.#facts = facts;
     const workloads = new Workloads({
@@ -33,6 +35,7 @@ class WorkloadsPart implements HubPart {
       revoke: (name) => revokeEnrolment(this.#context, name, 'administrator'),
     });
     serveWorkloads(api, { facts, workloads });
+    exportWorkloads(metrics, facts);
   }
 
   async stop(): Promise<void> {
@@ -51,12 +54,12 @@ class WorkloadsPart implements HubPart {
 }
 
 /** A machine that has an address in it: a range must not take it away. */
-function machineIn({ records }: HubFacts, range: Prefix): string | undefined {
+function machineIn({ records }: HubFacts, range: Prefix): Occupied | undefined {
   for (const [name, { addresses }] of records.entries())
     for (const text of addresses) {
       const address = parseAddress(text);
-      if (address !== undefined && contains(range, wholeAddress(address)))
-        return `${text} of workload ${name} lies in ${formatPrefix(range)}`;
+      const prefix = address && wholeAddress(address);
+      if (prefix !== undefined && contains(range, prefix)) return { prefix, owner: `${text} of workload ${name}` };
     }
   return undefined;
 }

@@ -5,6 +5,7 @@ import { contains, type Family, formatPrefix, type Prefix, parsePrefix } from '.
 import { sleep } from '../../core/job.ts';
 import type { Operation, Transaction, TransactionResult } from '../../kvstore/transaction.ts';
 import type { HubStore } from '../hub-store.ts';
+import type { Occupied } from './foreign-addresses.ts';
 import { checkDnsLabel, checkDnsName, checkLabelKey, checkLabels, checkWorkloadName, type LabelMap } from './labels.ts';
 import { encodeRangeOwner, MACHINE_BITS, RANGES_GUARD, rangeKey } from './ranges.ts';
 import { encodeWorkload, NAMES_PREFIX, rangesOf, type Workload, workloadKey } from './workload.ts';
@@ -31,8 +32,8 @@ export interface WorkloadsOptions {
   readonly store: Pick<HubStore, 'transact'>;
   readonly book: WorkloadBook;
   readonly pools: readonly string[];
-  /** Who has an address in this range already, in words. */
-  readonly occupied: (range: Prefix) => string | undefined;
+  /** Who has an address in this range already, beside workloads' own ranges. */
+  readonly occupied: (range: Prefix) => Occupied | undefined;
   /** Ends all rights of a machine. Repeatable. */
   readonly revoke: (name: string) => Promise<void>;
 }
@@ -162,7 +163,7 @@ export class Workloads {
     const all = pools.map(formatPrefix).join(', ');
     throw new MeshError(
       'HUB-POOL',
-      `no IPv${family} range of /${MACHINE_BITS[family]} is free in ${all}: ${ranges.size} are in use`,
+      `no IPv${family} range of /${MACHINE_BITS[family]} is free in ${all}: workloads have ${ranges.size}, and connected clusters what they use`,
     );
   }
 
@@ -173,9 +174,11 @@ export class Workloads {
     try {
       for (;;) {
         const free = index.firstFree(pool, MACHINE_BITS[pool.family]);
-        if (free === undefined || this.#options.occupied(free) === undefined) return free;
-        avoided.push(free);
-        index.add(free, AVOIDED);
+        const occupied = free === undefined ? undefined : this.#options.occupied(free);
+        if (occupied === undefined) return free;
+        avoided.push(occupied.prefix);
+        // All of it at once: half of the pool may be somebody else's.
+        index.add(occupied.prefix, AVOIDED);
       }
     } finally {
       for (const prefix of avoided) index.remove(prefix, AVOIDED);
@@ -191,7 +194,7 @@ export class Workloads {
     if (taken !== undefined)
       throw new MeshError('HUB-RANGE', `${shown} overlaps ${formatPrefix(taken.prefix)} of workload ${taken.owner}`);
     const occupied = this.#options.occupied(range);
-    if (occupied !== undefined) throw new MeshError('HUB-RANGE', `${shown} is in use: ${occupied}`);
+    if (occupied !== undefined) throw new MeshError('HUB-RANGE', `${shown} is in use: ${occupied.owner}`);
     return range;
   }
 }
