@@ -145,7 +145,9 @@ export class OverlayRoutes {
     yield* this.#ofNodes(sorted.filter(({ node }) => node.cluster === joined));
     for (const { prefix, via } of this.#ipcache.prefixes()) {
       const reachable = this.#reachable(via);
-      if (reachable !== undefined) yield { prefix, via: reachable, owner: 'an address entry' };
+      // What leads to this machine is its own range, as its hub publishes it for others.
+      if (reachable === undefined || this.#own.has(formatAddress(reachable))) continue;
+      yield { prefix, via: reachable, owner: 'an address entry' };
     }
     yield* this.#ofNodes(sorted.filter(({ node }) => node.cluster !== joined));
   }

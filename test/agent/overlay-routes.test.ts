@@ -219,3 +219,12 @@ test('ten thousand nodes are worked out without walking through pairs of them', 
   // Pairs would be two hundred million.
   assert.ok(user + system < 2_000_000, `${(user + system) / 1000} ms of processor time`);
 });
+
+test('the range of this machine, as its hub publishes it for others, is no reason to complain', () => {
+  const tables = emptyTables();
+  claim(tables, '10.192.1.0/24', { id: 70_000, host: '192.0.2.10' });
+  const { ranges, routes } = routesOf(tables);
+  assert.deepEqual([ranges, routes.refused], [[], []]);
+  claim(tables, '10.192.1.0/25', { id: 70_000, host: '203.0.113.66' });
+  assert.match(routesOf(tables).routes.refused[0] ?? '', /10\.192\.1\.0\/25 .*overlaps 10\.192\.1\.0\/24/);
+});
