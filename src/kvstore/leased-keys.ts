@@ -305,6 +305,8 @@ export class LeasedKeySet implements LeasedKeys {
     }
     for (const key of this.#wanted.keys()) if (!this.#held.has(key)) this.#lookAgain(key);
     this.#adopted = true;
+    // Maybe there is nothing to write.
+    this.#tellSettled();
   }
 
   async #writeSome(connection: Connection, signal: AbortSignal): Promise<void> {

@@ -206,3 +206,13 @@ test('keys outside of the prefixes are refused', async () => {
   assert.throws(() => keys.set('cilium/state/nodes/v1/a', '1'), RangeError);
   await keys.close();
 });
+
+test('whoever waits before anything was read is told, also when there is nothing to write', async () => {
+  const store = open();
+  const keys = store.leasedKeys(options());
+  await Promise.race([
+    keys.settled(),
+    new Promise((_, reject) => setTimeout(reject, 10_000, new Error('nobody was told')).unref()),
+  ]);
+  await keys.close();
+});
