@@ -17,6 +17,7 @@ export interface Datapath {
   /** What the kernel holds now, read from the kernel. */
   dumpAddresses(): Promise<KernelAddress[]>;
   dumpPolicy(): Promise<KernelPolicyRow[]>;
+  dumpServices(): Promise<KernelFrontend[]>;
   readonly status: DatapathStatus;
   /** Called when a foreign hand changed what is ours; the caller answers with `apply(everything)`. */
   onDrift(listener: (what: string) => void): void;
@@ -43,6 +44,9 @@ export interface DatapathStatus {
     readonly prefixes: number;
     readonly policyRows: number;
     readonly classes: number;
+    /** Frontends of services, and the slots of their targets. */
+    readonly frontends?: number;
+    readonly slots?: number;
   };
   readonly error: { readonly code: string; readonly message: string; readonly since: number } | undefined;
   /** How often a foreign change was found and healed. */
@@ -50,6 +54,8 @@ export interface DatapathStatus {
   readonly denied: { readonly ingress: Counter; readonly egress: Counter };
   /** False where `Border.watchNames` has no effect: the kernel cannot tell of packets. */
   readonly tellsNames?: boolean;
+  /** False where `DesiredState.services` has no effect: nft or the kernel are too old for it. */
+  readonly balances?: boolean;
   /** Device and routes; the policy data paths have none, `KernelDatapath` adds it. */
   readonly overlay?: OverlayStatus;
 }
@@ -64,6 +70,17 @@ export interface KernelAddress {
   readonly identity: number;
   /** Tunnel endpoint by the route in the kernel, `0.0.0.0` for none. */
   readonly tunnelEndpoint: string;
+}
+
+/** One frontend of a service as the kernel has it. */
+export interface KernelFrontend {
+  readonly address: string;
+  readonly protocol: number;
+  readonly port: number;
+  /** Clients stay with their target. */
+  readonly sticky: boolean;
+  /** None: connections are refused. A target has as many slots as its weight asks for. */
+  readonly targets: readonly { readonly address: string; readonly port: number; readonly slots: number }[];
 }
 
 export interface KernelPolicyRow {

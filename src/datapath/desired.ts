@@ -2,6 +2,7 @@ import type { NumericIdentity } from '../core/identity.ts';
 import type { Address, Prefix, Words } from '../core/ip.ts';
 import type { WordTable } from '../core/word-table.ts';
 import type { DirectionChanges, DirectionPolicy } from '../policy/result.ts';
+import type { FrontendKey, ServiceMap } from '../service/result.ts';
 
 /**
  * The seam between the model and every data path: what the kernel ought to hold. The model side owns it and keeps it
@@ -13,6 +14,8 @@ export interface DesiredState {
   readonly egress: DirectionPolicy;
   readonly border: Border;
   readonly overlay: DesiredOverlay | undefined;
+  /** Frontends of services and where they lead; undefined: none is balanced. */
+  readonly services?: ServiceMap | undefined;
 }
 
 /** Single addresses to identity (column 0, never 0), and the prefixes, which may nest: longest wins. */
@@ -71,4 +74,5 @@ export interface DesiredChanges {
   readonly border?: boolean;
   /** The overlay's own settings or its prefix routes; routes of single addresses follow from `hosts4` and `hosts6`. */
   readonly overlay?: boolean;
+  readonly services?: Iterable<FrontendKey>;
 }

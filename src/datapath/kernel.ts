@@ -1,7 +1,14 @@
 import { Backoff } from '../core/backoff.ts';
 import { messageOf } from '../core/errors.ts';
 import { parsePrefix } from '../core/ip.ts';
-import type { ApplyReport, Datapath, DatapathStatus, KernelAddress, KernelPolicyRow } from './datapath.ts';
+import type {
+  ApplyReport,
+  Datapath,
+  DatapathStatus,
+  KernelAddress,
+  KernelFrontend,
+  KernelPolicyRow,
+} from './datapath.ts';
 import type { DesiredChanges, DesiredState } from './desired.ts';
 import type { Overlay } from './overlay/overlay.ts';
 import { Pacer } from './overlay/pacer.ts';
@@ -156,6 +163,10 @@ export class KernelDatapath implements Datapath {
 
   dumpPolicy(): Promise<KernelPolicyRow[]> {
     return this.#policy.dumpPolicy();
+  }
+
+  dumpServices(): Promise<KernelFrontend[]> {
+    return this.#policy.dumpServices();
   }
 
   get status(): DatapathStatus {

@@ -1,5 +1,12 @@
 import { MeshError } from '../core/errors.ts';
-import type { ApplyReport, Datapath, DatapathStatus, KernelAddress, KernelPolicyRow } from './datapath.ts';
+import type {
+  ApplyReport,
+  Datapath,
+  DatapathStatus,
+  KernelAddress,
+  KernelFrontend,
+  KernelPolicyRow,
+} from './datapath.ts';
 import { nft } from './nft/program.ts';
 import { removalText } from './nft/ruleset.ts';
 
@@ -25,6 +32,10 @@ export class NoneDatapath implements Datapath {
   }
 
   async dumpPolicy(): Promise<KernelPolicyRow[]> {
+    return [];
+  }
+
+  async dumpServices(): Promise<KernelFrontend[]> {
     return [];
   }
 

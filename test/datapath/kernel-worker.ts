@@ -5,6 +5,7 @@ import type {
   Datapath,
   DatapathStatus,
   KernelAddress,
+  KernelFrontend,
   KernelPolicyRow,
 } from '../../src/datapath/datapath.ts';
 import type { DesiredChanges, DesiredState } from '../../src/datapath/desired.ts';
@@ -57,6 +58,9 @@ class Probe implements Datapath {
     return addresses.map((prefix) => ({ prefix, identity: 4242, tunnelEndpoint: '0.0.0.0' }));
   }
   async dumpPolicy(): Promise<KernelPolicyRow[]> {
+    return [];
+  }
+  async dumpServices(): Promise<KernelFrontend[]> {
     return [];
   }
   get status(): DatapathStatus {

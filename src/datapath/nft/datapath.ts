@@ -1,7 +1,14 @@
 import { MeshError, messageOf } from '../../core/errors.ts';
 import { NETLINK_NETFILTER, NetlinkSocket } from '../../host/netlink.ts';
 import { NetlinkError } from '../../host/netlink-error.ts';
-import type { ApplyReport, Datapath, DatapathStatus, KernelAddress, KernelPolicyRow } from '../datapath.ts';
+import type {
+  ApplyReport,
+  Datapath,
+  DatapathStatus,
+  KernelAddress,
+  KernelFrontend,
+  KernelPolicyRow,
+} from '../datapath.ts';
 import type { DesiredChanges, DesiredState } from '../desired.ts';
 import { Arrival } from './arrival.ts';
 import { ConnectionCutter } from './cutter.ts';
@@ -10,10 +17,13 @@ import { dumpAddresses, dumpPolicy } from './dump.ts';
 import { ElementBatch } from './elements.ts';
 import { HeldState } from './held.ts';
 import { chains, generation } from './kernel.ts';
+import { dumpServices } from './lb/dump.ts';
+import { StaleFlows } from './lb/stale.ts';
+import { ServiceWriter } from './lb/writer.ts';
 import { nft } from './program.ts';
 import { mapsText, type RulesShape, removalText, rulesText, stampOf, stampText } from './ruleset.ts';
 import { TableWatch } from './watch.ts';
-import { ElementWriter } from './writer.ts';
+import { ElementWriter, send } from './writer.ts';
 
 export interface NftLog {
   info(facts: object, message: string): void;
@@ -35,6 +45,7 @@ interface Opened {
   readonly socket: NetlinkSocket;
   readonly watch: TableWatch;
   readonly cutter: ConnectionCutter;
+  readonly flows: StaleFlows;
   readonly timer: NodeJS.Timeout;
 }
 
@@ -52,6 +63,7 @@ export class NftDatapath implements Datapath {
   readonly #checkMs: number;
   readonly #held = new HeldState();
   readonly #writer = new ElementWriter(this.#held);
+  readonly #services = new ServiceWriter(this.#held.services);
   readonly #denials = new Denials();
   readonly #arrival = new Arrival();
   #opened: Opened | undefined;
@@ -83,25 +95,37 @@ export class NftDatapath implements Datapath {
       const cutter = new ConnectionCutter((error) =>
         this.#log?.warn({ error }, 'connections could not be judged again'),
       );
-      this.#opened = { socket, timer, cutter, watch: new TableWatch(socket, (what) => this.#drifted(what)) };
+      const flows = new StaleFlows(this.#held.services, (error) =>
+        this.#log?.warn({ error }, 'flows of services could not be looked at'),
+      );
+      this.#opened = { socket, timer, cutter, flows, watch: new TableWatch(socket, (what) => this.#drifted(what)) };
     } catch (error) {
       socket.close();
       throw explain(error);
     }
   }
 
-  /** Whether nft and the kernel take the rules. A kernel without the log of packets does without that part. */
+  /** Whether nft and the kernel take the rules. Where they cannot do DNS names or services, it goes without that part. */
   async #probe(): Promise<void> {
-    const probe = async (names: boolean): Promise<void> => {
-      const everything = mapsText() + rulesText({ overlay: true, names, present: [] });
+    const probe = async (parts: { names: boolean; services: boolean }): Promise<void> => {
+      const everything = mapsText(parts) + rulesText({ overlay: true, ...parts, present: [] });
       await nft(everything.replaceAll('table inet mesh_agent ', 'table inet mesh_agent_probe '), { check: true });
-      this.#tellsNames = names;
+    };
+    const has = async (part: 'names' | 'services'): Promise<boolean> => {
+      try {
+        await probe({ names: false, services: false, [part]: true });
+        return true;
+      } catch (error) {
+        this.#log?.warn({ error: messageOf(error) }, `nft or the kernel cannot do a part of the rules: ${part}`);
+        return false;
+      }
     };
     try {
-      await probe(true);
-    } catch (error) {
-      await probe(false);
-      this.#log?.warn({ error: messageOf(error) }, 'the kernel cannot tell of DNS packets: nft_log is missing');
+      await probe({ names: true, services: true });
+    } catch {
+      await probe({ names: false, services: false });
+      this.#tellsNames = await has('names');
+      this.#held.balances = await has('services');
     }
   }
 
@@ -152,7 +176,8 @@ export class NftDatapath implements Datapath {
     if (doubtful) await this.#held.read(socket);
     const changes: DesiredChanges = doubtful || this.#appliedAt === undefined ? { everything: true } : asked;
     const names = desired.border.watchNames === true && this.#tellsNames;
-    const shape: RulesShape = { overlay: desired.overlay !== undefined, names };
+    const services = desired.services !== undefined && this.#held.balances;
+    const shape: RulesShape = { overlay: desired.overlay !== undefined, names, services };
     const right = this.#rulesAreRight(shape);
     if (this.#held.incomplete) await this.#addMaps();
 
@@ -161,6 +186,7 @@ export class NftDatapath implements Datapath {
     const close = closeFirst ? () => this.#writeRules(shape) : undefined;
     const inForce = this.#held.chains.length > 0;
     await this.#writer.write({ desired, changes, batch, watch, inForce, close });
+    await this.#writeServices(desired, changes, batch);
     if (!right && !closeFirst) await this.#writeRules(shape);
     this.#overlayDevice = desired.overlay?.device;
     await this.#followOverlay();
@@ -173,6 +199,21 @@ export class NftDatapath implements Datapath {
     return { added: batch.added + (right ? 0 : 1), removed: batch.removed };
   }
 
+  async #writeServices(desired: DesiredState, changes: DesiredChanges, batch: ElementBatch): Promise<void> {
+    if (!this.#held.balances) return;
+    const everything = changes.everything === true || (desired.services === undefined && this.#held.services.size > 0);
+    if (!everything && changes.services === undefined) return;
+    const { watch, flows } = this.#kernel;
+    const changed = everything ? undefined : changes.services;
+    const moved = await this.#services.write({
+      desired: desired.services,
+      changed,
+      batch,
+      send: () => send(batch, watch),
+    });
+    flows.changed(moved);
+  }
+
   #rulesAreRight(shape: RulesShape): boolean {
     const { chains: present, digest } = this.#held;
     return !this.#held.incomplete && present.includes(stampOf({ ...shape, digest }));
@@ -181,11 +222,11 @@ export class NftDatapath implements Datapath {
   /** Adds the maps that are missing. Where one is in the way that another version made otherwise, all is made anew. */
   async #addMaps(): Promise<void> {
     try {
-      await this.#nft(mapsText());
+      await this.#nft(mapsText({ services: this.#held.balances }));
     } catch (error) {
       if (this.#held.chains.length === 0 && !(error instanceof MeshError && error.code === 'DPN-RULES')) throw error;
       this.#log?.warn({ error: messageOf(error) }, 'the table of another version is replaced');
-      await this.#nft(removalText() + mapsText());
+      await this.#nft(removalText() + mapsText({ services: this.#held.balances }));
       await this.#held.read(this.#kernel.socket);
     }
     this.#held.incomplete = false;
@@ -246,8 +287,12 @@ export class NftDatapath implements Datapath {
     return dumpPolicy(this.#kernel.socket);
   }
 
+  async dumpServices(): Promise<KernelFrontend[]> {
+    return this.#held.balances ? dumpServices(this.#kernel.socket) : [];
+  }
+
   get status(): DatapathStatus {
-    const { hosts4, hosts6, sets, classes } = this.#held;
+    const { hosts4, hosts6, sets, classes, services } = this.#held;
     return {
       applied: this.#appliedAt !== undefined && this.#error === undefined && this.#suspect === undefined,
       appliedAt: this.#appliedAt,
@@ -256,11 +301,14 @@ export class NftDatapath implements Datapath {
         prefixes: (sets.get('cidr4')?.held.size ?? 0) + (sets.get('cidr6')?.held.size ?? 0),
         policyRows: classes.in.rowCount + classes.out.rowCount,
         classes: classes.in.rows.size + classes.out.rows.size,
+        frontends: services.size,
+        slots: services.slotCount,
       },
       error: this.#error,
       healed: this.#healed,
       denied: this.#denials.totals,
       tellsNames: this.#tellsNames,
+      balances: this.#held.balances,
     };
   }
 
@@ -283,7 +331,7 @@ export class NftDatapath implements Datapath {
     clearInterval(opened.timer);
     opened.watch.close();
     opened.socket.close();
-    await opened.cutter.close();
+    await Promise.all([opened.cutter.close(), opened.flows.close()]);
   }
 }
 

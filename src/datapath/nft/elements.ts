@@ -21,7 +21,7 @@ export const NETDEV = 5;
 /** How a map of ours is keyed: plain, `interval` (first and last, one field), `ranges` (concatenation with a range). */
 export type SetKind = 'plain' | 'interval' | 'ranges';
 /** What an element leads to. */
-export type SetData = 'none' | 'mark' | 'verdict';
+export type SetData = 'none' | 'mark' | 'verdict' | 'bytes';
 export interface SetShape {
   readonly kind: SetKind;
   readonly data: SetData;
@@ -79,8 +79,8 @@ export class ElementBatch {
     return this.#writer.length;
   }
 
-  /** `key` is first and last for the kinds that have both. `value` is a mark or a verdict code. */
-  element(set: string, shape: SetShape, remove: boolean, key: Uint8Array, value: number): void {
+  /** `key` is first and last for the kinds that have both. `value` is a mark or a verdict code, or bytes; nothing for a removal. */
+  element(set: string, shape: SetShape, remove: boolean, key: Uint8Array, value: number | Uint8Array): void {
     const writer = this.#list(set, remove);
     const half = key.length / 2;
     const at = writer.begin(1 | NESTED);
@@ -93,11 +93,12 @@ export class ElementBatch {
     else this.added++;
   }
 
-  #value(shape: SetShape, value: number): void {
+  #value(shape: SetShape, value: number | Uint8Array): void {
     const writer = this.#writer;
     if (shape.data === 'none') return;
     const at = writer.begin(2 | NESTED);
-    if (shape.data === 'mark') writer.u32(1, value);
+    if (typeof value !== 'number') writer.data(1, value);
+    else if (shape.data === 'mark') writer.u32(1, value);
     else {
       const verdict = writer.begin(2 | NESTED);
       writer.u32be(1, value === VERDICT.audit ? VERDICT.return : value);
@@ -197,6 +198,8 @@ export interface KernelElement {
   readonly key: Buffer;
   readonly keyEnd: Buffer | undefined;
   readonly value: number;
+  /** What it leads to, where that is longer than a number. */
+  readonly data?: Buffer;
   readonly intervalEnd: boolean;
   readonly packets: number;
   readonly bytes: number;
@@ -227,24 +230,32 @@ function readElement(body: Buffer, offset: number, length: number): KernelElemen
   let key: Buffer = Buffer.alloc(0);
   let keyEnd: Buffer | undefined;
   let value = 0;
+  let data: Buffer | undefined;
   let flags = 0;
   let audited = false;
   const counter = { packets: 0, bytes: 0 };
   forEachAttribute(body, { offset, end: offset + length }, (type, start, size) => {
     if (type === 1) key = insideOf(body, start);
     else if (type === 10) keyEnd = insideOf(body, start);
-    else if (type === 2) value = readValue(body, start);
-    else if (type === 3) flags = body.readUInt32BE(start);
+    else if (type === 2) {
+      value = readValue(body, start);
+      if (isLong(body, start, size)) data = insideOf(body, start);
+    } else if (type === 3) flags = body.readUInt32BE(start);
     else if (type === 6) audited = true;
     else if (type === 7) readCounter(body, start, size, counter);
   });
   if (audited && value === VERDICT.return) value = VERDICT.audit;
-  return { key, keyEnd, value, intervalEnd: (flags & 1) !== 0, ...counter };
+  return { key, keyEnd, value, intervalEnd: (flags & 1) !== 0, ...counter, ...(data !== undefined && { data }) };
 }
 
 /** The value in a nested attribute, without the padding that follows it. */
 function insideOf(body: Buffer, start: number): Buffer {
   return body.subarray(start + 4, start + body.readUInt16LE(start));
+}
+
+/** A value that is no mark and no verdict. */
+function isLong(body: Buffer, start: number, size: number): boolean {
+  return size > 8 && (body.readUInt16LE(start + 2) & 0x3fff) === 1;
 }
 
 function readValue(body: Buffer, start: number): number {

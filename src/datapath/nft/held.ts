@@ -5,6 +5,7 @@ import { ClassTracker } from './classes.ts';
 import { dumpElements, type KernelElement, SHAPES } from './elements.ts';
 import { arrivalDevice, chains, rulesDigest } from './kernel.ts';
 import { ROW_MAPS, rangeElements, readClass, rowOfKernel } from './keys.ts';
+import { HeldServices } from './lb/held.ts';
 import { hostMap } from './names.ts';
 import { type AddressRange, rangesOfPoints } from './ranges.ts';
 import { SetTracker } from './tracker.ts';
@@ -16,9 +17,12 @@ export class HeldState {
   readonly classes = { in: new ClassTracker('in'), out: new ClassTracker('out') };
   readonly hosts4 = new HostTracker(4);
   readonly hosts6 = new HostTracker(6);
+  readonly services = new HeldServices();
   chains: readonly string[] = [];
   /** The device that the arrival chain is on. */
   arrival: string | undefined;
+  /** The maps of services are wanted. */
+  balances = true;
   /** See `rulesDigest`; empty without a table. */
   digest = '';
   /** A map or set that we need is not there. */
@@ -49,6 +53,7 @@ export class HeldState {
     this.classes.out.clear();
     this.hosts4.clear();
     this.hosts6.clear();
+    this.services.clear();
     this.chains = [];
     this.arrival = undefined;
     this.digest = '';
@@ -70,6 +75,7 @@ export class HeldState {
         });
       }
     }
+    if (this.balances) await this.services.read(read);
     for (const [name, { shape, held }] of this.sets) {
       if (shape.kind !== 'interval') {
         await read(name, (element) => held.set(element.key.toString('latin1'), element.value));

@@ -25,11 +25,11 @@ export function readMark(key: Buffer): number {
   return key.readUInt32LE(0);
 }
 
-function byteKey(value: number): string {
+export function byteKey(value: number): string {
   return `${String.fromCharCode(value)}\0\0\0`;
 }
 
-function portKey(port: number, padded = true): string {
+export function portKey(port: number, padded = true): string {
   return String.fromCharCode(port >>> 8, port & 255) + (padded ? '\0\0' : '');
 }
 

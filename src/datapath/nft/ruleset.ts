@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { LB_CHAINS, LB_HOOKS, LB_MAPS } from './lb/rules.ts';
 import { NAME_HOOKS } from './name-rules.ts';
 import { CLASS_BIT, LABEL, SHARDS, TABLE } from './names.ts';
 import { OVERLAY_CHAINS, OVERLAY_HOOKS } from './overlay-rules.ts';
@@ -217,22 +218,24 @@ const HOOKS = `
   }
 `;
 
-/** Maps, sets and counters; nothing happens to those that are there. */
-export function mapsText(): string {
-  return `table inet ${TABLE} {\n${MAPS}}\n`;
+/** Maps, sets and counters; nothing happens to those that are there. `services`: also theirs. */
+export function mapsText(options: { readonly services: boolean }): string {
+  return `table inet ${TABLE} {\n${MAPS}${options.services ? LB_MAPS : ''}}\n`;
 }
 
 /** The parts that are there only when they are asked for, so that nobody else pays for their hooks. */
 export interface RulesShape {
   readonly overlay: boolean;
   readonly names: boolean;
+  readonly services: boolean;
 }
 
 /** All chains, in one transaction: from here on packets are judged. `present` are the chains in the kernel. */
 export function rulesText(options: RulesShape & { present: readonly string[] }): string {
-  const { overlay, names } = options;
-  const hooks = `${HOOKS}${overlay ? OVERLAY_HOOKS : ''}${names ? NAME_HOOKS : ''}`;
-  const text = `table inet ${TABLE} {\n${CHAINS}${overlay ? OVERLAY_CHAINS : ''}${hooks}}\n`;
+  const { overlay, names, services } = options;
+  const inner = `${CHAINS}${overlay ? OVERLAY_CHAINS : ''}${services ? LB_CHAINS : ''}`;
+  const hooks = `${HOOKS}${overlay ? OVERLAY_HOOKS : ''}${names ? NAME_HOOKS : ''}${services ? LB_HOOKS : ''}`;
+  const text = `table inet ${TABLE} {\n${inner}${hooks}}\n`;
   const ours = new Set([...text.matchAll(/^ {2}chain (\w+)/gm)].map(([, name]) => name));
   const { present } = options;
   return [
@@ -244,13 +247,14 @@ export function rulesText(options: RulesShape & { present: readonly string[] }):
 
 /** Names the text of this version. */
 const VERSION = createHash('sha256')
-  .update(MAPS + CHAINS + HOOKS + OVERLAY_CHAINS + OVERLAY_HOOKS + NAME_HOOKS)
+  .update(MAPS + CHAINS + HOOKS + OVERLAY_CHAINS + OVERLAY_HOOKS + NAME_HOOKS + LB_MAPS + LB_CHAINS + LB_HOOKS)
   .digest('hex')
   .slice(0, 16);
 
 /** An empty chain of this name tells which text the rules came from and what they looked like in the kernel then. */
-export function stampOf({ overlay, names, digest }: RulesShape & { digest: string }): string {
-  return `${STAMP_PREFIX}${VERSION}_${overlay ? 'overlay' : 'plain'}${names ? '_names' : ''}_${digest}`;
+export function stampOf({ overlay, names, services, digest }: RulesShape & { digest: string }): string {
+  const parts = `${overlay ? 'overlay' : 'plain'}${names ? '_names' : ''}${services ? '_services' : ''}`;
+  return `${STAMP_PREFIX}${VERSION}_${parts}_${digest}`;
 }
 
 export const STAMP_PREFIX = 'stamp_';

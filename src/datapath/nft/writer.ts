@@ -113,7 +113,8 @@ export class ElementWriter {
   }
 }
 
-async function send(batch: ElementBatch, watch: TableWatch): Promise<void> {
+/** Sends what was written as one transaction; a large one unheard by the watch. */
+export async function send(batch: ElementBatch, watch: TableWatch): Promise<void> {
   if (batch.size > PART_BYTES) await watch.deafen();
   if (await batch.send()) watch.wrote();
 }

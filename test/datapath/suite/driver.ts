@@ -2,7 +2,13 @@ import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import type { ApplyReport, DatapathStatus, KernelAddress, KernelPolicyRow } from '../../../src/datapath/datapath.ts';
+import type {
+  ApplyReport,
+  DatapathStatus,
+  KernelAddress,
+  KernelFrontend,
+  KernelPolicyRow,
+} from '../../../src/datapath/datapath.ts';
 import { endProcess, type Namespace, until } from '../../lab/namespace.ts';
 import type { Spec } from './spec.ts';
 
@@ -76,6 +82,10 @@ export class Driver {
 
   policy(): Promise<KernelPolicyRow[]> {
     return this.order('policy');
+  }
+
+  services(): Promise<KernelFrontend[]> {
+    return this.order('services');
   }
 
   status(): Promise<DatapathStatus> {

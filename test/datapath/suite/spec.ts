@@ -3,6 +3,7 @@ import { type Address, parseAddress, parsePrefix } from '../../../src/core/ip.ts
 import { WordTable } from '../../../src/core/word-table.ts';
 import type { Border, DesiredOverlay, DesiredState } from '../../../src/datapath/desired.ts';
 import type { DirectionPolicy, PolicyClass, PolicyRow, Protocol, Verdict } from '../../../src/policy/result.ts';
+import type { ServiceFrontend, ServiceMap } from '../../../src/service/result.ts';
 
 /** What the kernel ought to hold, as plain data that goes over a pipe. */
 export interface Spec {
@@ -21,6 +22,13 @@ export interface Spec {
   readonly nodes?: readonly string[];
   readonly audit?: boolean;
   readonly overlay?: { readonly device: string; readonly identity: number };
+  /** By `10.96.0.1 6 80`; targets are `10.1.0.5 8080`, with a weight behind where it is not 1. */
+  readonly services?: Readonly<Record<string, ServiceSpec>>;
+}
+
+export interface ServiceSpec {
+  readonly sticky?: boolean;
+  readonly targets: readonly string[];
 }
 
 /** `allow tcp/80`, `deny tcp/80-90`, `allow udp`, `allow icmp/8`, `allow any`; ` audit` behind for an audited row. */
@@ -113,6 +121,26 @@ export function desiredState(spec: Spec, classes: { ingress: Classes; egress: Cl
     egress: classes.egress.policy(spec.egress),
     border: borderOf(spec),
     overlay: spec.overlay && overlayOf(spec.overlay),
+    services: spec.services && serviceMap(spec.services),
+  };
+}
+
+export function serviceMap(services: NonNullable<Spec['services']>): ServiceMap {
+  const frontends = new Map(Object.entries(services).map(([key, service]) => [key, frontendOf(key, service)]));
+  return { size: frontends.size, get: (key) => frontends.get(key), keys: () => frontends.keys() };
+}
+
+function frontendOf(key: string, { sticky = false, targets }: ServiceSpec): ServiceFrontend {
+  const [ip = '', protocol, port] = key.split(' ');
+  return {
+    address: address(ip),
+    protocol: Number(protocol) as ServiceFrontend['protocol'],
+    port: Number(port),
+    sticky,
+    targets: targets.map((text) => {
+      const [to = '', toPort, weight = '1'] = text.split(' ');
+      return { address: address(to), port: Number(toPort), weight: Number(weight) };
+    }),
   };
 }
 

@@ -53,6 +53,7 @@ const orders: Record<string, (request: never) => Promise<unknown> | unknown> = {
   },
   addresses: () => datapath.dumpAddresses(),
   policy: () => datapath.dumpPolicy(),
+  services: () => datapath.dumpServices(),
   status: () => datapath.status,
   remove: () => datapath.remove(),
   close: () => datapath.close(),
@@ -109,7 +110,14 @@ function changesOf(before: DesiredState, after: DesiredState): DesiredChanges {
     egress: policyChanges(before.egress, after.egress),
     border: JSON.stringify(before.border) !== JSON.stringify(after.border),
     overlay: JSON.stringify(before.overlay) !== JSON.stringify(after.overlay),
+    services: servicesChanged(before, after),
   };
+}
+
+function servicesChanged(before: DesiredState, after: DesiredState): string[] {
+  const keys = new Set([...(before.services?.keys() ?? []), ...(after.services?.keys() ?? [])]);
+  const text = ({ services }: DesiredState, key: string): string => JSON.stringify(services?.get(key)) ?? '';
+  return [...keys].filter((key) => text(before, key) !== text(after, key));
 }
 
 function policyChanges(before: DirectionPolicy, after: DirectionPolicy): DirectionChanges {

@@ -1,0 +1,25 @@
+import type { NetlinkSocket } from '../../../host/netlink.ts';
+import type { KernelFrontend } from '../../datapath.ts';
+import { dumpIfThere } from '../held.ts';
+import { HeldServices } from './held.ts';
+import { readFrontend, readTarget } from './keys.ts';
+import { readChoice } from './sizes.ts';
+
+/** The frontends that the kernel leads from, with their targets; slots that nothing leads to are not told. */
+export async function dumpServices(socket: NetlinkSocket): Promise<KernelFrontend[]> {
+  const held = new HeldServices();
+  await held.read(async (map, visit) => void (await dumpIfThere(socket, map, visit)));
+  const found: KernelFrontend[] = [];
+  for (const family of [4, 6] as const) {
+    for (const [bytes, { choice, slots }] of held.frontends[family]) {
+      if (choice === undefined) continue;
+      const { size, sticky } = readChoice(choice);
+      const counts = new Map<string, number>();
+      for (const target of slots.slice(0, size))
+        if (target !== undefined) counts.set(target, (counts.get(target) ?? 0) + 1);
+      const targets = [...counts].map(([target, count]) => ({ ...readTarget(family, target), slots: count }));
+      found.push({ ...readFrontend(family, bytes), sticky, targets });
+    }
+  }
+  return found;
+}

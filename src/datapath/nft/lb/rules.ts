@@ -1,0 +1,94 @@
+import { PROTOCOLS, slotMap } from './keys.ts';
+import { choiceOf, REFUSE, SIZES, STICKY_SIZES } from './sizes.ts';
+
+/**
+ * Services. Two lookups for each new connection, however many services there are, and none for any later packet:
+ *
+ *   lb_services4     address . protocol . port ──▶ number of slots, and how one is chosen (`sizes.ts`)
+ *   lb_tcp4, ...     address . port . slot     ──▶ address . port
+ *
+ * What the machine itself sends is translated as it leaves its socket, what its containers send as it enters the host. Not
+ * what comes from outside: the machine is no way into a cluster. Policy looks at what leaves, so it sees the real backend.
+ */
+export const LB_MAPS = ([4, 6] as const)
+  .map((family) => {
+    const address = family === 4 ? 'ip daddr' : 'ip6 daddr';
+    // Only `typeof` can say what numgen gives, and then the port must be one of a protocol: so each has a map of its own.
+    const slots = PROTOCOLS.map(
+      (name) => `
+  map ${slotMap(name, family)} { typeof ${address} . ${name} dport . numgen random mod 65536 : ${address} . ${name} dport; }`,
+    );
+    return `
+  map lb_services${family} { type ipv${family}_addr . inet_proto . inet_service : mark; }${slots.join('')}
+`;
+  })
+  .join('');
+
+// The mark is scratch space on the way: given back before the packet goes on (as `keepingMark` does for the policy).
+const GIVE_BACK = `meta mark set 0
+    meta mark set ct id map @kept`;
+
+function chooser(family: 4 | 6, size: number, sticky: boolean): string {
+  const ip = family === 4 ? 'ip' : 'ip6';
+  const choice = sticky ? `jhash ${ip} saddr` : 'numgen random';
+  const ways = PROTOCOLS.map((name) => {
+    const slot = `${ip} daddr . ${name} dport . ${choice} mod ${size}`;
+    return `
+    meta l4proto ${name} dnat ${ip} to ${slot} map @${slotMap(name, family)}`;
+  });
+  return `
+  chain ${nameOf(family, size, sticky)} {
+    ${GIVE_BACK}${ways.join('')}
+    drop
+  }`;
+}
+
+function nameOf(family: 4 | 6, size: number, sticky: boolean): string {
+  return `lb${sticky ? '_sticky' : ''}${family}_${size}`;
+}
+
+function family(version: 4 | 6): string {
+  const all = [
+    ...SIZES.map((size) => ({ size, sticky: false })),
+    ...STICKY_SIZES.map((size) => ({ size, sticky: true })),
+  ];
+  const ways = all.map(({ size, sticky }) => `${choiceOf(size, sticky)} : goto ${nameOf(version, size, sticky)}`);
+  const ip = version === 4 ? 'ip' : 'ip6';
+  return `${all.map(({ size, sticky }) => chooser(version, size, sticky)).join('')}
+  chain lb_pick${version} {
+    meta mark set ${ip} daddr . meta l4proto . th dport map @lb_services${version}
+    meta mark vmap { ${ways.join(', ')}, ${REFUSE} : goto lb_refuse }
+  }`;
+}
+
+export const LB_CHAINS = `
+  chain lb_refuse {
+    ${GIVE_BACK}
+    meta l4proto 6 reject with tcp reset
+    reject with icmpx port-unreachable
+  }${family(4)}${family(6)}
+  chain lb_marked {
+    delete @kept { ct id : meta mark }
+    add @kept { ct id : meta mark }
+    meta mark set 0
+    meta nfproto vmap { 2 : jump lb_pick4, 10 : jump lb_pick6 }
+    ${GIVE_BACK}
+  }
+  chain lb {
+    meta mark != 0 goto lb_marked
+    meta nfproto vmap { 2 : goto lb_pick4, 10 : goto lb_pick6 }
+  }
+`;
+
+export const LB_HOOKS = `
+  chain lb_out {
+    type nat hook output priority -100; policy accept;
+    meta l4proto { 6, 17, 132 } jump lb
+  }
+  chain lb_in {
+    type nat hook prerouting priority -100; policy accept;
+    iifname @external accept
+    iifname @overlay accept
+    meta l4proto { 6, 17, 132 } jump lb
+  }
+`;
