@@ -39,6 +39,8 @@ export interface HubConfig {
     /** Bytes, for the own etcd. */
     readonly quota: number;
   };
+  /** Life of the certificates of machines, seconds; they renew them at two thirds of it. */
+  readonly certificates: { readonly life: number };
   /** `host:port`, or empty for none. */
   readonly metrics: { readonly listen: string };
   readonly log: {
@@ -52,6 +54,7 @@ export const HUB_DEFAULTS = {
   etcd: '0.0.0.0:2379',
   enrolment: '0.0.0.0:8443',
   quota: '2Gi',
+  life: '7d',
   metrics: '127.0.0.1:9965',
 } as const;
 
@@ -98,6 +101,19 @@ const quota: ValueKind<number> = {
   fromText: (value) => value,
 };
 
+const life: ValueKind<number> = {
+  expects: 'a time of 10m to 90d such as 7d',
+  read(value) {
+    const match = typeof value === 'string' ? /^([1-9][0-9]{0,4})(m|h|d)$/.exec(value) : null;
+    const unit = match?.[2] === 'd' ? 86_400 : match?.[2] === 'h' ? 3600 : 60;
+    const seconds = Number(match?.[1] ?? 0) * unit;
+    if (seconds < 600 || seconds > 90 * 86_400)
+      throw new Unacceptable(`${JSON.stringify(value)} is not ${life.expects}`);
+    return seconds;
+  },
+  fromText: (value) => value,
+};
+
 const HUB_KEYS = {
   'cluster.name': KEYS['cluster.name'].kind,
   'cluster.id': KEYS['cluster.id'].kind,
@@ -111,6 +127,7 @@ const HUB_KEYS = {
   'etcd.client': loopback,
   'etcd.peer': loopback,
   'etcd.quota': quota,
+  'certificates.life': life,
   'metrics.listen': listenAddress,
   'log.level': choice('trace', 'debug', 'info', 'warn', 'error'),
   'log.format': choice('auto', 'json', 'pretty'),
@@ -160,6 +177,7 @@ function assemble(values: Values): HubConfig {
       peer: values['etcd.peer'] ?? besides(etcd, 1),
       quota: values['etcd.quota'] ?? quota.read(HUB_DEFAULTS.quota),
     },
+    certificates: { life: values['certificates.life'] ?? life.read(HUB_DEFAULTS.life) },
     metrics: { listen: values['metrics.listen'] ?? HUB_DEFAULTS.metrics },
     log: { level: values['log.level'] ?? 'info', format: values['log.format'] ?? 'auto' },
   };

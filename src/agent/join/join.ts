@@ -1,7 +1,9 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { stringify } from 'yaml';
 import { type CertificateAnswer, ENROLMENT_PATHS, machineCommonName } from '../../api/enrolment.ts';
+import { Backoff } from '../../core/backoff.ts';
 import { MeshError, messageOf } from '../../core/errors.ts';
+import { sleep } from '../../core/job.ts';
 import { lockFile } from '../../host/lock-file.ts';
 import { isHubUrl, type JoinToken, parseJoinToken } from '../../pki/join-token.ts';
 import { generateKey, privateKeyPem } from '../../pki/keys.ts';
@@ -40,6 +42,8 @@ export interface JoinOptions {
   /** What goes on, in words. */
   readonly onStep?: (step: string) => void;
   readonly timeoutMs?: number;
+  /** How long a hub that has too much to do is asked again; a minute. */
+  readonly patienceMs?: number;
 }
 
 export interface JoinReport {
@@ -56,6 +60,7 @@ export interface JoinReport {
 
 /** A certificate begins an hour before it was made: a clock that is later than that by far, or earlier, is wrong. */
 const MAX_SKEW_MS = 50 * 60_000;
+const PATIENCE_MS = 60_000;
 
 /**
  * Joins this machine to a hub. The private key is made here and stays here. Each step can be the last one before a crash: what
@@ -126,8 +131,25 @@ async function joinAlone(joining: Joining): Promise<JoinReport> {
   return commit(joining, answer);
 }
 
-/** Asks one hub after the other. Only one that cannot be reached is no answer. */
+/** A hub that has too much to do is asked again for a while: a fleet may join at once. */
 async function enrol(joining: Joining, request: string): Promise<string> {
+  const { patienceMs = PATIENCE_MS, onStep } = joining;
+  const deadline = performance.now() + patienceMs;
+  const backoff = new Backoff({ minMs: 1000, maxMs: 10_000 });
+  for (;;) {
+    try {
+      return await askHubs(joining, request);
+    } catch (error) {
+      const busy = error instanceof MeshError && error.code === 'JOIN-BUSY';
+      if (!busy || performance.now() > deadline) throw error;
+      onStep?.('the hub has too much to do: trying again');
+      await sleep(backoff.next());
+    }
+  }
+}
+
+/** One hub after the other. Only one that cannot be reached is no answer. */
+async function askHubs(joining: Joining, request: string): Promise<string> {
   const { parsed: token, hub, onStep, timeoutMs, now = Date.now } = joining;
   const urls = hub === undefined ? token.hubs : [hub];
   let last: unknown;

@@ -61,6 +61,23 @@ export async function leaveMesh(options: LeaveOptions): Promise<LeaveReport> {
   }
 }
 
+/**
+ * Takes rules, device, routes and the last-good snapshot away, and leaves the membership alone: for the time in which the
+ * program is not installed. @throws MeshError JOIN-LEAVE
+ */
+export async function clearMachine(options: LeaveOptions): Promise<void> {
+  await stopAgent(options);
+  await clearKernel(options);
+  await removeSnapshot(options.config);
+}
+
+async function removeSnapshot({ stateDir }: Config): Promise<string[]> {
+  const { folder } = new LastGoodPlace(stateDir);
+  if (!existsSync(folder)) return [];
+  await rm(folder, { recursive: true, force: true });
+  return [folder];
+}
+
 /** By the service manager when it is its unit, else by SIGTERM to the process that answers on the socket. */
 async function stopAgent({ config, onStep }: LeaveOptions): Promise<LeaveReport['agent']> {
   const client = openClient({ socket: config.socket, silenceMs: 3000 });
@@ -177,11 +194,7 @@ async function removeFiles({ config, files }: LeaveOptions): Promise<string[]> {
     removed.push(path);
   }
   // A boot would bring the rules back.
-  const { folder } = new LastGoodPlace(config.stateDir);
-  if (existsSync(folder)) {
-    await rm(folder, { recursive: true, force: true });
-    removed.push(folder);
-  }
+  removed.push(...(await removeSnapshot(config)));
   // Whatever else an operator put there stays.
   await rmdir(files.pki).catch(() => {});
   return removed;

@@ -23,7 +23,7 @@ export function installCommand(): Command {
     examples: [
       ['hub workload install', `writes ${FILE}`],
       ['hub workload install web-1.sh --workload web-1', 'with a token for web-1'],
-      ['hub workload install - | ssh root@web-1 sh -s -- --token TOKEN', 'to standard output'],
+      ['hub workload install -', 'to standard output'],
     ],
     shared: ['socket'],
     options: [

@@ -15,8 +15,9 @@ export interface ConnectionLimits {
 export const CONNECTION_LIMITS: ConnectionLimits = {
   connections: 1024,
   connectionsOfOne: 256,
-  burstOfOne: 300,
-  perSecondOfOne: 50,
+  // A fleet may come from behind one address; a handshake costs about a millisecond.
+  burstOfOne: 1000,
+  perSecondOfOne: 150,
   burst: 2000,
   perSecond: 500,
 };

@@ -1,4 +1,6 @@
+import { Gauge } from 'prom-client';
 import { MeshError } from '../../core/errors.ts';
+import type { Metrics } from '../../observe/metrics.ts';
 import { hostAndPort } from '../etcd/arguments.ts';
 import type { HubContext, HubPart, PartFactory } from '../part.ts';
 import { serveEnrolmentApi } from './api.ts';
@@ -20,7 +22,6 @@ export interface EnrolmentOptions {
   readonly careMs?: number;
 }
 
-const CERTIFICATE_SECONDS = 7 * 86_400;
 const RETRY_MS = 2000;
 
 /** Enrolment in every hub: the HTTPS server, and what administrators ask for. */
@@ -75,6 +76,7 @@ class EnrolmentPart implements HubPart {
     const { limits = {} } = options;
     const context = enrolmentContext(hub, options, () => this.#places?.list() ?? [ownPlace(hub)]);
     this.#context = context;
+    exportEnrolment(hub.metrics, () => this.#routes.counts);
     this.#routes = new EnrolmentRoutes({
       context,
       packages: new Packages(pki.folder.packages),
@@ -132,6 +134,19 @@ class EnrolmentPart implements HubPart {
   }
 }
 
+/** What was answered to machines, by result. */
+function exportEnrolment(metrics: Metrics, counts: () => object): void {
+  const gauge = new Gauge({
+    name: 'mesh_agent_hub_enrolment_requests',
+    help: 'requests of machines since the start of the hub, by result',
+    labelNames: ['result'],
+    registers: [metrics.registry],
+  });
+  metrics.onScrape(() => {
+    for (const [result, count] of Object.entries(counts())) gauge.set({ result }, Number(count));
+  });
+}
+
 /** The first name is told to machines, for both ports of a hub. */
 function ownPlace({ config }: Pick<HubContext, 'config'>): HubPlace {
   const [name = ''] = config.names;
@@ -147,7 +162,7 @@ function enrolmentContext(
 ): EnrolmentContext {
   const { config, store, pki, access } = hub;
   const log = hub.log.child('enrolment');
-  const { now = Date.now, certificateSeconds = CERTIFICATE_SECONDS } = options;
+  const { now = Date.now, certificateSeconds = config.certificates.life } = options;
   return {
     config,
     store,
