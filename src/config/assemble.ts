@@ -37,6 +37,7 @@ export function assemble(settings: Settings, findings: Findings): Config | undef
     lastGood: { fallback: get('lastGood.fallback') },
     failsafe: { ingress: get('failsafe.ingress'), egress: get('failsafe.egress') },
     fqdn: { minTtl: get('fqdn.minTtl'), grace: get('fqdn.grace') },
+    services: servicesOf(get),
     policies: get('policies'),
     clustermesh: get('clustermesh'),
     metrics: { listen: get('metrics.listen') },
@@ -47,6 +48,20 @@ export function assemble(settings: Settings, findings: Findings): Config | undef
     policyDefaultLocalCluster: get('policyDefaultLocalCluster'),
     allowLocalhost: get('allowLocalhost'),
     namedPorts: get('namedPorts'),
+  };
+}
+
+function servicesOf(get: <K extends KeyName>(name: K) => ValueOf<K>): Config['services'] {
+  const local = get('services.local');
+  return {
+    enabled: get('services.enabled'),
+    affinity: get('services.affinity'),
+    ...(local !== undefined && { local }),
+    onClusterLoss: get('services.onClusterLoss'),
+    lossGrace: get('services.lossGrace'),
+    sticky: get('services.sticky'),
+    weights: get('services.weights'),
+    frontends: get('services.frontends'),
   };
 }
 

@@ -19,6 +19,17 @@ export interface Config {
   readonly lastGood: { readonly fallback: 'nothing' | 'failsafe' };
   /** Lifetimes of DNS answers for `toFQDNs`, seconds: the least, and what is added for programs that connect late. */
   readonly fqdn: { readonly minTtl: number; readonly grace: number };
+  /** Services of the mesh on this machine; names are `<namespace>/<name>`, the grace is in seconds. */
+  readonly services: {
+    readonly enabled: boolean;
+    readonly affinity: Readonly<Record<string, 'default' | 'none' | 'local' | 'remote'>>;
+    readonly local?: string;
+    readonly onClusterLoss: 'keep' | 'remove';
+    readonly lossGrace: number;
+    readonly sticky: readonly string[];
+    readonly weights: Readonly<Record<string, number>>;
+    readonly frontends: readonly string[];
+  };
   /** Folder of local policies. */
   readonly policies: string;
   /** Folder with one etcd configuration file per remote cluster. */

@@ -2,14 +2,17 @@ import {
   address,
   boolean,
   choice,
+  duration,
   endpoint,
   integer,
   list,
   listenAddress,
+  mapping,
   maxClusters,
   namedPorts,
   optional,
   path,
+  prefix,
   text,
   transportPort,
   type ValueKind,
@@ -38,6 +41,11 @@ const clusterName = text(
   (value) => CLUSTER_NAME.test(value) && value !== 'default',
 );
 const anyText = text('text', (value) => value !== '' && !/\p{Cc}/u.test(value));
+const service = text(
+  'text: namespace/name of a service',
+  (value) => value.split('/').length === 2 && value.split('/').every((part) => NAME.test(part)),
+);
+const affinity = choice('default', 'none', 'local', 'remote');
 const device = text('text: the name of a network device', (value) => DEVICE.test(value));
 
 export const KEYS = {
@@ -74,6 +82,26 @@ export const KEYS = {
   'fqdn.grace': key(
     integer('a number of seconds, up to an hour', 0, 3600),
     'addresses of DNS names stay allowed for so many seconds beyond their lifetime',
+  ),
+  'services.enabled': key(boolean, 'services of the mesh are reachable by their cluster addresses'),
+  'services.affinity': key(
+    mapping(affinity, service, '{production/api: local}'),
+    'which backends a global service prefers; by namespace/name',
+  ),
+  'services.local': key(optional(clusterName), 'cluster that counts as local; the joined one when not given'),
+  'services.onClusterLoss': key(
+    choice('keep', 'remove'),
+    'backends of a lost cluster are used when nothing else is left (keep), or not at all (remove)',
+  ),
+  'services.lossGrace': key(duration, 'time after which a cluster that cannot be reached counts as lost'),
+  'services.sticky': key(list(service, 'services'), 'services whose clients stay with one backend (ClientIP)'),
+  'services.weights': key(
+    mapping(integer('a weight (0 to 100)', 0, 100), clusterName, '{cluster-b: 3}'),
+    'share of new connections of each backend of a cluster; 0 for none',
+  ),
+  'services.frontends': key(
+    list(prefix, 'prefixes'),
+    'where frontends of remote clusters may lie, besides private addresses',
   ),
   policies: key(path, 'folder of local policies'),
   clustermesh: key(path, 'folder with one etcd configuration file per remote cluster'),

@@ -1,5 +1,5 @@
 import { isAbsolute, normalize } from 'node:path';
-import { formatAddress, parseAddress, parseIpv4 } from '../core/ip.ts';
+import { formatAddress, formatPrefix, parseAddress, parseIpv4, parsePrefix } from '../core/ip.ts';
 import type { NamedPort, TransportPort } from './config.ts';
 
 /** One kind of value: checks what YAML gave, and turns the text of a variable or flag into what YAML would give. */
@@ -203,6 +203,64 @@ export const namedPorts: ValueKind<readonly NamedPort[]> = {
     }
     return { ...result };
   },
+};
+
+/** A mapping of names to values of one kind; as text `name=value,name=value`. */
+export function mapping<T>(
+  kind: ValueKind<T>,
+  name: ValueKind<string>,
+  example: string,
+): ValueKind<Readonly<Record<string, T>>> {
+  const expects = `a mapping such as ${example}`;
+  return {
+    expects,
+    read(value) {
+      if (typeof value !== 'object' || value === null || Array.isArray(value)) return refuse(value, expects);
+      const entries = Object.entries(value).map(([key, each]: [string, unknown]): [string, T] => {
+        try {
+          return [name.read(key), kind.read(each)];
+        } catch (error) {
+          throw error instanceof Unacceptable ? new Unacceptable(error.message, [key]) : error;
+        }
+      });
+      return Object.fromEntries(entries);
+    },
+    fromText(text) {
+      const pairs = text.split(',').filter((part) => part.trim() !== '');
+      return Object.fromEntries(
+        pairs.map((pair) => {
+          const [key = '', ...rest] = pair.trim().split('=');
+          return [key, kind.fromText(rest.join('='))];
+        }),
+      );
+    },
+  };
+}
+
+const DURATION_EXPECTED = 'a time such as 30s or 5m, up to a day';
+
+const UNITS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600 };
+
+/** Seconds; as text with a unit. */
+export const duration: ValueKind<number> = {
+  expects: DURATION_EXPECTED,
+  read(value) {
+    const text = typeof value === 'number' ? `${value}s` : String(value);
+    const match = /^([0-9]{1,6})([smh])$/.exec(text);
+    const seconds = Number(match?.[1]) * (UNITS[match?.[2] ?? ''] ?? Number.NaN);
+    return seconds <= 86_400 ? seconds : refuse(value, DURATION_EXPECTED);
+  },
+  fromText: (value) => value,
+};
+
+/** A prefix, in canonical text. */
+export const prefix: ValueKind<string> = {
+  expects: 'a prefix such as 10.96.0.0/12',
+  read(value) {
+    const parsed = typeof value === 'string' ? parsePrefix(value) : undefined;
+    return parsed === undefined ? refuse(value, prefix.expects) : formatPrefix(parsed);
+  },
+  fromText: (value) => value,
 };
 
 /** `host:port`; `[::1]:9964`. Empty means off. */

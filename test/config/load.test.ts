@@ -252,6 +252,14 @@ const BAD: readonly (readonly [yaml: string, ...problems: (string | RegExp)[]])[
   ['metrics: {listen: "1.2.3:9"}', /^1 CFG-VALUE metrics\.listen/],
   ['namedPorts:\n  http: 80', /^2 CFG-VALUE namedPorts: 80 is not a protocol and a port/],
   ['namedPorts:\n  a-name-that-is-too-long: tcp/80', /^2 CFG-VALUE namedPorts: "a-name/],
+  ['services: {affinity: {api: local}}', /^1 CFG-VALUE services\.affinity: "api" is not text: namespace\/name/],
+  [
+    'services:\n  affinity:\n    default/api: near',
+    /^3 CFG-VALUE services\.affinity: "near" is not one of default, none/,
+  ],
+  ['services: {weights: {cluster-b: 101}}', /^1 CFG-VALUE services\.weights: 101 is not a weight/],
+  ['services: {lossGrace: 2d}', /^1 CFG-VALUE services\.lossGrace: "2d" is not a time such as 30s/],
+  ['services: {frontends: [10.96.0.0/33]}', /^1 CFG-VALUE services\.frontends: "10\.96\.0\.0\/33" is not a prefix/],
   ['namedPorts: [http]', /^1 CFG-VALUE namedPorts: \["http"\] is not a mapping/],
   [
     'enforcement: sometimes\nallowLocalhost: never\nfoo: 1',
@@ -270,6 +278,20 @@ for (const [yaml, ...expected] of BAD) {
     for (const [index, each] of expected.entries()) assert.match(problems[index] ?? '', new RegExp(each));
   });
 }
+
+test('affinity, weights and grace of services are read from a file and from text alike', async () => {
+  const { config } = await load(
+    'services:\n  affinity: {production/api: local}\n  weights: {cluster-b: 3}\n  lossGrace: 2m\n  sticky: [default/web]\n',
+  );
+  assert.deepEqual(config.services.affinity, { 'production/api': 'local' });
+  assert.deepEqual(
+    [config.services.weights, config.services.lossGrace, config.services.sticky],
+    [{ 'cluster-b': 3 }, 120, ['default/web']],
+  );
+  const env = { MESH_AGENT_SERVICES_AFFINITY: 'a/b=remote,c/d=local', MESH_AGENT_SERVICES_LOSS_GRACE: '5s' };
+  const other = (await load('', { env })).config.services;
+  assert.deepEqual([other.affinity, other.lossGrace], [{ 'a/b': 'remote', 'c/d': 'local' }, 5]);
+});
 
 test('everything that is wrong in every source is said at once', async () => {
   const file = place('nam: a\nlog: {level: loud}\n', { 'x.yaml': 'audit: 3\n', 'y.yaml': 'a: [\n' });
