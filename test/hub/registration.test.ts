@@ -503,6 +503,27 @@ test('a hub that takes over leaves everything as it is, and goes on', async () =
   await until('it publishes', async () => (await pair('192.168.1.6'))?.ID !== answers[1]?.NodeIdentity);
 });
 
+test('a hub stops at once, also while an identity waits for a lock that somebody holds', async () => {
+  const hub = await open();
+  await hub.create('vm', { labels: { app: 'web' } });
+  const labels = 'k8s:app=web;k8s:io.cilium.k8s.policy.cluster=vms;k8s:io.kubernetes.pod.namespace=default;';
+  await etcd.put(`cilium/state/identities/v1/locks/${labels}/1`, '');
+  machineOf('vm');
+  await until(
+    'it waits',
+    async () => (await machines.list(`cilium/state/identities/v1/locks/${labels}/`)).length === 2,
+  );
+  hubs = [];
+  let stopped = false;
+  const stopping = hub.stop().then(() => {
+    stopped = true;
+  });
+  // A minute is how long a lock is waited for.
+  await until('it stopped', () => stopped, 30_000);
+  await stopping;
+  assert.equal((await machines.list(`cilium/state/identities/v1/locks/${labels}/`)).length, 1, 'its place is free');
+});
+
 test('canaries are taken back while a machine that registered is missing in the store', async () => {
   const one = await open();
   await one.create('vm');

@@ -122,11 +122,10 @@ class RegistrationPart implements HubPart {
 
   async stop(): Promise<void> {
     await this.#jobs.stop();
-    await this.#responder.stop();
-    await this.#collector.stop();
     await this.#records.stop();
+    // At once: who waits for the lock of an identity would wait for a minute.
+    await Promise.all([this.#allocator.close(), this.#collector.stop(), this.#responder.stop()]);
     await this.#publisher.close();
-    await this.#allocator.close();
     this.#troubles.close();
   }
 
