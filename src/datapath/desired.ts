@@ -14,8 +14,8 @@ export interface DesiredState {
   readonly egress: DirectionPolicy;
   readonly border: Border;
   readonly overlay: DesiredOverlay | undefined;
-  /** Frontends of services and where they lead; undefined: none is balanced. */
-  readonly services?: ServiceMap | undefined;
+  /** Frontends of services and where they lead. Undefined: not known, so what the kernel holds of them stays. */
+  readonly services?: ServiceMap | 'off' | undefined;
 }
 
 /** Single addresses to identity (column 0, never 0), and the prefixes, which may nest: longest wins. */

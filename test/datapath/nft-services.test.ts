@@ -14,7 +14,7 @@ const targets4 = HOSTS.map((host) => `${v4(host)} 8080`);
 const targets6 = HOSTS.map((host) => `${v6(host)} 8080`);
 const VIP = { v4: '10.96.0.1', v6: 'fd00:96::1' } as const;
 
-const SERVICES: NonNullable<Spec['services']> = {
+const SERVICES: Exclude<Spec['services'], 'off' | undefined> = {
   '10.96.0.1 6 80': { targets: targets4 },
   'fd00:96::1 6 80': { targets: targets6 },
   '10.96.0.1 17 53': { targets: targets4 },
@@ -291,8 +291,14 @@ test('a change writes its own slots alone, and a new process nothing', async () 
   const less = await driver.apply({ services: { [key]: { targets: targets4 } } }, 'everything');
   assert.ok(less.removed >= 200 * 4, `${less.removed} elements of 200 services`);
   assert.equal((await driver.services()).length, 1);
-  await driver.apply({});
+  await driver.close();
+  driver = await Driver.start('nftables', machine.namespace);
+  await driver.apply({}, 'everything');
+  assert.equal((await driver.services()).length, 1, 'who knows nothing of services leaves them in force');
+  assert.equal(all(await connect(5, VIP.v4)), 'pass');
+  await driver.apply({ services: 'off' });
   assert.deepEqual(await driver.services(), []);
+  assert.ok(!machine.namespace.run('nft', 'list', 'chains', 'inet').includes('lb_'), 'and no hook is left');
 });
 
 test('what others change in the maps of services is healed', async () => {

@@ -18,6 +18,7 @@ import { ElementBatch } from './elements.ts';
 import { HeldState } from './held.ts';
 import { chains, generation } from './kernel.ts';
 import { dumpServices } from './lb/dump.ts';
+import { LB_CHAIN } from './lb/rules.ts';
 import { StaleFlows } from './lb/stale.ts';
 import { ServiceWriter } from './lb/writer.ts';
 import { nft } from './program.ts';
@@ -176,7 +177,7 @@ export class NftDatapath implements Datapath {
     if (doubtful) await this.#held.read(socket);
     const changes: DesiredChanges = doubtful || this.#appliedAt === undefined ? { everything: true } : asked;
     const names = desired.border.watchNames === true && this.#tellsNames;
-    const services = desired.services !== undefined && this.#held.balances;
+    const services = this.#balances(desired);
     const shape: RulesShape = { overlay: desired.overlay !== undefined, names, services };
     const right = this.#rulesAreRight(shape);
     if (this.#held.incomplete) await this.#addMaps();
@@ -200,18 +201,25 @@ export class NftDatapath implements Datapath {
   }
 
   async #writeServices(desired: DesiredState, changes: DesiredChanges, batch: ElementBatch): Promise<void> {
-    if (!this.#held.balances) return;
-    const everything = changes.everything === true || (desired.services === undefined && this.#held.services.size > 0);
+    if (!this.#held.balances || desired.services === undefined) return;
+    const wanted = desired.services === 'off' ? undefined : desired.services;
+    const everything = changes.everything === true || (wanted === undefined && this.#held.services.size > 0);
     if (!everything && changes.services === undefined) return;
     const { watch, flows } = this.#kernel;
     const changed = everything ? undefined : changes.services;
     const moved = await this.#services.write({
-      desired: desired.services,
+      desired: wanted,
       changed,
       batch,
       send: () => send(batch, watch),
     });
     flows.changed(moved);
+  }
+
+  /** Whether the rules of services are to be there: what an earlier run left stays until it is known better. */
+  #balances({ services }: DesiredState): boolean {
+    if (!this.#held.balances) return false;
+    return services === undefined ? this.#held.chains.includes(LB_CHAIN) : services !== 'off';
   }
 
   #rulesAreRight(shape: RulesShape): boolean {

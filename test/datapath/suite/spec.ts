@@ -23,7 +23,7 @@ export interface Spec {
   readonly audit?: boolean;
   readonly overlay?: { readonly device: string; readonly identity: number };
   /** By `10.96.0.1 6 80`; targets are `10.1.0.5 8080`, with a weight behind where it is not 1. */
-  readonly services?: Readonly<Record<string, ServiceSpec>>;
+  readonly services?: Readonly<Record<string, ServiceSpec>> | 'off';
 }
 
 export interface ServiceSpec {
@@ -121,11 +121,11 @@ export function desiredState(spec: Spec, classes: { ingress: Classes; egress: Cl
     egress: classes.egress.policy(spec.egress),
     border: borderOf(spec),
     overlay: spec.overlay && overlayOf(spec.overlay),
-    services: spec.services && serviceMap(spec.services),
+    services: spec.services === 'off' ? 'off' : spec.services && serviceMap(spec.services),
   };
 }
 
-export function serviceMap(services: NonNullable<Spec['services']>): ServiceMap {
+export function serviceMap(services: Readonly<Record<string, ServiceSpec>>): ServiceMap {
   const frontends = new Map(Object.entries(services).map(([key, service]) => [key, frontendOf(key, service)]));
   return { size: frontends.size, get: (key) => frontends.get(key), keys: () => frontends.keys() };
 }

@@ -115,8 +115,9 @@ function changesOf(before: DesiredState, after: DesiredState): DesiredChanges {
 }
 
 function servicesChanged(before: DesiredState, after: DesiredState): string[] {
-  const keys = new Set([...(before.services?.keys() ?? []), ...(after.services?.keys() ?? [])]);
-  const text = ({ services }: DesiredState, key: string): string => JSON.stringify(services?.get(key)) ?? '';
+  const mapOf = ({ services }: DesiredState) => (services === 'off' ? undefined : services);
+  const keys = new Set([...(mapOf(before)?.keys() ?? []), ...(mapOf(after)?.keys() ?? [])]);
+  const text = (state: DesiredState, key: string): string => JSON.stringify(mapOf(state)?.get(key)) ?? '';
   return [...keys].filter((key) => text(before, key) !== text(after, key));
 }
 

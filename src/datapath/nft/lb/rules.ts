@@ -80,8 +80,11 @@ export const LB_CHAINS = `
   }
 `;
 
+/** There exactly when services are balanced. */
+export const LB_CHAIN = 'lb_out';
+
 export const LB_HOOKS = `
-  chain lb_out {
+  chain ${LB_CHAIN} {
     type nat hook output priority -100; policy accept;
     meta l4proto { 6, 17, 132 } jump lb
   }
