@@ -417,9 +417,13 @@ test('what is long over is forgotten', async () => {
   try {
     const gone = async (key: string): Promise<boolean> => (await lab.store.read(`mesh-agent/v1/${key}`)) === undefined;
     await until('certificate, index and token are gone', async () =>
-      (await Promise.all([`certificates/${serial}`, `machines/old-1/${serial}`, `tokens/${id}`].map(gone))).every(
-        Boolean,
-      ),
+      (
+        await Promise.all(
+          [`certificates/${serial}`, `machines/old-1/${serial}`, `tokens/${id}`, `machines/old-1/token/${id}`].map(
+            gone,
+          ),
+        )
+      ).every(Boolean),
     );
   } finally {
     lab.skewMs = 0;

@@ -72,10 +72,16 @@ export class Books {
     return this.#read(CERTIFICATES_PREFIX + serial, decodeCertificate);
   }
 
+  /** Ids of the tokens for a machine. */
+  async tokensOf(workload: string): Promise<string[]> {
+    const { entries } = await this.#store.readPrefix(tokenIndex(workload, ''));
+    return entries.map(({ key }) => key);
+  }
+
   /** Serial numbers of the certificates of a machine. */
   async serials(workload: string): Promise<string[]> {
     const { entries } = await this.#store.readPrefix(`${MACHINES_PREFIX}${workload}/`);
-    return entries.map(({ key }) => key);
+    return entries.map(({ key }) => key).filter((key) => !key.includes('/'));
   }
 
   async #read<T>(key: string, decode: (value: Buffer) => T | undefined): Promise<Held<T> | undefined> {
@@ -87,8 +93,19 @@ export class Books {
   }
 }
 
-export function putToken(id: string, token: StoredToken): Operation {
-  return { put: TOKENS_PREFIX + id, value: JSON.stringify(token) };
+export function putToken(id: string, token: StoredToken): Operation[] {
+  return [
+    { put: TOKENS_PREFIX + id, value: JSON.stringify(token) },
+    { put: tokenIndex(token.workload, id), value: '' },
+  ];
+}
+
+export function removeToken(id: string, workload: string): Operation[] {
+  return [{ remove: TOKENS_PREFIX + id }, { remove: tokenIndex(workload, id) }];
+}
+
+function tokenIndex(workload: string, id: string): string {
+  return `${MACHINES_PREFIX}${workload}/token/${id}`;
 }
 
 export function putCertificate(serial: string, certificate: StoredCertificate): Operation[] {

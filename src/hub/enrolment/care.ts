@@ -4,9 +4,9 @@ import type { PrefixWatch } from '../../kvstore/store.ts';
 import type { Operation } from '../../kvstore/transaction.ts';
 import type { HubStore } from '../hub-store.ts';
 import { WORKLOADS_PREFIX } from '../workloads/workload.ts';
-import { decodeCertificate, removeCertificate } from './books.ts';
+import { decodeCertificate, removeCertificate, removeToken } from './books.ts';
 import type { EnrolmentContext } from './context.ts';
-import { CERTIFICATES_PREFIX, TOKENS_PREFIX } from './keys.ts';
+import { CERTIFICATES_PREFIX } from './keys.ts';
 import { endPapers } from './revoke.ts';
 import { findWorkload, readWorkload } from './workload-state.ts';
 
@@ -186,7 +186,7 @@ export class EnrolmentCare {
     const before = context.now() - TOKEN_KEPT_MS;
     const tokens = (await context.books.tokens())
       .filter((token) => token.expiresAt < before)
-      .map(({ id }) => ({ remove: TOKENS_PREFIX + id }));
+      .flatMap(({ id, workload }) => removeToken(id, workload));
     const all = [...old, ...tokens];
     for (let at = 0; at < all.length; at += AT_ONCE)
       await context.store.transact({ perform: all.slice(at, at + AT_ONCE) });

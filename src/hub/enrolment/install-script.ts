@@ -72,7 +72,7 @@ mesh_agent_install() {
           --token) token=$2 token_file='' ;;
           --token-file) token_file=$2 ;;
           --name) name=$2 ;;
-          --hub) hub=$2 hubs=$2 ;;
+          --hub) hub=\${2%/} hubs=\${2%/} ;;
         esac
         shift 2
         ;;

@@ -94,7 +94,7 @@ async function tryOnce(context: EnrolmentContext, attempt: Attempt): Promise<Cer
   const entry = { event: 'joined', workload, by: `machine ${workload}`, from, token: token.id, serial } as const;
   const { succeeded } = await context.store.transact({
     when: [unchanged, live.unchanged],
-    perform: [putToken(token.id, used), ...putCertificate(serial, certificate), context.audit.operation(entry)],
+    perform: [...putToken(token.id, used), ...putCertificate(serial, certificate), context.audit.operation(entry)],
   });
   return succeeded ? letIn(context, serial, certificate) : undefined;
 }

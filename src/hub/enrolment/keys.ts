@@ -1,7 +1,7 @@
 /** Keys of enrolment in the store: docs/hub.md. Only hubs read and write them. */
 export const TOKENS_PREFIX = 'mesh-agent/v1/tokens/';
 export const CERTIFICATES_PREFIX = 'mesh-agent/v1/certificates/';
-/** `<name>/<serial>`, without a value: which certificates a machine has. */
+/** `<name>/<serial>` and `<name>/token/<id>`, without values: which certificates and tokens a machine has. */
 export const MACHINES_PREFIX = 'mesh-agent/v1/machines/';
 /** `<serial>`, without a value: who shows such a certificate is not let in. */
 export const REVOKED_PREFIX = 'mesh-agent/v1/revoked/';

@@ -64,12 +64,12 @@ async function withdrawAll(
   context: EnrolmentContext,
   { workload, keep }: { readonly workload: string; readonly keep?: string | undefined },
 ): Promise<void> {
-  const tokens = await context.books.tokens();
-  for (const { id } of tokens.filter((token) => token.workload === workload && token.workloadUid !== keep)) {
+  for (const id of await context.books.tokensOf(workload)) {
     await change(context, async () => {
       const held = await context.books.token(id);
-      if (held === undefined || stateOf(held.value, context.now()) !== 'open') return undefined;
-      return { when: held.unchanged, operations: [putToken(id, { ...held.value, withdrawnAt: context.now() })] };
+      if (held === undefined || held.value.workloadUid === keep) return undefined;
+      if (stateOf(held.value, context.now()) !== 'open') return undefined;
+      return { when: held.unchanged, operations: putToken(id, { ...held.value, withdrawnAt: context.now() }) };
     });
   }
 }
