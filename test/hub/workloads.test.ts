@@ -64,10 +64,10 @@ test('names are unique over namespaces, also when several hubs create at the sam
   assert.equal(results.filter(({ status }) => status === 'fulfilled').length, 1);
   for (const result of results)
     if (result.status === 'rejected') assert.equal(result.reason.code, 'HUB-WORKLOAD-EXISTS', String(result.reason));
-  assert.equal((await hub0list(one)).length, 1);
+  await until('both know it', async () => (await listOf(one)).length === 1 && (await listOf(two)).length === 1);
 });
 
-const hub0list = (hub: HubLab): Promise<WorkloadRecord[]> => hub.ask('GET', 'workloads');
+const listOf = (hub: HubLab): Promise<WorkloadRecord[]> => hub.ask('GET', 'workloads');
 
 test('several hubs that allocate at once never give out ranges that overlap', async () => {
   const pair = [await open(), await open()] as const;
@@ -239,7 +239,7 @@ test('an object that cannot be read is no workload, and is told', async () => {
   await etcd.put('mesh-agent/v1/workloads/default/broken', '{');
   await until('all are seen', () => hub.facts.book.unreadable.size === 7);
   assert.deepEqual(
-    (await hub0list(hub)).map((each) => each.uid),
+    (await listOf(hub)).map((each) => each.uid),
     [uid],
   );
   await etcd.put('mesh-agent/v1/workloads/default/good', '{"version":3}');
