@@ -3,7 +3,9 @@
 # dist/main.cjs           the program as one file for Node 24
 # dist/mesh-agent         the program as one executable; not with --bundle-only
 # A step whose inputs did not change is skipped. From the environment: MESH_AGENT_ENTRY names another entry than
-# src/main.ts, MESH_AGENT_DIST another output folder; MESH_AGENT_COMMIT and SOURCE_DATE_EPOCH stand in for git.
+# src/main.ts, MESH_AGENT_DIST another output folder, MESH_AGENT_ARCH another architecture (x64, arm64; needs its cross
+# compiler and `scripts/toolchain.sh ARCH`), MESH_AGENT_VERSION another version than package.json's; MESH_AGENT_COMMIT and
+# SOURCE_DATE_EPOCH stand in for git.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$PWD/.toolchain/node/bin:$PATH
@@ -20,6 +22,25 @@ for argument in "$@"; do
       ;;
   esac
 done
+host_arch=$(cut -d- -f2 .toolchain/node/.version 2>/dev/null || true)
+arch=${MESH_AGENT_ARCH:-$host_arch}
+node_home=.toolchain/node cc=cc strip=strip
+if [ "$arch" != "$host_arch" ]; then
+  node_home=.toolchain/node-$arch
+  case "$arch" in
+    x64) triple=x86_64-linux-gnu ;;
+    arm64) triple=aarch64-linux-gnu ;;
+    *)
+      echo "build: no such architecture: $arch" >&2
+      exit 2
+      ;;
+  esac
+  cc=$triple-gcc strip=$triple-strip
+  if [ ! -d "$node_home" ] || ! command -v "$cc" >/dev/null; then
+    echo "build: for $arch: scripts/setup.sh --package $arch" >&2
+    exit 1
+  fi
+fi
 if [ ! -x .toolchain/node/bin/node ] || [ ! -d node_modules ]; then
   echo "build: run scripts/setup.sh first" >&2
   exit 1
@@ -37,20 +58,24 @@ digest() { sha256sum | cut -d' ' -f1; }
 
 build_native() {
   local out=$dist/native/mesh.node inputs
-  local flags=(-O2 -g0 -Wall -Wextra -Werror -fPIC -fvisibility=hidden -shared -I.toolchain/node/include/node
+  local flags=(-O2 -g0 -Wall -Wextra -Werror -fPIC -fvisibility=hidden -shared "-I$node_home/include/node"
     "-Wl,-s,-z,now,-z,relro,--as-needed,--build-id=none,--version-script=native/exports.map")
-  inputs=$( (cat native/mesh.c native/exports.map .toolchain/node/.version; echo "${flags[@]}"; cc --version) | digest)
+  inputs=$( (cat native/mesh.c native/exports.map "$node_home/.version"; echo "${flags[@]}"; "$cc" --version) | digest)
   if fresh "$out" "$inputs"; then return; fi
   say "$out"
   # A module that is mapped by a running process must not change below it.
-  cc "${flags[@]}" -o "$out.new" native/mesh.c
+  "$cc" "${flags[@]}" -o "$out.new" native/mesh.c
   mv "$out.new" "$out"
   echo "$inputs" >"$out.inputs"
 }
 
+package_version() {
+  if [ -n "${MESH_AGENT_VERSION:-}" ]; then echo "$MESH_AGENT_VERSION"; else node -p 'require("./package.json").version'; fi
+}
+
 facts() {
   local version commit=${MESH_AGENT_COMMIT:-} epoch=${SOURCE_DATE_EPOCH:-}
-  version=$(node -p 'require("./package.json").version')
+  version=$(package_version)
   if git rev-parse --git-dir >/dev/null 2>&1; then
     if [ -z "$commit" ]; then
       commit=$(git rev-parse --short=12 HEAD)
@@ -67,33 +92,33 @@ build_bundle() {
   node_modules/.bin/esbuild "$entry" --bundle --platform=node --target=node24 --format=cjs --external:*.node \
     --minify --keep-names --legal-comments=none --log-level=warning --define:import.meta.dirname=__dirname \
     --define:import.meta.filename=__filename "--define:MESH_AGENT_BUILD=$(facts)" "--outfile=$dist/main.cjs"
-  node -p 'JSON.stringify({ name: "mesh-agent", version: require("./package.json").version, private: true,
+  VERSION=$(package_version) node -p 'JSON.stringify({ name: "mesh-agent", version: process.env.VERSION, private: true,
     bin: "main.cjs", pkg: { sea: true, assets: ["native/mesh.node"] } }, null, 2)' >"$dist/package.json"
 }
 
 # pkg wants to download its Node: it finds ours, stripped, where a finished download would lie. Stripping must come
 # first: a finished executable does not survive it.
-seed_node() {
-  local version=$1 arch=$2 cache=$3/.pkg-cache/sea
-  local name=node-v$version-linux-$arch
+seed_node() { # VERSION ARCH HOME NODE STRIP
+  local cache=$3/.pkg-cache/sea name=node-v$1-linux-$2
   if [ -e "$cache/$name/bin/node.ok" ]; then return; fi
-  rm -rf "${cache:?}"
+  find "$cache" -mindepth 1 -maxdepth 1 ! -name "node-v$1-*" -exec rm -rf {} + 2>/dev/null || true
   mkdir -p "$cache/$name/bin"
-  strip -s -o "$cache/$name/bin/node" .toolchain/node/bin/node
+  "$5" -s -o "$cache/$name/bin/node" "$4/bin/node"
   : >"$cache/$name.tar.gz"
   : >"$cache/$name.tar.gz.ok"
   : >"$cache/$name/bin/node.ok"
 }
 
 build_executable() {
-  local out=$dist/mesh-agent home=$root/.toolchain/pkg-home inputs version arch
-  version=$(cut -d- -f1 .toolchain/node/.version)
-  arch=$(cut -d- -f2 .toolchain/node/.version)
-  inputs=$(cat "$dist/main.cjs" "$dist/package.json" "$dist/native/mesh.node" .toolchain/node/.version \
+  local out=$dist/mesh-agent home=$root/.toolchain/pkg-home inputs version
+  version=$(cut -d- -f1 "$node_home/.version")
+  inputs=$(cat "$dist/main.cjs" "$dist/package.json" "$dist/native/mesh.node" "$node_home/.version" \
     node_modules/@yao-pkg/pkg/package.json | digest)
   if fresh "$out" "$inputs"; then return; fi
   say "$out"
-  seed_node "$version" "$arch" "$home"
+  # What is made for another architecture is made by this one's.
+  seed_node "$version" "$host_arch" "$home" .toolchain/node strip
+  seed_node "$version" "$arch" "$home" "$node_home" "$strip"
   if ! (cd "$dist" && HOME=$home node "$root/node_modules/@yao-pkg/pkg/lib-es5/bin.js" . \
     -t "node$version-linux-$arch" -o mesh-agent.new) >"$dist/pkg.log" 2>&1; then
     cat "$dist/pkg.log" >&2

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Everything that building and testing needs, on a bare Debian 12: system packages, the pinned Node, the npm packages.
 # Installs only what is missing; safe to repeat. Needs root only when a system package is missing.
+#   --package [ARCH]   also what making and testing packages needs; for another architecture (arm64, x64) its cross compiler
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,7 +10,23 @@ PACKAGES=(
   nftables openssl procps socat tcpdump util-linux
 )
 
+PACKAGE_TOOLS=(debootstrap dpkg-dev gzip lintian rpm rpmlint shellcheck systemd-container xz-utils zstd)
+cross=
+
 say() { echo "setup: $*"; }
+
+if [ "${1:-}" = --package ]; then
+  PACKAGES+=("${PACKAGE_TOOLS[@]}")
+  cross=${2:-}
+  case "$cross$(uname -m)" in
+    arm64x86_64) PACKAGES+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross) ;;
+    x64aarch64) PACKAGES+=(gcc-x86-64-linux-gnu libc6-dev-amd64-cross) ;;
+    *x86_64 | *aarch64) ;;
+  esac
+elif [ $# -gt 0 ]; then
+  echo "usage: scripts/setup.sh [--package [ARCH]]" >&2
+  exit 2
+fi
 
 missing_packages() {
   local installed package
@@ -75,5 +92,7 @@ mkdir -p .toolchain
 exec 9>.toolchain/setup.lock
 flock 9
 scripts/toolchain.sh
+if [ -n "$cross" ]; then scripts/toolchain.sh "$cross"; fi
 install_modules
+if [ "${1:-}" = --package ]; then scripts/rootfs.sh; fi
 say "ready"

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Sets up, builds, checks types and rules, and runs the tests. With arguments (files, folders or patterns) it runs only
 # those tests, without the checks. The last line says how many tests passed and failed; a skipped test counts as failed.
+# The tests of the packages (test/packaging) are part of the whole when `scripts/setup.sh --package` has brought their tools.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -38,7 +39,15 @@ if [ $# = 0 ]; then
 fi
 
 patterns=()
-for argument in "${@:-test}"; do
+wanted=("$@")
+if [ $# = 0 ]; then
+  for folder in test/*/; do wanted+=("${folder%/}"); done
+  if [ ! -e .toolchain/rootfs/bookworm.contents ]; then
+    say "without the tests of the packages: they need scripts/setup.sh --package"
+    mapfile -t wanted < <(printf '%s\n' "${wanted[@]}" | grep -v '^test/packaging$')
+  fi
+fi
+for argument in "${wanted[@]}"; do
   if [ -d "$argument" ]; then patterns+=("${argument%/}/**/*.test.ts"); else patterns+=("$argument"); fi
 done
 report=$(mktemp)

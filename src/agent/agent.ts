@@ -173,6 +173,7 @@ export class Agent {
       registered: () => this.#membership.registered,
       health: this.health,
       log: log.child('last-good'),
+      onChange: () => this.#soon(),
     });
     this.renewal = new Renewal({
       files: joinFiles(config.stateDir, DEFAULT_FILE),

@@ -121,7 +121,8 @@ class Notices {
   update(agent: Agent): void {
     if (!this.#service.present) return;
     const line = statusLine(agent);
-    const ready = agent.enforcing || agent.config.datapath === 'none' || performance.now() - this.#started > READY_MS;
+    const enforced = agent.enforcing || agent.lastGood.holding;
+    const ready = enforced || agent.config.datapath === 'none' || performance.now() - this.#started > READY_MS;
     if (ready && !this.#ready) {
       this.#ready = true;
       this.#line = line;
@@ -134,7 +135,10 @@ class Notices {
 }
 
 function statusLine(agent: Agent): string {
-  if (!agent.reconciler.opened) return `waiting: ${agent.readiness.missing()[0] ?? 'starting'}`;
+  if (!agent.reconciler.opened) {
+    const held = agent.lastGood.holding ? 'the last-good snapshot is in force; ' : '';
+    return `${held}waiting: ${agent.readiness.missing()[0] ?? 'starting'}`;
+  }
   const clusters = agent.mesh.list();
   const ready = clusters.filter(({ cluster }) => cluster.ready).length;
   const error = agent.health.list().find(({ severity }) => severity === 'error');

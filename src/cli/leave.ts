@@ -8,6 +8,7 @@ import { writeRecord } from './output.ts';
 
 interface Options {
   readonly yes?: true;
+  readonly local?: true;
 }
 
 export function leaveCommand(): Command {
@@ -17,9 +18,15 @@ export function leaveCommand(): Command {
     details:
       'An agent that runs is stopped first: by systemctl when it is the unit, else by SIGTERM. Without a hub in reach the registration ends with ' +
       'its lease. What the operator wrote stays. Nothing is enforced on this machine afterwards. Exit code: 6 without --yes.',
-    examples: [['leave --yes', 'after that the machine is as it was before it joined']],
+    examples: [
+      ['leave --yes', 'after that the machine is as it was before it joined'],
+      ['leave --yes --local', 'it stays a member: the agent goes on when it is started again'],
+    ],
     shared: ['config', 'stateDir', 'socket', 'output'],
-    options: [new Option('--yes', 'do it')],
+    options: [
+      new Option('--yes', 'do it'),
+      new Option('--local', 'only remove rules, device and routes from this machine'),
+    ],
     run: leave,
   });
 }
@@ -30,15 +37,22 @@ async function leave(call: Call<Options>): Promise<ExitCode> {
   if (options.yes !== true)
     throw new MeshError(
       'JOIN-CONSENT',
-      `${config.name} leaves the mesh: its rules, keys and registration are removed, and nothing is enforced any more`,
+      options.local === true
+        ? 'rules, device and routes are removed: nothing is enforced until the agent is started again'
+        : `${config.name} leaves the mesh: its rules, keys and registration are removed, and nothing is enforced any more`,
     );
   const { joinFiles } = await import('../agent/join/files.ts');
-  const { leaveMesh } = await import('../agent/join/leave.ts');
-  const report = await leaveMesh({
+  const { clearMachine, leaveMesh } = await import('../agent/join/leave.ts');
+  const task = {
     config,
     files: joinFiles(config.stateDir, configFileOf(call)),
-    onStep: (step) => terminal.error.write(`${step}\n`),
-  });
+    onStep: (step: string) => terminal.error.write(`${step}\n`),
+  };
+  if (options.local === true) {
+    await clearMachine(task);
+    return EXIT.ok;
+  }
+  const report = await leaveMesh(task);
   const record = { apiVersion: 'mesh-agent/v1', kind: 'Left', name: config.name, ...report };
   await writeRecord({ terminal, format: options.output, record, table: () => reportText(config.name, report) });
   return EXIT.ok;

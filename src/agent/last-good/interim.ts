@@ -20,6 +20,8 @@ export interface InterimOptions {
   readonly present: () => Present;
   readonly health: Health;
   readonly log: Log;
+  /** Whether it is in force has changed. */
+  readonly onChange: () => void;
 }
 
 export type Present = { readonly border: Border } & Pick<DesiredOverlay, 'source4' | 'source6' | 'underlayMtu'>;
@@ -39,6 +41,7 @@ export class Interim {
   #restored: Restored | undefined;
   #told = '';
   #drifted = false;
+  #applied = false;
 
   constructor(options: InterimOptions) {
     this.#options = options;
@@ -47,6 +50,11 @@ export class Interim {
   /** Whether the kernel is kept as the snapshot says. */
   get active(): boolean {
     return this.#restored !== undefined;
+  }
+
+  /** Whether the kernel took it, with the devices and stores of now. */
+  get applied(): boolean {
+    return this.#applied;
   }
 
   /** What is ours in the kernel was changed. */
@@ -71,6 +79,7 @@ export class Interim {
       await sleep(LOOK_MS, signal);
     }
     this.#restored = undefined;
+    this.#applied = false;
   }
 
   async #read(): Promise<Restored | undefined> {
@@ -96,6 +105,9 @@ export class Interim {
       const overlay = saved.overlay && { ...saved.overlay, ...sources };
       await datapath.apply({ ...asConfigured(saved, border, config), overlay }, changes);
       this.#told = told;
+      if (this.#applied) return;
+      this.#applied = true;
+      this.#options.onChange();
     } catch (error) {
       // Not told: the next look tries again.
       this.#drifted = true;

@@ -22,6 +22,8 @@ export interface LastGoodOptions {
   readonly registered: () => Registered | undefined;
   readonly health: Health;
   readonly log: Log;
+  /** See `InterimOptions`. */
+  readonly onChange: () => void;
 }
 
 /** The agent's side of the last-good snapshot: begins with it where there is nothing newer, and keeps it from then on. */
@@ -65,6 +67,11 @@ export class LastGood {
   async hold(signal: AbortSignal): Promise<void> {
     if (this.#options.config.datapath === 'none') return;
     await this.#interim.run(AbortSignal.any([signal, this.#live.signal]));
+  }
+
+  /** The snapshot is what the kernel enforces, and is kept so. */
+  get holding(): boolean {
+    return this.#interim.applied;
   }
 
   drifted(): void {

@@ -1,0 +1,186 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { after, before, test } from 'node:test';
+import type { StatusRecord } from '../../src/api/types.ts';
+import { assertReach, type Expected, PORTS, serveEverywhere } from '../lab/matrix.ts';
+import { MeshLab } from '../lab/mesh-lab.ts';
+import { until } from '../lab/namespace.ts';
+import { CLUSTER_A, CROSS_CLUSTER } from '../lab/story.ts';
+import { buildPackage } from './build.ts';
+import { SystemdMachine } from './systemd-machine.ts';
+
+/** The life of a package on a machine with a real systemd, whose cluster and peers are those of the lab. */
+const EXPECTED: Expected = {
+  'cluster-a/frontend > my-vm': 'all',
+  'cluster-a/batch > my-vm': 'none',
+  'world > my-vm': 'none',
+};
+const NEXT_VERSION = '99.0.0';
+
+let lab: MeshLab;
+let machine: SystemdMachine;
+let folder: string;
+let packages: { readonly first: string; readonly next: string };
+
+before(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'mesh-packages-'));
+  packages = { first: await buildPackage('deb', folder), next: await buildPackage('deb', folder, NEXT_VERSION) };
+  lab = await MeshLab.start([CLUSTER_A]);
+  await serveEverywhere(lab);
+  machine = new SystemdMachine(lab.machine.namespace, join(folder, 'machine'));
+  for (const file of Object.values(packages)) machine.copy(file, `/root/${basename(file)}`);
+  await machine.boot();
+});
+after(async () => {
+  await machine?.close();
+  await lab?.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+/** What the operator of a machine that joins a cluster directly writes. */
+function configure(): void {
+  const { cert, key, ca } = lab.credentials;
+  for (const [from, to] of [
+    [ca, 'ca.crt'],
+    [cert, 'agent.crt'],
+    [key, 'agent.key'],
+  ] as const)
+    machine.copy(from, `/var/lib/mesh-agent/pki/${to}`);
+  const files = '/var/lib/mesh-agent/pki';
+  machine.write(
+    '/etc/mesh-agent/conf.d/20-cluster.yaml',
+    `name: my-vm\nkvstore:\n  endpoints: [https://${lab.cluster('cluster-a').node.place.ipv4}:2379]\n` +
+      `  ca: ${files}/ca.crt\n  cert: ${files}/agent.crt\n  key: ${files}/agent.key\n`,
+  );
+  machine.write('/etc/mesh-agent/policies.d/cross-cluster.yaml', CROSS_CLUSTER);
+}
+
+async function status(): Promise<StatusRecord | undefined> {
+  const { stdout } = await machine.run('mesh-agent', 'status', '-o', 'json');
+  return stdout === '' ? undefined : (JSON.parse(stdout) as StatusRecord);
+}
+
+async function untilEnforced(): Promise<void> {
+  await until('the unit is active and enforces', async () => (await status())?.state === 'ok', 60_000);
+}
+
+const rules = (): Promise<{ code: number; stdout: string }> =>
+  machine.run('nft', 'list', 'table', 'inet', 'mesh_agent');
+
+test('an installation starts nothing and enforces nothing', async () => {
+  await machine.must('dpkg', '-i', `/root/${basename(packages.first)}`);
+  assert.equal((await machine.run('systemctl', 'is-active', 'mesh-agent')).stdout, 'inactive\n');
+  assert.equal((await machine.run('systemctl', 'is-enabled', 'mesh-agent')).stdout, 'disabled\n');
+  assert.notEqual((await rules()).code, 0);
+  await machine.must('mesh-agent', 'config', 'check');
+});
+
+test('the units are what systemd understands, and as closed as the job allows', async () => {
+  const units = ['mesh-agent', 'mesh-agent-restore', 'mesh-agent-hub'].map((name) => `${name}.service`);
+  const paths = units.map((unit) => `/usr/lib/systemd/system/${unit}`);
+  const { stderr } = await machine.run('systemd-analyze', 'verify', '--man=no', ...paths);
+  assert.doesNotMatch(stderr, /mesh-agent/);
+  const scores = await machine.must('systemd-analyze', 'security', '--no-pager', ...units, '--threshold=40');
+  assert.match(scores, /mesh-agent/);
+});
+
+test('the unit is active and the machine is enforced', async () => {
+  configure();
+  await machine.must('systemctl', 'enable', '--now', 'mesh-agent');
+  await untilEnforced();
+  await assertReach(lab, EXPECTED);
+  const unit = await machine.show('mesh-agent', 'ActiveState', 'SubState', 'StatusText', 'NRestarts');
+  assert.deepEqual([unit.ActiveState, unit.SubState, unit.NRestarts], ['active', 'running', '0']);
+  assert.match(unit.StatusText ?? '', /^enforcing; 1\/1 clusters ready/);
+  assert.equal((await machine.run('systemctl', 'is-enabled', 'mesh-agent-restore')).stdout, 'enabled\n');
+});
+
+test('an agent that is killed comes back, and nobody notices', async () => {
+  const { MainPID: before } = await machine.show('mesh-agent', 'MainPID');
+  const frontend = lab.cluster('cluster-a').place('frontend');
+  const flow = await frontend.flow(lab.machine.ipv4, PORTS.udp, { fresh: true, everyMs: 5 });
+  await machine.must('systemctl', 'kill', '--signal=KILL', 'mesh-agent');
+  assert.equal((await rules()).code, 0);
+  await until(
+    'another process runs',
+    async () => {
+      const { MainPID, ActiveState } = await machine.show('mesh-agent', 'MainPID', 'ActiveState');
+      return ActiveState === 'active' && MainPID !== before && MainPID !== '0';
+    },
+    30_000,
+  );
+  await untilEnforced();
+  const { sent, received } = await flow.stop();
+  assert.ok(sent > 50, `${sent} sent`);
+  assert.equal(received, sent);
+  await assertReach(lab, EXPECTED);
+});
+
+test('an upgrade under traffic loses no packet and lets none in', async () => {
+  machine.write('/etc/mesh-agent/config.yaml', '# of the operator\nlog: {level: debug}\n');
+  const [frontend, batch] = ['frontend', 'batch'].map((name) => lab.cluster('cluster-a').place(name));
+  assert.ok(frontend !== undefined && batch !== undefined);
+  const allowed = await frontend.flow(lab.machine.ipv4, PORTS.udp, { fresh: true, everyMs: 5 });
+  const forbidden = await batch.flow(lab.machine.ipv4, PORTS.udp, { fresh: true, everyMs: 5 });
+  await machine.must('dpkg', '--force-confold', '-i', `/root/${basename(packages.next)}`);
+  await until('the new version runs', async () => (await status())?.agent.version === NEXT_VERSION, 30_000);
+  await untilEnforced();
+  const [first, second] = await Promise.all([allowed.stop(), forbidden.stop()]);
+  assert.ok(first.sent > 50, `${first.sent} sent`);
+  assert.equal(first.received, first.sent);
+  assert.equal(second.received, 0);
+  assert.match(machine.read('/etc/mesh-agent/config.yaml'), /of the operator/);
+});
+
+test('a rollback to the version before is as quiet', async () => {
+  const frontend = lab.cluster('cluster-a').place('frontend');
+  const flow = await frontend.flow(lab.machine.ipv4, PORTS.udp, { fresh: true, everyMs: 5 });
+  await machine.must('dpkg', '--force-confold', '-i', `/root/${basename(packages.first)}`);
+  await until('the old version runs', async () => (await status())?.agent.version !== NEXT_VERSION, 30_000);
+  await untilEnforced();
+  const { sent, received } = await flow.stop();
+  assert.equal(received, sent);
+});
+
+test('a boot with the store away has the rules before the network', async () => {
+  const { namespace } = lab.machine;
+  // What the kernel holds at the moment when a network service may begin.
+  machine.write(
+    '/etc/systemd/system/witness.service',
+    '[Unit]\nDefaultDependencies=no\nAfter=network-pre.target\nBefore=network.target\n' +
+      '[Service]\nType=oneshot\nExecStart=/bin/sh -c "nft list table inet mesh_agent > /root/witness 2>&1"\n' +
+      '[Install]\nWantedBy=multi-user.target\n',
+  );
+  await machine.must('systemctl', 'enable', 'witness');
+  await machine.shutdown();
+  await lab.cluster('cluster-a').door.shut();
+  namespace.feed('delete table inet mesh_agent\ndelete table netdev mesh_agent\n', 'nft', '-f', '-');
+  namespace.run('ip', 'link', 'delete', 'mesh_vxlan');
+  await machine.boot();
+  assert.match(machine.read('/root/witness'), /chain entering/);
+  assert.equal((await machine.show('mesh-agent-restore', 'Result')).Result, 'success');
+  await until('the tunnels are back', async () => ((await status())?.routing.routes ?? 0) > 0, 30_000);
+  assert.equal((await status())?.lastGood?.enforced, 'snapshot');
+  await assertReach(lab, EXPECTED);
+  await lab.cluster('cluster-a').door.open();
+  await untilEnforced();
+  await assertReach(lab, EXPECTED);
+});
+
+test('a removal takes everything of ours out of the kernel, a purge everything from the disk', async () => {
+  const { namespace } = lab.machine;
+  await machine.must('dpkg', '-r', 'mesh-agent');
+  assert.equal(namespace.run('nft', 'list', 'ruleset').includes('mesh_agent'), false);
+  assert.notEqual(namespace.try('ip', 'link', 'show', 'mesh_vxlan').code, 0);
+  assert.equal(namespace.run('ip', 'route', 'show', 'proto', '77'), '');
+  assert.equal(machine.has('/usr/bin/mesh-agent'), false);
+  assert.equal(machine.has('/etc/mesh-agent/config.yaml'), true);
+  await machine.must('dpkg', '-P', 'mesh-agent');
+  const left = await machine.must('find', '/etc', '/usr', '/var/lib', '/run', '-xdev', '-name', '*mesh-agent*');
+  assert.deepEqual(
+    left.split('\n').filter((path) => path !== '' && !path.startsWith('/var/lib/dpkg')),
+    [],
+  );
+});
