@@ -33,6 +33,7 @@ import { PolicyFeed } from './policy-feed.ts';
 import { Readiness } from './readiness.ts';
 import { Reconciler } from './reconciler.ts';
 import { refusalLog } from './refusals.ts';
+import { ServiceFeed } from './services/service-feed.ts';
 import { StoreAddresses } from './store-addresses.ts';
 import { Troubles } from './troubles.ts';
 
@@ -75,6 +76,7 @@ export class Agent {
   readonly names: NameFeed;
   readonly renewal: Renewal;
   readonly lastGood: LastGood;
+  readonly services: ServiceFeed;
   readonly #options: AgentOptions;
   readonly #log: Log;
   readonly #jobs: JobGroup;
@@ -119,10 +121,19 @@ export class Agent {
       registered: () => this.#membership.registered,
       stores: () => this.storeAddresses.list(),
       watchNames: () => this.model.wantsNames,
+      services: () => this.services.desired,
+    });
+    this.services = new ServiceFeed({
+      config,
+      tables: this.tables,
+      mesh: this.mesh,
+      machine: this.machine,
+      stores: () => this.storeAddresses.list(),
+      wake: () => this.reconciler.wake(),
     });
     this.datapath = chooseDatapath(config, log.child('datapath'));
     this.reconciler = new Reconciler({
-      collect: () => this.#feed.collect(),
+      collect: () => ({ ...this.#feed.collect(), services: this.services.collect() }),
       apply: (changes) => this.#apply(changes),
       onApplied: (_tookMs, delayMs) => this.#applied(delayMs),
       onFailed: (error, attempt) => {
@@ -194,6 +205,7 @@ export class Agent {
       tables: this.tables,
       mesh: this.mesh,
       policies: this.#policies,
+      reporting: () => this.renewal.hubs.length > 0,
       events: (store, event) => this.#storeEvent('', store, event),
       onChange: () => this.#soon(),
       onRegistered: (registered) => this.#registered(registered),
@@ -252,6 +264,7 @@ export class Agent {
     // First of all: the facts are still there, and a reboot may follow.
     await this.lastGood.close();
     this.machine.close();
+    this.services.close();
     this.#policies.close();
     this.mesh.close();
     await Promise.all([this.#membership.close(), this.#clusters.close(), this.names.close(), this.#jobs.stop()]);
@@ -346,7 +359,12 @@ export class Agent {
     this.#tick = undefined;
     if (this.#closed) return;
     this.#membership.follow(this.reconciler.opened);
-    if (!this.reconciler.opened && this.#datapathOpen && this.readiness.missing().length === 0) this.#open();
+    this.services.look();
+    const ready = !this.reconciler.opened && this.#datapathOpen && this.readiness.missing().length === 0;
+    if (ready) {
+      if (this.services.prepare()) this.#open();
+      else this.#soon();
+    }
     this.names.want(this.model.wantsNames, this.datapath.status.tellsNames !== false);
   }
 

@@ -18,6 +18,7 @@ export interface DesiredInputs {
   readonly stores: () => readonly StoreAddress[];
   /** Policies name DNS names. */
   readonly watchNames: () => boolean;
+  readonly services: () => DesiredState['services'];
 }
 
 /**
@@ -46,6 +47,10 @@ export class DesiredFromFacts implements DesiredState {
 
   get egress() {
     return this.#inputs.resolved().egress;
+  }
+
+  get services(): DesiredState['services'] {
+    return this.#inputs.services();
   }
 
   get border(): Border {

@@ -1,7 +1,7 @@
 import type { Health } from '../api/health.ts';
 import type { Config } from '../config/config.ts';
 import { messageOf } from '../core/errors.ts';
-import { type Address, formatAddress, parseAddress } from '../core/ip.ts';
+import { type Address, addressBits, formatAddress, type Prefix, parseAddress, prefixOf } from '../core/ip.ts';
 import { classifyDevices, type DeviceRole, externalDevices } from '../datapath/devices.ts';
 import { ownAddress } from '../datapath/own-address.ts';
 import { LinkWatch } from '../host/link-watch.ts';
@@ -77,6 +77,13 @@ export class Machine {
   /** Every address of the machine, on whatever device, but those that are valid on one link only. */
   get addresses(): readonly Address[] {
     return this.#state.addresses.filter(({ scope }) => scope !== SCOPE_LINK).map(({ address }) => address);
+  }
+
+  /** Networks of its addresses: who is in them is reached without a router. */
+  get networks(): readonly Prefix[] {
+    return this.#state.addresses
+      .filter(({ address, bits }) => bits < addressBits(address.family))
+      .map(({ address, bits }) => prefixOf(address, bits));
   }
 
   get gateways(): readonly Address[] {

@@ -1,6 +1,7 @@
 import type { NumericIdentity } from '../core/identity.ts';
 import type { DesiredChanges } from '../datapath/desired.ts';
 import type { DirectionChanges } from '../policy/result.ts';
+import type { FrontendKey } from '../service/result.ts';
 
 interface PendingDirection {
   readonly identities: Set<NumericIdentity>;
@@ -17,6 +18,7 @@ export class PendingChanges {
   #overlay = false;
   #hosts4 = new Set<number>();
   #hosts6 = new Set<string>();
+  #services = new Set<FrontendKey>();
   #ingress = emptyDirection();
   #egress = emptyDirection();
 
@@ -28,6 +30,7 @@ export class PendingChanges {
       this.#overlay ||
       this.#hosts4.size > 0 ||
       this.#hosts6.size > 0 ||
+      this.#services.size > 0 ||
       changed(this.#ingress) ||
       changed(this.#egress)
     );
@@ -45,6 +48,7 @@ export class PendingChanges {
     this.#overlay ||= changes.overlay === true;
     for (const word of changes.hosts4 ?? []) this.#hosts4.add(word);
     for (const text of changes.hosts6 ?? []) this.#hosts6.add(text);
+    for (const key of changes.services ?? []) this.#services.add(key);
     addDirection(this.#ingress, changes.ingress);
     addDirection(this.#egress, changes.egress);
   }
@@ -59,12 +63,14 @@ export class PendingChanges {
           overlay: this.#overlay,
           hosts4: this.#hosts4,
           hosts6: this.#hosts6,
+          services: this.#services,
           ingress: this.#ingress,
           egress: this.#egress,
         };
     this.#everything = this.#prefixes = this.#border = this.#overlay = false;
     this.#hosts4 = new Set();
     this.#hosts6 = new Set();
+    this.#services = new Set();
     this.#ingress = emptyDirection();
     this.#egress = emptyDirection();
     return changes;

@@ -61,6 +61,7 @@ export class Troubles {
     watchClusters(agent, lasts);
     watchFacts(agent);
     watchPolicies(agent);
+    watchServices(agent);
     watchDatapath(agent);
     // Looking for conflicts walks a table that may be long.
     if (now - this.#conflictsAt >= CONFLICTS_MS) {
@@ -225,6 +226,33 @@ function watchPolicies(agent: Agent): void {
           // One of them is in force, and which is fixed.
           ...(wrong.every(({ state }) => state === 'shadowed') && { severity: 'warning' as const }),
         },
+  );
+}
+
+function watchServices({ health, services, datapath, config }: Agent): void {
+  const { enabled } = config.services;
+  const { problems } = services.model;
+  const examples = [...problems.entries()].slice(0, EXAMPLES).map(([name, [first]]) => `${name}: ${first}`);
+  const more = problems.size > EXAMPLES ? ` (and ${problems.size - EXAMPLES} more services)` : '';
+  health.check(
+    'services',
+    'MSH-SERVICE',
+    enabled && examples.length > 0 ? { text: `${examples.join('; ')}${more}`, severity: 'warning' } : undefined,
+  );
+  const lost = [...services.lost].sort();
+  health.check(
+    'services',
+    'MSH-SERVICE-LOST',
+    enabled && lost.length > 0
+      ? { text: `not reachable for longer than the grace: ${lost.join(', ')}`, severity: 'warning' }
+      : undefined,
+  );
+  health.check(
+    'services',
+    'DPN-OLD',
+    enabled && datapath.status.balances === false
+      ? { text: 'services are not balanced: nft or the kernel cannot do the rules', severity: 'warning' }
+      : undefined,
   );
 }
 

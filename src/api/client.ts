@@ -14,6 +14,7 @@ import type {
   IpcacheRecord,
   KernelAddressRecord,
   KernelPolicyRecord,
+  KernelServiceRecord,
   NodeRecord,
   PolicyDetail,
   PolicyRecord,
@@ -48,6 +49,7 @@ export interface AgentClient {
   policy(name: string): Promise<PolicyDetail>;
   kernelIpcache(filter?: ListFilter): AsyncIterable<KernelAddressRecord>;
   kernelPolicy(filter?: ListFilter): AsyncIterable<KernelPolicyRecord>;
+  kernelServices(filter?: ListFilter): AsyncIterable<KernelServiceRecord>;
   names(filter?: ListFilter): AsyncIterable<NameRecord>;
   explain(request: ExplainRequest): Promise<ExplainAnswer>;
   applyPolicies(request: ApplyRequest): Promise<ApplyAnswer>;
@@ -71,6 +73,7 @@ export function openClient(options: ClientOptions): AgentClient {
     policies: (filter) => list('/v1/policies', filter),
     policy: (name) => record(`/v1/policies/${encodeURIComponent(name)}`),
     kernelIpcache: (filter) => list('/v1/kernel/ipcache', filter),
+    kernelServices: (filter) => list('/v1/kernel/services', filter),
     kernelPolicy: (filter) => list('/v1/kernel/policy', filter),
     names: (filter) => list('/v1/names', filter),
     explain: (body) => askRecord(options, '/v1/explain', { method: 'POST', body }),

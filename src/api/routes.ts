@@ -40,6 +40,7 @@ const LISTS: Readonly<Record<string, Handler>> = {
   policies: (api, query) => list(api.policies(), query),
   names: (api, query) => list(api.names(), query),
   'kernel/ipcache': async (api, query) => list(await api.kernelIpcache(), query),
+  'kernel/services': async (api, query) => list(await api.kernelServices(), query),
   'kernel/policy': async (api, query) => list(await api.kernelPolicy(), query),
 };
 

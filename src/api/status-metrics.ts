@@ -7,7 +7,7 @@ import type { ClusterRecord, StatusRecord } from './types.ts';
  * ours else. Nothing is shown while there is no record yet.
  */
 export function exportStatus(metrics: Metrics, status: () => StatusRecord | undefined): void {
-  const families = [counts, clusters, policy, datapath, health].map((open) => open(metrics.registry));
+  const families = [counts, clusters, services, policy, datapath, health].map((open) => open(metrics.registry));
   metrics.onScrape(() => {
     const record = status();
     if (record === undefined) return;
@@ -44,6 +44,27 @@ function counts(registry: Registry): Render {
       mine.set({ kind }, counts[kind]);
     }
     quarantined.set(counts.quarantined);
+  };
+}
+
+function services(registry: Registry): Render {
+  const plain = gauges(registry, []);
+  const frontends = plain('mesh_agent_service_frontends', 'addresses and ports of services that lead somewhere');
+  const without = plain('mesh_agent_services_without_backend', 'services whose connections are refused');
+  const lost = plain('mesh_agent_services_lost_clusters', 'clusters whose backends are out of rotation');
+  const problems = plain(
+    'mesh_agent_services_problems',
+    'services that clusters announce in a way that is not all in force',
+  );
+  const backends = gauges(registry, ['state'])('mesh_agent_service_backends', 'backends of services by state');
+  return (record) => {
+    const shown = record.services;
+    frontends.set(shown?.frontends ?? 0);
+    without.set(shown?.withoutBackend ?? 0);
+    lost.set(shown?.lostClusters.length ?? 0);
+    problems.set(shown?.problems ?? 0);
+    for (const state of ['active', 'standby', 'unreachable', 'refused'] as const)
+      backends.set({ state }, shown?.backends[state] ?? 0);
   };
 }
 

@@ -174,6 +174,15 @@ export interface StatusRecord {
     readonly ipcache: number;
     readonly quarantined: number;
   };
+  /** Services as this machine balances them; absent when it does not. */
+  readonly services?: {
+    readonly frontends: number;
+    readonly backends: Readonly<Record<BackendRecord['state'], number>>;
+    /** Services without a backend that serves. */
+    readonly withoutBackend: number;
+    readonly lostClusters: readonly string[];
+    readonly problems: number;
+  };
   readonly policy: {
     readonly revision: number;
     readonly mode: 'default' | 'always' | 'never';
@@ -199,6 +208,8 @@ export interface StatusRecord {
       readonly prefixes: number;
       readonly policyRows: number;
       readonly classes: number;
+      readonly frontends?: number;
+      readonly slots?: number;
     };
     readonly error?: { readonly code: string; readonly message: string; readonly since: number };
     readonly healed: number;
@@ -274,6 +285,33 @@ export interface ServiceRecord {
   readonly global: boolean;
   readonly frontends: readonly string[];
   readonly backends: readonly string[];
+  /** What this machine makes of it; absent when services are off, or the service is not for it. */
+  readonly balanced?: BalancedRecord;
+}
+
+/** Where connections to a service go from this machine. */
+export interface BalancedRecord {
+  /** `global`: together with what other clusters share under the name. `own`: the joined cluster's alone. */
+  readonly scope: 'global' | 'own';
+  readonly affinity: 'none' | 'local' | 'remote';
+  readonly clusters: readonly string[];
+  /** Frontends of the announcing cluster that are not in force, with the reason. */
+  readonly refused: readonly { readonly frontend: string; readonly reason: string }[];
+  /** Of all clusters. */
+  readonly backends: readonly BackendRecord[];
+  readonly problems: readonly string[];
+}
+
+export interface BackendRecord {
+  readonly cluster: string;
+  /** `10.1.0.5:8080/TCP`, one for each port. */
+  readonly addresses: readonly string[];
+  readonly state: 'active' | 'standby' | 'unreachable' | 'refused';
+  /** Gets new connections. */
+  readonly serving: boolean;
+  /** Why it is not active. */
+  readonly reason?: string;
+  readonly since: number;
 }
 
 export interface IpcacheRecord {
@@ -321,6 +359,20 @@ export interface KernelAddressRecord {
   readonly tunnelEndpoint: string;
 }
 
+/** One frontend of a service in the kernel. */
+export interface KernelServiceRecord {
+  /** `10.96.0.1:80/TCP`. */
+  readonly frontend: string;
+  /** `<namespace>/<name>`; absent when nobody announces it any more. */
+  readonly service?: string;
+  readonly scope?: 'global' | 'own';
+  readonly sticky: boolean;
+  /** New connections that the kernel counted since the number of its slots last changed. */
+  readonly connections: number;
+  /** None: connections are refused. */
+  readonly backends: readonly { readonly address: string; readonly slots: number }[];
+}
+
 export interface KernelPolicyRecord {
   readonly direction: 'ingress' | 'egress';
   readonly verdict: 'allow' | 'deny';
@@ -352,6 +404,7 @@ export interface AgentApi {
   policy(name: string): PolicyDetail | undefined;
   kernelIpcache(): Promise<Iterable<KernelAddressRecord>>;
   kernelPolicy(): Promise<Iterable<KernelPolicyRecord>>;
+  kernelServices(): Promise<Iterable<KernelServiceRecord>>;
   names(): Iterable<NameRecord>;
   /** Throws MeshError when the question makes no sense. */
   explain(request: ExplainRequest): Promise<ExplainAnswer>;

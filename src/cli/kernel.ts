@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { KernelAddressRecord, KernelPolicyRecord } from '../api/types.ts';
+import type { KernelAddressRecord, KernelPolicyRecord, KernelServiceRecord } from '../api/types.ts';
 import { askAgent, SHOWS_AGENT } from './agent-socket.ts';
 import { command, group, Option } from './command.ts';
 import { EXIT } from './exit-code.ts';
@@ -9,6 +9,7 @@ import { type Column, writeList } from './output.ts';
 export function kernelCommands(): Command {
   return group('bpf', 'What the kernel really holds, whichever data path is in use', [
     group('ipcache', 'Addresses in the kernel', [ipcacheList()]),
+    group('lb', 'Services in the kernel', [serviceList()]),
     group('policy', 'Policy entries in the kernel', [policyList()]),
   ]);
 }
@@ -47,6 +48,63 @@ const ADDRESSES: readonly Column<KernelAddressRecord>[] = [
   },
   { heading: 'LABELS', cell: ({ labels }) => labels.join(',') },
 ];
+
+function serviceList(): Command {
+  return command({
+    name: 'list',
+    summary: 'List the frontends of services that the kernel holds, with the backends that they lead to',
+    examples: [
+      ['bpf lb list', 'all'],
+      ['bpf lb list -o wide', 'with the new connections that each frontend had'],
+    ],
+    shared: SHOWS_AGENT,
+    async run(call) {
+      const { output } = call.options;
+      const records = askAgent(call).kernelServices();
+      const shown = { terminal: call.terminal, format: output };
+      if (output === 'json' || output === 'yaml')
+        await writeList({ ...shown, kind: 'KernelServiceList', records, columns: [] });
+      else await writeList({ ...shown, kind: 'KernelServiceList', records: serviceLines(records), columns: SERVICES });
+      return EXIT.ok;
+    },
+  });
+}
+
+interface ServiceLine {
+  readonly frontend: string;
+  readonly backend: string;
+  readonly service: string;
+  readonly connections: string;
+}
+
+const SERVICES: readonly Column<ServiceLine>[] = [
+  { heading: 'SERVICE ADDRESS', cell: ({ frontend }) => frontend },
+  { heading: 'BACKEND ADDRESS (REVNAT_ID) (SLOT)', cell: ({ backend }) => backend },
+  { heading: 'SERVICE', cell: ({ service }) => service },
+  { heading: 'CONNECTIONS', wide: true, cell: ({ connections }) => connections },
+];
+
+/** The form of `cilium-dbg bpf lb list`: a line for the frontend and one for each backend; each tells whose it is. */
+async function* serviceLines(records: AsyncIterable<KernelServiceRecord>): AsyncIterable<ServiceLine> {
+  let number = 0;
+  for await (const record of records) {
+    number++;
+    const { frontend, scope, backends, sticky } = record;
+    const service = record.service === undefined ? '' : `${record.service} ${scope === 'global' ? 'global' : 'local'}`;
+    const flags = ['ClusterIP', 'non-routable', ...(sticky ? ['sessionAffinity'] : [])].join(', ');
+    const head = `0.0.0.0:0 (${number}) (0) [${flags}]`;
+    yield { frontend: `${frontend} (0)`, backend: head, service, connections: String(record.connections) };
+    for (const [index, { address }] of backends.entries()) {
+      const slot = index + 1;
+      yield {
+        frontend: `${frontend} (${slot})`,
+        backend: `${address} (${number}) (${slot})`,
+        service,
+        connections: '',
+      };
+    }
+  }
+}
 
 function policyList(): Command {
   const direction = new Option('--direction <direction>', 'only this direction').choices(['ingress', 'egress']);

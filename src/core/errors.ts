@@ -146,6 +146,14 @@ export const ERROR_CODES = {
     'several clusters announce the same address',
     'give the clusters disjoint address ranges; `mesh-agent ipcache get` shows who claims an address and who has it',
   ),
+  'MSH-SERVICE': entry(
+    'what clusters announce of services is not all in force',
+    '`mesh-agent service get NAMESPACE/NAME` shows every frontend and backend with the reason; correct what the cluster announces',
+  ),
+  'MSH-SERVICE-LOST': entry(
+    'backends of clusters that cannot be reached are out of rotation',
+    'bring the connection to the cluster back (`mesh-agent status`); `services.lossGrace` and `services.onClusterLoss` say what happens until then',
+  ),
   'MSH-REGISTRATION': entry(
     'the registration of this machine is not answered',
     'create the external workload under the name of this machine in the cluster (`cilium clustermesh vm create NAME`)',

@@ -79,6 +79,8 @@ export interface KernelFrontend {
   readonly port: number;
   /** Clients stay with their target. */
   readonly sticky: boolean;
+  /** New connections since the number of its slots last changed. */
+  readonly connections: number;
   /** None: connections are refused. A target has as many slots as its weight asks for. */
   readonly targets: readonly { readonly address: string; readonly port: number; readonly slots: number }[];
 }

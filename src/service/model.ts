@@ -3,7 +3,7 @@ import { Claims } from './claims.ts';
 import type { AddressFacts, ClusterFacts, ServiceFact } from './facts.ts';
 import { type Pool, poolsOf } from './pools.ts';
 import { type ResolveContext, type Resolved, resolvePool } from './resolve.ts';
-import type { FrontendKey, ServiceFrontend, ServiceMap, ServiceTarget, ServiceView } from './result.ts';
+import type { BackendState, FrontendKey, ServiceFrontend, ServiceMap, ServiceTarget, ServiceView } from './result.ts';
 import { DEFAULT_SETTINGS, type ServiceSettings } from './settings.ts';
 import { Since } from './since.ts';
 
@@ -45,6 +45,7 @@ export class ServiceModel {
   #unclaimed = new Set<string>();
   #unresolved = new Set<string>();
   #changed = new Set<FrontendKey>();
+  readonly #tallies = new Map<string, Tally>();
   #problems = new Map<string, readonly string[]>();
   #settings: ServiceSettings = DEFAULT_SETTINGS;
   #joined: string | undefined;
@@ -162,6 +163,11 @@ export class ServiceModel {
     for (const name of names) for (const pool of this.#groups.get(name)?.pools ?? []) yield this.#view(name, pool);
   }
 
+  /** How many backends each service has, by state. */
+  tallies(): Iterable<Tally> {
+    return this.#tallies.values();
+  }
+
   /** Names of the groups that have a problem, with it. */
   get problems(): ReadonlyMap<string, readonly string[]> {
     return this.#problems;
@@ -235,7 +241,10 @@ export class ServiceModel {
     }
     for (const kind of ['own', 'global'] as const) {
       const id = `${name} ${kind}`;
-      this.#since.note(id, pools.get(id)?.backends ?? [], this.#now());
+      const resolved = pools.get(id);
+      this.#since.note(id, resolved?.backends ?? [], this.#now());
+      if (resolved === undefined) this.#tallies.delete(id);
+      else this.#tallies.set(id, tallyOf(name, kind, resolved));
     }
     this.#put(name, group, inForce);
     if (problems.length === 0) this.#problems.delete(name);
@@ -285,6 +294,20 @@ export class ServiceModel {
     if (found === name) this.#byAddress.delete(address);
     else if (typeof found === 'object' && found.delete(name) && found.size === 0) this.#byAddress.delete(address);
   }
+}
+
+/** Backends of one service by state, and whether its frontends lead anywhere. */
+export interface Tally {
+  readonly name: string;
+  readonly global: boolean;
+  readonly frontends: number;
+  readonly backends: Readonly<Record<BackendState, number>>;
+}
+
+function tallyOf(name: string, kind: Pool['kind'], { inForce, backends }: Resolved): Tally {
+  const counts = { active: 0, standby: 0, unreachable: 0, refused: 0 };
+  for (const { state } of backends) counts[state]++;
+  return { name, global: kind === 'global', frontends: inForce.size, backends: counts };
 }
 
 const poolName = (name: string, { kind }: Pool): string => `${name} ${kind}`;

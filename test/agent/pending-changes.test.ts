@@ -13,7 +13,13 @@ test('changes gather until they are taken, and a set that was taken is not touch
   const pending = new PendingChanges();
   assert.equal(pending.empty, true);
   pending.add({ hosts4: [1, 2], ingress: direction([300], [4]) });
-  pending.add({ hosts4: [2, 3], hosts6: ['2001:db8::1'], egress: direction([301], []), border: true });
+  pending.add({
+    hosts4: [2, 3],
+    hosts6: ['2001:db8::1'],
+    services: ['10.96.0.1 6 80'],
+    egress: direction([301], []),
+    border: true,
+  });
   const taken = pending.take();
   assert.equal(pending.empty, true);
   pending.add({ hosts4: [9], overlay: true });
@@ -23,6 +29,7 @@ test('changes gather until they are taken, and a set that was taken is not touch
     overlay: false,
     hosts4: new Set([1, 2, 3]),
     hosts6: new Set(['2001:db8::1']),
+    services: new Set(['10.96.0.1 6 80']),
     ingress: direction([300], [4]),
     egress: direction([301], []),
   });
@@ -36,6 +43,7 @@ test('each kind of change alone is a change, and an empty one is none', () => {
     { overlay: true },
     { hosts4: [0] },
     { hosts6: ['::'] },
+    { services: ['10.96.0.1 6 80'] },
     { ingress: direction([300], []) },
     { egress: direction([], [1]) },
   ];

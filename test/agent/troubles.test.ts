@@ -37,7 +37,8 @@ class Scene {
   readonly tables = emptyTables();
   readonly desired = { routes: { refused: [] as string[] } };
   readonly machine: { ipv4: object | undefined; ipv6: object | undefined } = { ipv4: {}, ipv6: undefined };
-  readonly config = { datapath: 'nftables' };
+  readonly config = { datapath: 'nftables', services: { enabled: true } };
+  readonly services = { model: { problems: new Map<string, string[]>() }, lost: new Set<string>() };
   store: { status: StoreStatus } | undefined = { status: CONNECTED };
   registration: object | undefined = { registered: {}, key: 'k', waitingFor: 'waits for an answer' };
   followed: Followed[] = [];
@@ -282,4 +283,27 @@ test('a remote cluster that is away holds enforcement back for a minute from joi
   assert.deepEqual(readiness.missing(561_000), []);
   fields.clusters = [clusterOf('a', { kind: 'joined', synced: false })];
   assert.deepEqual(readiness.missing(9e9), ['cluster a: listing']);
+});
+
+test('services that are not all in force, lost clusters and a kernel that cannot balance are told, and their end', () => {
+  const scene = new Scene();
+  scene.services.model.problems.set('default/web', ['cluster-b has no backend for port http/TCP']);
+  scene.services.lost.add('cluster-b');
+  scene.datapath = { status: { balances: false } };
+  assert.deepEqual(
+    scene
+      .at(1)
+      .filter((line) => line.startsWith('services'))
+      .sort(),
+    ['services DPN-OLD warning', 'services MSH-SERVICE warning', 'services MSH-SERVICE-LOST warning'],
+  );
+  const [problem] = scene.health.of('services').filter(({ code }) => code === 'MSH-SERVICE');
+  assert.equal(problem?.text, 'default/web: cluster-b has no backend for port http/TCP');
+  scene.services.model.problems.clear();
+  scene.services.lost.clear();
+  scene.datapath = { status: { balances: true } };
+  assert.deepEqual(
+    scene.at(2).filter((line) => line.startsWith('services')),
+    [],
+  );
 });

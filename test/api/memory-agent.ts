@@ -242,6 +242,20 @@ export function memoryAgent(over: Partial<AgentApi> = {}): AgentApi {
         ? undefined
         : { ...found, rulesJson: [{ endpointSelector: { matchLabels: { 'any:app': 'web' } } }] };
     },
+    kernelServices: async () => [
+      {
+        frontend: '10.96.3.7:80/TCP',
+        service: 'production/api-service',
+        scope: 'global',
+        sticky: false,
+        connections: 12,
+        backends: [
+          { address: '10.245.1.5:8080/TCP', slots: 1 },
+          { address: '10.245.1.6:8080/TCP', slots: 1 },
+        ],
+      },
+      { frontend: '10.96.3.8:53/UDP', sticky: false, connections: 0, backends: [] },
+    ],
     kernelIpcache: () =>
       Promise.resolve(
         ipcache.map(({ prefix, identity, labels, tunnelEndpoint }) => ({ prefix, identity, labels, tunnelEndpoint })),

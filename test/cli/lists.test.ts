@@ -72,6 +72,15 @@ test("tables have Cilium's headings, one label a line, and aligned columns", asy
     kernel[2] ?? '',
     /^10\.245\.1\.5\/32 +identity=131500 encryptkey=0 tunnelendpoint=10\.0\.0\.21, flags=<none>/,
   );
+  const balanced = await lines('bpf', 'lb', 'list');
+  assert.match(balanced[0] ?? '', /^SERVICE ADDRESS +BACKEND ADDRESS \(REVNAT_ID\) \(SLOT\) +SERVICE$/);
+  assert.match(balanced[1] ?? '', /^10\.96\.3\.7:80\/TCP \(0\) +0\.0\.0\.0:0 \(1\) \(0\) \[ClusterIP, non-routable\]/);
+  assert.match(
+    balanced[2] ?? '',
+    /^10\.96\.3\.7:80\/TCP \(1\) +10\.245\.1\.5:8080\/TCP \(1\) \(1\) +production\/api-service global$/,
+  );
+  // One without backends, and without an owner.
+  assert.match(balanced[4] ?? '', /^10\.96\.3\.8:53\/UDP \(0\) +0\.0\.0\.0:0 \(2\) \(0\)/);
   const rows = await lines('bpf', 'policy', 'list');
   assert.match(rows[0] ?? '', /^POLICY +DIRECTION +IDENTITY +PORT\/PROTO +PROXY PORT +AUTH TYPE +BYTES +PACKETS$/);
   assert.match(rows.join('\n'), /^Allow +Ingress +131500 +8080\/TCP +NONE +disabled +600 +10$/m);
@@ -109,6 +118,7 @@ test('every list is whole, and of the same content, as JSON and as YAML', async 
     ['IdentityList', 'identity', 'list'],
     ['NodeList', 'node', 'list'],
     ['ServiceList', 'service', 'list'],
+    ['KernelServiceList', 'bpf', 'lb', 'list'],
     ['IpcacheList', 'ipcache', 'list'],
     ['PolicyList', 'policy', 'list'],
     ['PolicyList', 'policy', 'get'],

@@ -11,8 +11,8 @@ import {
   nameViews,
   nodeViews,
   pacedIdentityViews,
-  serviceViews,
 } from './list-views.ts';
+import { kernelServiceViews, serviceViews } from './service-views.ts';
 import { statusView } from './status-view.ts';
 
 /** What the local API serves: present facts of the agent, as records. */
@@ -30,6 +30,7 @@ export function agentApi(agent: Agent): AgentApi {
     policy: (name) => agent.repository.get(name),
     kernelIpcache: () => kernelAddressViews(agent),
     kernelPolicy: () => kernelPolicyViews(agent),
+    kernelServices: () => kernelServiceViews(agent),
     names: () => nameViews(agent),
     explain: (request) => explain(agent, request),
     applyPolicies: (request) => agent.apiPolicies.apply(request),

@@ -8,7 +8,6 @@ import type {
   KernelAddressRecord,
   KernelPolicyRecord,
   NodeRecord,
-  ServiceRecord,
 } from '../../api/types.ts';
 import { identity, type NumericIdentity, RESERVED_LABELS } from '../../core/identity.ts';
 import { formatAddress, formatPrefix, parseAddress } from '../../core/ip.ts';
@@ -16,7 +15,6 @@ import { labelTexts } from '../../core/labels.ts';
 import { WordTable } from '../../core/word-table.ts';
 import type { KernelPolicyRow } from '../../datapath/datapath.ts';
 import { nodeIp } from '../../kvstore/codec/node.ts';
-import type { PortsByAddress } from '../../kvstore/codec/service.ts';
 import type { IpcacheEntry } from '../../mesh/ipcache.ts';
 import type { Agent } from '../agent.ts';
 import { enforcementWords } from './status-view.ts';
@@ -153,28 +151,6 @@ export function* nodeViews(agent: Agent): Iterable<NodeRecord> {
       source: agent.desired.isSelf(node) ? 'local' : node.cluster === joined ? 'kvstore' : 'clustermesh',
     };
   }
-}
-
-export function* serviceViews(agent: Agent): Iterable<ServiceRecord> {
-  const services = [...agent.tables.services.entries()].sort(([a], [b]) => (a < b ? -1 : 1));
-  for (const [, service] of services) {
-    yield {
-      cluster: service.cluster,
-      namespace: service.namespace,
-      name: service.name,
-      shared: service.shared,
-      global: service.includeExternal,
-      frontends: portTexts(service.frontends),
-      backends: portTexts(service.backends),
-    };
-  }
-}
-
-function portTexts(ports: PortsByAddress): string[] {
-  return [...ports].flatMap(([address, list]) => {
-    const host = address.includes(':') ? `[${address}]` : address;
-    return list.map(({ port, protocol }) => `${host}:${port}/${protocol}`);
-  });
 }
 
 export function ipcacheView(agent: Agent, entry: IpcacheEntry): IpcacheRecord {

@@ -14,6 +14,7 @@ import type { Store } from '../../kvstore/store.ts';
 import type { Cluster } from '../../mesh/cluster.ts';
 import type { DirectionPolicy } from '../../policy/result.ts';
 import type { Agent } from '../agent.ts';
+import { servicesSummary } from './service-views.ts';
 
 const NO_STORE: StoreRecord = {
   state: 'closed',
@@ -28,6 +29,7 @@ const NO_STORE: StoreRecord = {
 
 /** Everything that `mesh-agent status` shows, from present facts. */
 export function statusView(agent: Agent): StatusRecord {
+  const services = servicesSummary(agent);
   const registered = agent.registration?.registered;
   const health = agent.health.list();
   const degraded =
@@ -50,6 +52,7 @@ export function statusView(agent: Agent): StatusRecord {
     kvstore: agent.store === undefined ? NO_STORE : storeView(agent.store),
     clusters: agent.mesh.list().map(({ cluster, store }) => clusterView(agent, cluster, store)),
     counts: countsView(agent),
+    ...(services !== undefined && { services }),
     policy: policyView(agent),
     datapath: datapathView(agent),
     ...(agent.lastGood.view !== undefined && { lastGood: agent.lastGood.view }),
@@ -141,14 +144,15 @@ function registrationView(agent: Agent): RegistrationRecord {
 
 function countsView(agent: Agent): StatusRecord['counts'] {
   const { tables, mesh } = agent;
-  let globalServices = 0;
-  for (const service of tables.services.values()) if (service.includeExternal && service.shared) globalServices++;
+  const global = new Set<string>();
+  for (const { includeExternal, shared, namespace, name } of tables.services.values())
+    if (includeExternal && shared) global.add(`${namespace}/${name}`);
   return {
     nodes: tables.nodes.size,
     endpoints: mesh.list().reduce((sum, { cluster }) => sum + cluster.countOf('endpoints'), 0),
     identities: tables.identities.size,
     services: tables.services.size,
-    globalServices,
+    globalServices: global.size,
     ipcache: tables.ipcache.size,
     quarantined: tables.quarantine.size,
   };

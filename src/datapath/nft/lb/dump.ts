@@ -11,14 +11,14 @@ export async function dumpServices(socket: NetlinkSocket): Promise<KernelFronten
   await held.read(async (map, visit) => void (await dumpIfThere(socket, map, visit)));
   const found: KernelFrontend[] = [];
   for (const family of [4, 6] as const) {
-    for (const [bytes, { choice, slots }] of held.frontends[family]) {
+    for (const [bytes, { choice, connections, slots }] of held.frontends[family]) {
       if (choice === undefined) continue;
       const { size, sticky } = readChoice(choice);
       const counts = new Map<string, number>();
       for (const target of slots.slice(0, size))
         if (target !== undefined) counts.set(target, (counts.get(target) ?? 0) + 1);
       const targets = [...counts].map(([target, count]) => ({ ...readTarget(family, target), slots: count }));
-      found.push({ ...readFrontend(family, bytes), sticky, targets });
+      found.push({ ...readFrontend(family, bytes), sticky, connections, targets });
     }
   }
   return found;

@@ -7,6 +7,8 @@ const MAX_SLOTS = 65_536;
 export interface HeldFrontend {
   /** What `lb_services` says; undefined while nothing leads to the slots. */
   choice: number | undefined;
+  /** New connections as they were counted when this was read. */
+  connections: number;
   /** Targets by slot. */
   readonly slots: (string | undefined)[];
 }
@@ -30,7 +32,7 @@ export class HeldServices {
   at(family: 4 | 6, frontend: FrontendBytes): HeldFrontend {
     const known = this.frontends[family].get(frontend);
     if (known !== undefined) return known;
-    const made: HeldFrontend = { choice: undefined, slots: [] };
+    const made: HeldFrontend = { choice: undefined, connections: 0, slots: [] };
     this.frontends[family].set(frontend, made);
     return made;
   }
@@ -44,8 +46,10 @@ export class HeldServices {
   async read(dump: (map: string, visit: (element: KernelElement) => void) => Promise<void>): Promise<void> {
     this.clear();
     for (const family of [4, 6] as const) {
-      await dump(`lb_services${family}`, ({ key, value }) => {
-        this.at(family, key.toString('latin1')).choice = value;
+      await dump(`lb_services${family}`, ({ key, value, packets }) => {
+        const frontend = this.at(family, key.toString('latin1'));
+        frontend.choice = value;
+        frontend.connections = packets;
       });
       for (const protocol of PROTOCOLS) {
         await dump(slotMap(protocol, family), ({ key, data }) => {

@@ -19,7 +19,7 @@ export const LB_MAPS = ([4, 6] as const)
   map ${slotMap(name, family)} { typeof ${address} . ${name} dport . numgen random mod 65536 : ${address} . ${name} dport; }`,
     );
     return `
-  map lb_services${family} { type ipv${family}_addr . inet_proto . inet_service : mark; }${slots.join('')}
+  map lb_services${family} { type ipv${family}_addr . inet_proto . inet_service : mark; counter; }${slots.join('')}
 `;
   })
   .join('');

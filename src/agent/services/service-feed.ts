@@ -1,0 +1,139 @@
+import type { Config } from '../../config/config.ts';
+import type { FeedReader } from '../../core/feed.ts';
+import { formatIpv4 } from '../../core/ip.ts';
+import type { Mesh } from '../../mesh/mesh.ts';
+import type { Tables } from '../../mesh/tables.ts';
+import { ServiceModel } from '../../service/model.ts';
+import type { FrontendKey, ServiceMap } from '../../service/result.ts';
+import type { ServiceSettings } from '../../service/settings.ts';
+import type { Machine } from '../machine.ts';
+import type { StoreAddress } from '../store-addresses.ts';
+import { MachineAddressFacts } from './address-facts.ts';
+import { ClusterReach } from './reach.ts';
+
+export interface ServiceFeedOptions {
+  readonly config: Pick<Config, 'services' | 'name'>;
+  readonly tables: Tables;
+  readonly mesh: Mesh;
+  readonly machine: Machine;
+  readonly stores: () => readonly StoreAddress[];
+  /** Something changed, or is left to do; must only schedule. */
+  readonly wake: () => void;
+}
+
+/** How long facts are worked into the model before others have their turn, milliseconds. */
+const SLICE_MS = 15;
+
+/**
+ * Carries changed facts into the model of services and says which frontends changed:
+ *
+ *   services, addresses, lost clusters ──▶ model ──▶ frontends with their targets
+ */
+export class ServiceFeed {
+  readonly model: ServiceModel;
+  readonly #options: ServiceFeedOptions;
+  readonly #facts: MachineAddressFacts;
+  readonly #reach: ClusterReach;
+  readonly #services: FeedReader<string>;
+  #hosts4: FeedReader<number> | undefined;
+  #hosts6: FeedReader<string> | undefined;
+  readonly #prefixes: FeedReader<string>;
+  #lost: ReadonlySet<string> = new Set();
+  #timer: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  constructor(options: ServiceFeedOptions) {
+    const { config, tables, mesh, machine, stores, wake } = options;
+    this.#options = options;
+    this.#facts = new MachineAddressFacts({
+      ipcache: tables.ipcache,
+      own: () => machine.addresses,
+      networks: () => machine.networks,
+      gateways: () => machine.gateways,
+      stores,
+      allowed: config.services.frontends,
+    });
+    this.model = new ServiceModel(this.#facts, Date.now);
+    this.model.configure(settingsOf(config));
+    this.#reach = new ClusterReach(mesh, config.services.lossGrace * 1000);
+    this.#services = tables.services.changed.read(wake);
+    this.#prefixes = tables.ipcache.changedPrefixes.read(wake);
+  }
+
+  /** What the data path is to hold: nothing unless it is wanted. */
+  get desired(): ServiceMap | 'off' {
+    return this.#options.config.services.enabled ? this.model.frontends : 'off';
+  }
+
+  /** Lost clusters, by name. */
+  get lost(): ReadonlySet<string> {
+    return this.#lost;
+  }
+
+  /** Works everything that is known into the model, in slices. @returns whether that is done: call it again later if not */
+  prepare(): boolean {
+    const { tables, wake } = this.#options;
+    if (this.#hosts4 === undefined) {
+      this.#hosts4 = tables.ipcache.changed4.read(wake);
+      this.#hosts6 = tables.ipcache.changed6.read(wake);
+      this.model.addressesChanged();
+    }
+    this.#take();
+    return this.model.settle(SLICE_MS);
+  }
+
+  collect(): ReadonlySet<FrontendKey> {
+    this.#take();
+    if (!this.model.settle(SLICE_MS)) setImmediate(this.#options.wake);
+    return this.model.drainChanges();
+  }
+
+  /** The machine's addresses, stores, or the state of clusters may have changed. */
+  look(): void {
+    if (this.#closed) return;
+    const { mesh, wake } = this.#options;
+    this.model.setJoined(mesh.joined?.name);
+    if (this.#facts.refresh()) this.model.addressesChanged();
+    const { lost, next } = this.#reach.look();
+    for (const { name, since } of lost) this.model.setCluster(name, { lostSince: since });
+    const names = new Set(lost.map(({ name }) => name));
+    for (const name of this.#lost) if (!names.has(name)) this.model.setCluster(name, { lostSince: undefined });
+    this.#lost = names;
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (next !== undefined)
+      this.#timer = setTimeout(() => this.look(), Math.max(1, next - performance.now() + 1)).unref();
+    if (!this.model.settled) wake();
+  }
+
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+  }
+
+  #take(): void {
+    const { tables, mesh } = this.#options;
+    this.model.setJoined(mesh.joined?.name);
+    for (const key of this.#services.drain()) {
+      const at = key.indexOf('/');
+      this.model.setService(key.slice(0, at), key.slice(at + 1), tables.services.get(key));
+    }
+    for (const word of this.#hosts4?.drain() ?? []) this.model.addressChanged(formatIpv4(word));
+    for (const text of this.#hosts6?.drain() ?? []) this.model.addressChanged(text);
+    if (this.#prefixes.drain().size > 0) this.model.addressesChanged();
+  }
+}
+
+function settingsOf({ services, name }: ServiceFeedOptions['config']): ServiceSettings {
+  const affinity = Object.entries(services.affinity).map(
+    ([service, value]) => [service, value === 'default' ? 'none' : value] as const,
+  );
+  return {
+    affinity: new Map(affinity),
+    local: services.local,
+    onClusterLoss: services.onClusterLoss,
+    sticky: new Set(services.sticky),
+    weights: new Map(Object.entries(services.weights)),
+    machine: name,
+  };
+}
