@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { Config } from '../config/config.ts';
+import { build } from '../host/build.ts';
+import { POLICY_ANNOTATION, VERSION_ANNOTATION } from '../kvstore/codec/register-node.ts';
 import type { StoreEvent } from '../kvstore/session.ts';
 import type { Store } from '../kvstore/store.ts';
 import type { Mesh } from '../mesh/mesh.ts';
@@ -17,11 +19,15 @@ export interface MembershipOptions {
   readonly mesh: Mesh;
   readonly policies: PolicyFeed;
   readonly events: (store: Store, event: StoreEvent) => void;
+  /** The cluster is a hub of ours, which wants to know what its machines run and apply. */
+  readonly reporting: () => boolean;
   /** The store or the registration are in another state; must only schedule. */
   readonly onChange: () => void;
   /** The cluster's answer, or the addresses of the machine in it, are others than at the last look. */
   readonly onRegistered: (registered: Registered) => void;
 }
+
+const REPORT_MS = 3_000;
 
 /** The cluster that this machine joins: its store, the registration there, and what follows from the answer. */
 export class Membership {
@@ -32,6 +38,8 @@ export class Membership {
   #followed = '';
   /** Cluster that our own addresses are claimed for. */
   #claimedFor: string | undefined;
+  #report: ReadonlyMap<string, string> = new Map();
+  #reportedAt = Number.NEGATIVE_INFINITY;
 
   constructor(options: MembershipOptions) {
     this.#options = options;
@@ -63,6 +71,7 @@ export class Membership {
       expected: config.cluster,
       bootId: bootId(),
       addresses: (registered) => registeredAddresses(machine, registered),
+      report: () => this.#report,
       onChange,
     });
     this.#registration = registration;
@@ -84,6 +93,19 @@ export class Membership {
     }
     // After a loss of data the store's policies are believed again when the cluster's canaries are back.
     if (!enforcing || mesh.joined?.synced === true) policies.follow(store);
+  }
+
+  /** What was seen so far is in the kernel: told to the hub, but not for each of many changes. */
+  applied(): void {
+    if (!this.#options.reporting() || performance.now() - this.#reportedAt < REPORT_MS) return;
+    const report = new Map([
+      [VERSION_ANNOTATION, build.version],
+      [POLICY_ANNOTATION, this.#options.policies.storeRevision],
+    ]);
+    if (JSON.stringify([...report]) === JSON.stringify([...this.#report])) return;
+    this.#report = report;
+    this.#reportedAt = performance.now();
+    this.#registration?.reportChanged();
   }
 
   addressesChanged(): void {

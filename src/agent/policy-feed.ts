@@ -2,6 +2,7 @@ import type { Health } from '../api/health.ts';
 import { messageOf } from '../core/errors.ts';
 import { type WatchedDirectory, watchDirectory } from '../host/directory.ts';
 import { POLICIES_PREFIX } from '../kvstore/paths.ts';
+import { policyRevision } from '../kvstore/policy-revision.ts';
 import type { PrefixWatch, Store } from '../kvstore/store.ts';
 import type { PolicyRepository } from '../policy/repository.ts';
 
@@ -20,8 +21,8 @@ export class PolicyFeed {
   readonly #options: PolicyFeedOptions;
   readonly #directory: WatchedDirectory;
   #store: PrefixWatch | undefined;
-  /** Names of documents that came from the store. */
-  readonly #present = new Set<string>();
+  /** Names of documents that came from the store, with their revisions. */
+  readonly #present = new Map<string, number>();
   #scanned = false;
   /** Why the directory cannot be read, while it was not read yet. */
   #unreadable: string | undefined;
@@ -79,9 +80,9 @@ export class PolicyFeed {
       listing: () => {
         listed = new Set();
       },
-      put: (name, value) => {
+      put: (name, value, modRevision) => {
         listed.add(name);
-        present.add(name);
+        present.set(name, modRevision);
         repository.put('kvstore', name, value.toString('utf8'));
         onChange();
       },
@@ -91,7 +92,7 @@ export class PolicyFeed {
         onChange();
       },
       listed: () => {
-        for (const name of [...present]) {
+        for (const name of [...present.keys()]) {
           if (listed.has(name)) continue;
           present.delete(name);
           repository.remove('kvstore', name);
@@ -99,6 +100,11 @@ export class PolicyFeed {
         onChange();
       },
     });
+  }
+
+  /** Names the set of the store's policies that is in force, as the hub names the one that it hands out. */
+  get storeRevision(): string {
+    return policyRevision(this.#present.values());
   }
 
   /** The store lost its data: its policies stay in force until `follow`, when it is known to be complete again. */

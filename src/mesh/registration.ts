@@ -28,6 +28,8 @@ export interface RegistrationOptions {
   readonly bootId: string;
   /** Our own addresses, given what we were registered as (the router address lies in our range). */
   readonly addresses: (registered: Registered) => readonly NodeAddress[];
+  /** What the machine tells of itself besides, in annotations; nothing towards an ordinary cluster. */
+  readonly report?: () => ReadonlyMap<string, string>;
   /** The answer is new, or the state changed. */
   readonly onChange: () => void;
   readonly timing?: { readonly answerMs?: number; readonly refreshMs?: number };
@@ -137,6 +139,13 @@ export class Registration {
     if (this.#registered !== undefined && adopted) this.#publish(this.#registered);
   }
 
+  /** What we report is other than before; told with the next value in any case. */
+  reportChanged(): void {
+    if (this.#registered !== undefined && this.#state === 'registered' && this.#announcedAt === undefined) {
+      this.#publish(this.#registered);
+    }
+  }
+
   /** Announces again where no answer came, and from time to time where nothing changed. */
   async run(signal: AbortSignal): Promise<void> {
     const { answerMs = ANSWER_MS, refreshMs = REFRESH_MS } = this.#options.timing ?? {};
@@ -212,6 +221,7 @@ export class Registration {
   }
 
   #publish(registered: Registered): void {
+    const report = this.#options.report?.() ?? new Map<string, string>();
     this.#write({
       ...announcement(this.#options.name),
       cluster: registered.cluster.name,
@@ -222,6 +232,7 @@ export class Registration {
       labels: new Map(registered.labels.map(({ key, value }) => [key, value])),
       nodeIdentity: registered.identity,
       bootId: this.#options.bootId,
+      ...(report.size > 0 && { annotations: report }),
     });
   }
 

@@ -82,6 +82,3 @@ export function annotation(machine: Machine, key: string): string | undefined {
   const found = machine.registration?.node?.annotations?.get(key);
   return found !== undefined && /^[\x21-\x7e]{1,64}$/.test(found) ? found : undefined;
 }
-
-export const VERSION_ANNOTATION = 'mesh-agent.io/version';
-export const POLICY_ANNOTATION = 'mesh-agent.io/policy-revision';

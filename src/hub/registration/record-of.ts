@@ -1,5 +1,6 @@
+import { POLICY_ANNOTATION, VERSION_ANNOTATION } from '../../kvstore/codec/register-node.ts';
 import type { Workload } from '../workloads/workload.ts';
-import { addressTexts, annotation, type Machine, POLICY_ANNOTATION, VERSION_ANNOTATION } from './machine.ts';
+import { addressTexts, annotation, type Machine } from './machine.ts';
 import type { MachineRecord, MachineState } from './machine-record.ts';
 
 /** A machine writes at least every five minutes or so: not each of them is a new record. */

@@ -26,4 +26,8 @@ export function announcement(name: string): Node {
   };
 }
 
+/** Annotations by which a machine tells its hub what it runs, and which of the hub's policies it applies. */
+export const VERSION_ANNOTATION = 'mesh-agent.io/version';
+export const POLICY_ANNOTATION = 'mesh-agent.io/policy-revision';
+
 export const encodeRegisterNode = encodeNode;
