@@ -366,6 +366,7 @@ export class Agent {
       else this.#soon();
     }
     this.names.want(this.model.wantsNames, this.datapath.status.tellsNames !== false);
+    if (this.enforcing && this.reconciler.lagMs === 0) this.#membership.applied();
   }
 
   #registered({ cluster, labels }: Registered): void {
