@@ -19,6 +19,8 @@ const BENCHES: Readonly<
     load: () => import('./datapath.ts'),
   },
   hub: { about: 'a hub and its fleet', load: () => import('./hub.ts') },
+  kvstoremesh: { about: 'many clusters, copied for machines', load: () => import('./kvstoremesh.ts') },
+  services: { about: 'connections through services, loading and changing them', load: () => import('./services.ts') },
   agent: { about: 'the whole agent, from start to enforced', load: () => import('./agent.ts') },
 };
 

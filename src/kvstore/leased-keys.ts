@@ -69,9 +69,23 @@ const RATE = 10_000;
 const MAX_BATCH_BYTES = 512 << 10;
 const REMOVE_ALL_MS = 10_000;
 
+/**
+ * Bytes as a string, one character each: a string takes its bytes and 16 more, a buffer of its own ten times as much beside
+ * them, and a buffer of the pool keeps a whole slab of it.
+ */
+type Bytes = string;
+
+function bytesOf(value: string | Buffer): Bytes {
+  return (typeof value === 'string' ? Buffer.from(value) : value).toString('latin1');
+}
+
+function bufferOf(bytes: Bytes): Buffer {
+  return Buffer.from(bytes, 'latin1');
+}
+
 /** What the store is known to hold. */
 interface Held {
-  readonly value: Buffer;
+  readonly value: Bytes;
   readonly slot: Slot | undefined;
   readonly revision: number;
   /** The list in which it was seen last. */
@@ -82,7 +96,7 @@ interface Held {
 interface Write {
   readonly key: string;
   readonly sequence: number;
-  readonly value: Buffer | undefined;
+  readonly value: Bytes | undefined;
   readonly slot: Slot | undefined;
   /** Whether the place in the lease was taken for this write. */
   readonly taken: boolean;
@@ -93,7 +107,7 @@ export class LeasedKeySet implements LeasedKeys {
   readonly #options: LeasedKeysOptions;
   readonly #pool: LeasePool;
   readonly #jobs: JobGroup;
-  readonly #wanted = new Map<string, Buffer>();
+  readonly #wanted = new Map<string, Bytes>();
   readonly #held = new Map<string, Held>();
   /** Keys to look at, in order, each with the number of what was said last about it. */
   readonly #queue = new Map<string, number>();
@@ -152,7 +166,8 @@ export class LeasedKeySet implements LeasedKeys {
   }
 
   get(key: string): Buffer | undefined {
-    return this.#wanted.get(key);
+    const found = this.#wanted.get(key);
+    return found === undefined ? undefined : bufferOf(found);
   }
 
   keys(): Iterable<string> {
@@ -162,9 +177,10 @@ export class LeasedKeySet implements LeasedKeys {
   set(key: string, value: string | Buffer): void {
     if (!this.#options.prefixes.some((prefix) => key.startsWith(prefix)))
       throw new RangeError(`${key} is under none of the prefixes`);
-    const next = typeof value === 'string' ? Buffer.from(value) : value;
-    if (this.#wanted.get(key)?.equals(next) === true) return;
-    this.#wanted.set(key, copyOf(next));
+    const next = bytesOf(value);
+    if (this.#wanted.get(key) === next) return;
+    const held = this.#held.get(key)?.value;
+    this.#wanted.set(key, held === next ? held : next);
     this.#look(key);
   }
 
@@ -256,8 +272,9 @@ export class LeasedKeySet implements LeasedKeys {
     // The first list of leases tells the same, and more.
     if (!this.#adopted || seen.revision <= (held?.revision ?? 0)) return;
     const wanted = this.#wanted.get(key);
-    if (wanted?.equals(seen.value) === true) return;
-    this.#held.set(key, { ...seen, value: Buffer.from(seen.value), slot: undefined });
+    const value = bytesOf(seen.value);
+    if (wanted === value) return;
+    this.#held.set(key, { ...seen, value, slot: undefined });
     if (wanted !== undefined || this.#sweeping) this.#lookAgain(key);
   }
 
@@ -299,7 +316,9 @@ export class LeasedKeySet implements LeasedKeys {
       for (const { key: tail, value, lease, modRevision } of entries) {
         const key = prefix + tail;
         const slot = lease === '0' ? undefined : this.#pool.adopt(lease, connection);
-        this.#held.set(key, { value, slot, revision: modRevision, list: 0 });
+        const [bytes, wanted] = [bytesOf(value), this.#wanted.get(key)];
+        // Equal ones are one in memory.
+        this.#held.set(key, { value: wanted === bytes ? wanted : bytes, slot, revision: modRevision, list: 0 });
         if (this.#wanted.has(key) || this.#sweeping) this.#lookAgain(key);
       }
     }
@@ -331,9 +350,8 @@ export class LeasedKeySet implements LeasedKeys {
       if (writes.length >= this.#batch || bytes > MAX_BATCH_BYTES) break;
       const value = this.#wanted.get(key);
       const held = this.#held.get(key);
-      const fine = value === undefined ? held === undefined : held?.slot !== undefined && held.value.equals(value);
+      const fine = value === undefined ? held === undefined : held?.slot !== undefined && held.value === value;
       if (fine) {
-        if (held !== undefined && value !== undefined) this.#held.set(key, { ...held, value });
         this.#queue.delete(key);
         continue;
       }
@@ -349,7 +367,7 @@ export class LeasedKeySet implements LeasedKeys {
   async #transact(writes: readonly Write[]): Promise<TransactionResult | undefined> {
     const perform = writes.map(
       ({ key, value, slot }): Operation =>
-        value === undefined ? { remove: key } : { put: key, value, lease: slot?.id ?? '0' },
+        value === undefined ? { remove: key } : { put: key, value: bufferOf(value), lease: slot?.id ?? '0' },
     );
     try {
       const result = await this.#store.transact({ when: this.#options.guard?.() ?? [], perform });
@@ -411,11 +429,4 @@ export class LeasedKeySet implements LeasedKeys {
       waiting.resolve();
     }
   }
-}
-
-/** In memory of its own: one small buffer that lives would keep a whole slab of the pool. */
-function copyOf(value: Buffer): Buffer {
-  const copy = Buffer.allocUnsafeSlow(value.length);
-  value.copy(copy);
-  return copy;
 }

@@ -26,7 +26,7 @@ import type { RangeOverlap } from './range-overlaps.ts';
 import { Readiness } from './readiness.ts';
 import { RemoteCluster } from './remote-cluster.ts';
 import { REMOVAL_TIMING, removeCache } from './removal.ts';
-import { WriteLimiter } from './write-limiter.ts';
+import { RequestLimiter } from './request-limiter.ts';
 
 export interface KvstoreMeshOptions {
   readonly own: { readonly name: string; readonly id: number };
@@ -85,7 +85,7 @@ export interface ConnectedCluster {
  * Copies the state of every connected cluster into our store, where machines read it: one connection to each cluster, and
  * for a machine one connection to us, however many clusters there are (kvstore specification 5).
  *
- *   clusters/<name> ──▶ session ──▶ RemoteCluster ──▶ Replica per kind ──▶ LeasedKeys ──▶ WriteLimiter ──▶ our store
+ *   clusters/<name> ──▶ session ──▶ RemoteCluster ──▶ Replica per kind ──▶ LeasedKeys ──▶ RequestLimiter ──▶ our store
  */
 export class KvstoreMesh {
   readonly readiness: Readiness;
@@ -93,7 +93,9 @@ export class KvstoreMesh {
   readonly #timing: MeshTiming;
   readonly #jobs: JobGroup;
   readonly #ids = new ClusterIds();
-  readonly #limiter: WriteLimiter;
+  readonly #limiter: RequestLimiter;
+  /** What was there before is read cluster by cluster: all at once would be held twice. */
+  readonly #reads = new RequestLimiter({ inFlight: 1, rate: () => UNLIMITED });
   readonly #addresses: OwnedAddresses;
   readonly #own: OwnRanges;
   readonly #ranges = new ClusterRanges();
@@ -114,7 +116,7 @@ export class KvstoreMesh {
     this.#timing = { ...TIMING, ...options.timing };
     this.readiness = new Readiness(this.#timing);
     this.#jobs = new JobGroup((name, error) => log.error('background work ended', { name, error }));
-    this.#limiter = new WriteLimiter({
+    this.#limiter = new RequestLimiter({
       inFlight: IN_FLIGHT,
       rate: () => (this.readiness.bootstrapping ? BOOTSTRAP_RATE : RATE),
     });
@@ -311,7 +313,7 @@ export class KvstoreMesh {
       {
         session,
         transact: (transaction) => this.#limiter.run(() => store.transact(transaction)),
-        readPrefix: (prefix) => store.readPrefix(prefix),
+        readPrefix: (prefix) => this.#reads.run(() => store.readPrefix(prefix)),
       },
       {
         prefixes,

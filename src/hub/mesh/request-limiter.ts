@@ -1,4 +1,4 @@
-export interface WriteLimits {
+export interface RequestLimits {
   /** Requests on their way at once. */
   readonly inFlight: number;
   /** Requests in a second, as of now; as many may come at once after a pause. */
@@ -6,18 +6,18 @@ export interface WriteLimits {
 }
 
 /**
- * Lets writes through in the order in which they ask: no more at once, and no more in a second, than is good for the store.
- * Writers that wait for each write before they ask for the next take turns here, so that a busy one holds up no other.
+ * Lets requests through in the order in which they ask: no more at once, and no more in a second, than is good for the store.
+ * Those who wait for each answer before they ask for the next take turns here, so that a busy one holds up no other.
  */
-export class WriteLimiter {
-  readonly #limits: WriteLimits;
+export class RequestLimiter {
+  readonly #limits: RequestLimits;
   readonly #waiting: (() => void)[] = [];
   #running = 0;
   #tokens = Number.POSITIVE_INFINITY;
   #filledAt = performance.now();
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(limits: WriteLimits) {
+  constructor(limits: RequestLimits) {
     this.#limits = limits;
   }
 
@@ -25,13 +25,13 @@ export class WriteLimiter {
     return this.#waiting.length;
   }
 
-  async run<T>(write: () => Promise<T>): Promise<T> {
+  async run<T>(request: () => Promise<T>): Promise<T> {
     await new Promise<void>((resolve) => {
       this.#waiting.push(resolve);
       this.#next();
     });
     try {
-      return await write();
+      return await request();
     } finally {
       this.#running--;
       this.#next();
