@@ -7,7 +7,7 @@ import { endProcess, until } from './namespace.ts';
 import type { Place } from './place.ts';
 
 /** The program under test: the sources, or what `MESH_AGENT` names (`dist/mesh-agent`). */
-const PROGRAM: readonly [string, ...string[]] =
+export const PROGRAM: readonly [string, ...string[]] =
   process.env.MESH_AGENT === undefined
     ? [process.execPath, '--no-warnings', join(import.meta.dirname, '../../src/main.ts')]
     : [process.env.MESH_AGENT];
@@ -97,14 +97,19 @@ export class Agent {
   /** One command line against this agent. */
   run(...args: string[]): Promise<CommandResult> {
     const [command, ...program] = PROGRAM;
-    return new Promise((resolve) => {
-      execFile(
-        command,
-        [...program, ...args, ...this.#where(), '--config', this.configFile],
-        { maxBuffer: 1 << 28, timeout: 60_000 },
-        (error, stdout, stderr) => resolve({ code: exitCode(error), stdout, stderr }),
-      );
-    });
+    return execute(command, [...program, ...args, ...this.#where(), '--config', this.configFile]);
+  }
+
+  /** The same, run on the machine itself: for commands that reach out to others. */
+  runThere(...args: string[]): Promise<CommandResult> {
+    return execute('nsenter', [
+      `--net=/run/netns/${this.place.namespace.name}`,
+      ...PROGRAM,
+      ...args,
+      ...this.#where(),
+      '--config',
+      this.configFile,
+    ]);
   }
 
   /** The answer of a command in JSON. */
@@ -192,6 +197,15 @@ export class Agent {
   #tail(): string {
     return `log:\n${this.#log.slice(-6000)}`;
   }
+}
+
+/** Runs a program to its end, whatever that is. */
+export function execute(command: string, args: readonly string[]): Promise<CommandResult> {
+  return new Promise((resolve) => {
+    execFile(command, args, { maxBuffer: 1 << 28, timeout: 60_000 }, (error, stdout, stderr) =>
+      resolve({ code: exitCode(error), stdout, stderr }),
+    );
+  });
 }
 
 function exitCode(error: Error | null): number {

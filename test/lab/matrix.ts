@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import type { MeshLab } from './mesh-lab.ts';
 import type { Place, ProbeProtocol } from './place.ts';
 import { describe, differs, type Question, reach } from './reach.ts';
 import type { DualAddress } from './topology.ts';
@@ -23,7 +22,15 @@ export type Reach = 'all' | 'none' | ProbeProtocol;
 /** By `<from> > <to>`; a place is `my-vm`, `world` or `<cluster>/<pod>`. */
 export type Expected = Readonly<Record<string, Reach>>;
 
-export function placeOf(lab: MeshLab, name: string): Place & DualAddress {
+/** Whoever has a machine, clusters and an outside world. */
+export interface Inhabited {
+  readonly machine: Place & DualAddress;
+  readonly topology: { readonly world: Place & DualAddress };
+  readonly clusters: ReadonlyMap<string, { readonly pods: ReadonlyMap<string, Place> }>;
+  cluster(name: string): { place(pod: string): Place & DualAddress };
+}
+
+export function placeOf(lab: Inhabited, name: string): Place & DualAddress {
   if (name === 'my-vm') return lab.machine;
   if (name === 'world') return lab.topology.world;
   const [cluster = '', pod = ''] = name.split('/');
@@ -31,14 +38,14 @@ export function placeOf(lab: MeshLab, name: string): Place & DualAddress {
 }
 
 /** Echo servers on the machine, the pods and the outside world. */
-export async function serveEverywhere(lab: MeshLab): Promise<void> {
+export async function serveEverywhere(lab: Inhabited): Promise<void> {
   const pods = [...lab.clusters.values()].flatMap((cluster) => [...cluster.pods.values()]);
   const ports = { tcp: [PORTS.tcp], udp: [PORTS.udp] };
   await Promise.all([lab.machine, lab.topology.world, ...pods].map((place) => place.listen(ports)));
 }
 
 /** One row of questions for each pair. */
-export function questionsOf(lab: MeshLab, expected: Expected): Question[] {
+export function questionsOf(lab: Inhabited, expected: Expected): Question[] {
   return Object.entries(expected).flatMap(([pair, may]) => {
     const [from = '', to = ''] = pair.split(' > ');
     return COLUMNS.map(({ protocol, family }) => ({
@@ -53,7 +60,7 @@ export function questionsOf(lab: MeshLab, expected: Expected): Question[] {
 }
 
 /** Fails with every flow that goes another way, after some patience for changes that are on their way. */
-export async function assertReach(lab: MeshLab, expected: Expected, patienceMs = 4000): Promise<void> {
+export async function assertReach(lab: Inhabited, expected: Expected, patienceMs = 4000): Promise<void> {
   const wrong = (await reach(questionsOf(lab, expected), patienceMs)).filter(differs).map(describe);
   assert.deepEqual(wrong, []);
 }

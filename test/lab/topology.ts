@@ -38,9 +38,13 @@ export class Topology {
   readonly world: Place & DualAddress;
   readonly machines: (Place & DualAddress)[] = [];
   readonly nodes: ClusterNode[] = [];
+  readonly #introduced: boolean;
+  readonly #hosts: Place[] = [];
 
-  constructor(options: { readonly routing?: Routing } = {}) {
+  /** Unless `introduced` is false, nodes know of machines by themselves. */
+  constructor(options: { readonly routing?: Routing; readonly introduced?: boolean } = {}) {
     this.routing = options.routing ?? 'tunnel';
+    this.#introduced = options.introduced ?? true;
     this.underlay = new Place('underlay');
     sysctl(this.underlay, [...ROUTER, ...QUICK]);
     batch(this.underlay, [
@@ -71,7 +75,14 @@ export class Topology {
     const host = 10 + this.machines.length;
     const place = this.#onBridge(label, host);
     this.machines.push(place);
-    for (const node of this.nodes) node.meet(place);
+    if (this.#introduced) for (const node of this.nodes) node.meet(place);
+    return place;
+  }
+
+  /** A host that is neither machine nor node, 192.168.100.<host>. */
+  host(label: string, host: number): Place & DualAddress {
+    const place = this.#onBridge(label, host);
+    this.#hosts.push(place);
     return place;
   }
 
@@ -81,7 +92,7 @@ export class Topology {
     const place = this.#onBridge(label, 10 * (where.cluster + 1) + index);
     const node = new ClusterNode(place, { ...where, index, routing: this.routing });
     this.nodes.push(node);
-    for (const machine of this.machines) node.meet(machine);
+    if (this.#introduced) for (const machine of this.machines) node.meet(machine);
     if (this.routing === 'native')
       batch(this.underlay, [
         `route add ${node.range4} via ${node.place.ipv4}`,
@@ -92,7 +103,8 @@ export class Topology {
 
   async close(): Promise<void> {
     const pods = this.nodes.flatMap((node) => [...node.pods, node.place]);
-    await Promise.all([...pods, ...this.machines, this.world, this.underlay].map((place) => place.close()));
+    const hosts = [...this.machines, ...this.#hosts, this.world, this.underlay];
+    await Promise.all([...pods, ...hosts].map((place) => place.close()));
   }
 
   #onBridge(label: string, host: number): Place & DualAddress {
@@ -129,7 +141,7 @@ export class ClusterNode {
   readonly #shape: NodeShape;
   readonly #identities = new Map<Pod, number>();
   /** Prefixes that lie behind machines, and the tunnel endpoint of each. */
-  readonly #behind: { readonly prefix: string; readonly host: string }[] = [];
+  readonly #behind = new Map<string, string>();
 
   constructor(place: Place & DualAddress, shape: NodeShape) {
     this.place = place;
@@ -194,16 +206,58 @@ export class ClusterNode {
   /** What the pod sends to machines carries this identity from now on. Without a meaning in native mode. */
   identify(pod: Pod, identity: number): void {
     this.#identities.set(pod, identity);
-    for (const each of this.#behind) this.#encapsulate(pod, each);
+    for (const [prefix, host] of this.#behind) this.#encapsulate(pod, prefix, host);
   }
 
   /** Learns of a machine, and of ranges of its own. */
   meet(machine: DualAddress, ranges: readonly string[] = []): void {
-    for (const prefix of [`${machine.ipv4}/32`, `${machine.ipv6}/128`, ...ranges]) {
-      const each = { prefix, host: machine.ipv4 };
-      this.#behind.push(each);
-      for (const pod of this.#identities.keys()) this.#encapsulate(pod, each);
-    }
+    for (const prefix of [`${machine.ipv4}/32`, `${machine.ipv6}/128`, ...ranges]) this.learn(prefix, machine.ipv4);
+  }
+
+  /** What its pods send to a prefix goes to this tunnel endpoint. */
+  learn(prefix: string, host: string): void {
+    if (this.#behind.get(prefix) === host) return;
+    this.#behind.set(prefix, host);
+    for (const pod of this.#identities.keys()) this.#encapsulate(pod, prefix, host);
+  }
+
+  forget(prefix: string): void {
+    if (!this.#behind.delete(prefix) || this.#shape.routing === 'native') return;
+    for (const pod of this.#identities.keys())
+      batch(this.place, [`${family(prefix)}route delete ${prefix} table ${tableOf(pod)}`]);
+  }
+
+  /** Hides pods behind the node where their packets leave the overlay, as Cilium does by default. */
+  masquerade(): void {
+    const rules = (['ip', 'ip6'] as const).map((kind) => {
+      const range = kind === 'ip' ? this.range4 : this.range6;
+      return `
+        table ${kind} lab_nat {
+          chain leave {
+            type nat hook postrouting priority 100;
+            ${kind} saddr ${range} oifname "eth0" masquerade;
+          }
+        }`;
+    });
+    this.place.namespace.feed(rules.join('\n'), 'nft', '-f', '-');
+  }
+
+  /** The cluster's own policy for its pods: from machines they take what comes with one of these identities, nothing else. */
+  admit(identities: readonly number[]): void {
+    const set = `set admitted { type mark; ${identities.length === 0 ? '' : `elements = { ${identities.join(', ')} };`} }`;
+    // The mark is that of the outer packet; the one inside starts without one.
+    const rules = `
+      table ip lab_policy;
+      delete table ip lab_policy;
+      table ip lab_policy {
+        ${set}
+        chain arrive {
+          type filter hook prerouting priority -290;
+          udp dport ${PORT} meta mark set @th,96,32 >> 8 meta mark != @admitted drop;
+          udp dport ${PORT} meta mark set 0;
+        }
+      }`;
+    this.place.namespace.feed(rules, 'nft', '-f', '-');
   }
 
   /** Identities that arrived here in VXLAN. */
@@ -214,12 +268,19 @@ export class ClusterNode {
     return dump.nftables.flatMap(({ set }) => set?.elem ?? []).map(Number);
   }
 
-  #encapsulate(pod: Pod, { prefix, host }: { readonly prefix: string; readonly host: string }): void {
+  #encapsulate(pod: Pod, prefix: string, host: string): void {
     if (this.#shape.routing === 'native') return;
-    const table = 100 + Number(pod.ipv4.split('.')[3]);
-    const encap = `encap ip id ${this.#identities.get(pod)} dst ${host} dev cilium_vxlan table ${table}`;
-    batch(this.place, [`${prefix.includes(':') ? '-6 ' : ''}route replace ${prefix} ${encap}`]);
+    const encap = `encap ip id ${this.#identities.get(pod)} dst ${host} dev cilium_vxlan table ${tableOf(pod)}`;
+    batch(this.place, [`${family(prefix)}route replace ${prefix} ${encap}`]);
   }
+}
+
+function tableOf(pod: Pod): number {
+  return 100 + Number(pod.ipv4.split('.')[3]);
+}
+
+function family(prefix: string): '-6 ' | '' {
+  return prefix.includes(':') ? '-6 ' : '';
 }
 
 function withAddresses(place: Place, addresses: DualAddress): Place & DualAddress {

@@ -1,6 +1,7 @@
 import { MeshError } from '../../core/errors.ts';
 import { JobGroup, sleep } from '../../core/job.ts';
-import { KvstoreMesh } from '../mesh/kvstoremesh.ts';
+import type { Leadership } from '../election.ts';
+import { KvstoreMesh, type MeshTiming } from '../mesh/kvstoremesh.ts';
 import type { HubContext, HubPart, PartFactory } from '../part.ts';
 import { ClusterBook } from './cluster-book.ts';
 import { Credentials } from './credentials.ts';
@@ -40,52 +41,56 @@ export const clustersPart: PartFactory = {
 };
 
 /** In the hub that leads: copying the clusters. */
-export const kvstoremeshPart: PartFactory = {
-  where: 'leader',
-  create(context, leader): HubPart {
-    const { config, store, pki, health } = context;
-    const log = context.log.child('kvstoremesh');
-    const present = presentOf(context);
-    const jobs = new JobGroup((name, error) => log.error('background work ended', { name, error }));
-    const mesh = new KvstoreMesh({
-      own: config.cluster,
-      max: config.maxConnectedClusters,
-      pools: config.pools,
-      store,
-      conditions: leader.conditions,
-      onRefused: (reason) => leader.resign(reason),
-      transact: (transaction) => leader.transact(transaction),
-      credentials: new Credentials(pki.folder.path),
-      health,
-      log,
-    });
-    return {
-      name: 'kvstoremesh',
-      async start() {
-        await mesh.start();
-        present.mesh = mesh;
-        jobs.start('health', async (signal) => {
-          while (!signal.aborted) {
-            for (const cluster of records(mesh)) judge(context, cluster);
-            await sleep(HEALTH_MS, signal);
-          }
-        });
-      },
-      async stop() {
-        if (present.mesh === mesh) present.mesh = undefined;
-        await jobs.stop();
-        await mesh.stop();
-      },
-      status: () => ({
-        ready: mesh.readiness.ready,
-        waitingFor: mesh.readiness.waitingFor,
-        bootstrapSeconds: mesh.readiness.bootstrapSeconds ?? null,
-        removing: mesh.removing,
-        clusters: records(mesh),
-      }),
-    };
-  },
-};
+export const kvstoremeshPart: PartFactory = kvstoremeshPartWith({});
+
+export function kvstoremeshPartWith(timing: Partial<MeshTiming>): PartFactory {
+  return { where: 'leader', create: (context, leader) => kvstoremesh(context, leader, timing) };
+}
+
+function kvstoremesh(context: HubContext, leader: Leadership, timing: Partial<MeshTiming>): HubPart {
+  const { config, store, pki, health } = context;
+  const log = context.log.child('kvstoremesh');
+  const present = presentOf(context);
+  const jobs = new JobGroup((name, error) => log.error('background work ended', { name, error }));
+  const mesh = new KvstoreMesh({
+    own: config.cluster,
+    max: config.maxConnectedClusters,
+    pools: config.pools,
+    store,
+    conditions: leader.conditions,
+    onRefused: (reason) => leader.resign(reason),
+    transact: (transaction) => leader.transact(transaction),
+    credentials: new Credentials(pki.folder.path),
+    health,
+    log,
+    timing,
+  });
+  return {
+    name: 'kvstoremesh',
+    async start() {
+      await mesh.start();
+      present.mesh = mesh;
+      jobs.start('health', async (signal) => {
+        while (!signal.aborted) {
+          for (const cluster of records(mesh)) judge(context, cluster);
+          await sleep(HEALTH_MS, signal);
+        }
+      });
+    },
+    async stop() {
+      if (present.mesh === mesh) present.mesh = undefined;
+      await jobs.stop();
+      await mesh.stop();
+    },
+    status: () => ({
+      ready: mesh.readiness.ready,
+      waitingFor: mesh.readiness.waitingFor,
+      bootstrapSeconds: mesh.readiness.bootstrapSeconds ?? null,
+      removing: mesh.removing,
+      clusters: records(mesh),
+    }),
+  };
+}
 
 function presentOf(context: HubContext): Present {
   const known = presents.get(context);

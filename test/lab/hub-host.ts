@@ -1,0 +1,146 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { askRecord } from '../../src/api/ask.ts';
+import type { HubStatusRecord } from '../../src/hub/types.ts';
+import { type CommandResult, execute, PROGRAM } from './agent.ts';
+import { endProcess, until } from './namespace.ts';
+import type { Place } from './place.ts';
+import type { DualAddress } from './topology.ts';
+
+/** The cluster of the hub in the lab. */
+export const VMS = { name: 'vms', id: 100 } as const;
+export const POOL = '10.192.0.0/16';
+
+export interface HubHostOptions {
+  readonly place: Place & DualAddress;
+  /** Holds everything of the hub. */
+  readonly folder: string;
+}
+
+/** A host with a hub: the program under test in a namespace of its own, over as many runs as a test needs. */
+export class HubHost {
+  readonly place: Place & DualAddress;
+  readonly stateDir: string;
+  readonly socket: string;
+  #child: ChildProcess | undefined;
+  #log = '';
+
+  constructor({ place, folder }: HubHostOptions) {
+    this.place = place;
+    this.stateDir = join(folder, 'state');
+    this.socket = join(folder, 'hub.sock');
+    mkdirSync(folder, { recursive: true });
+  }
+
+  get log(): string {
+    return this.#log;
+  }
+
+  get running(): boolean {
+    return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
+  /** `hub init`, and what is given beside the cluster. */
+  async init(...more: string[]): Promise<string> {
+    const cluster = ['--cluster-name', VMS.name, '--cluster-id', String(VMS.id), '--pool', POOL];
+    return this.must('init', ...cluster, '--name', this.place.ipv4, ...more);
+  }
+
+  /** Starts the daemon; does not wait for anything. */
+  start(): void {
+    const run = [...PROGRAM, 'hub', 'run', ...this.#where()];
+    // A hub outlives nobody: a killed test takes it along.
+    const prefix = [`--net=/run/netns/${this.place.namespace.name}`, 'setpriv', '--pdeathsig', 'KILL'];
+    const child = spawn('nsenter', [...prefix, ...run], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const keep = (data: Buffer): void => {
+      this.#log = (this.#log + data.toString()).slice(-50_000);
+    };
+    child.stdout.on('data', keep);
+    child.stderr.on('data', keep);
+    child.on('error', (error) => keep(Buffer.from(error.message)));
+    this.#child = child;
+  }
+
+  async stop(): Promise<void> {
+    if (this.#child !== undefined) await endProcess(this.#child);
+  }
+
+  async kill(): Promise<void> {
+    const child = this.#child;
+    if (child === undefined || !this.running) return;
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    child.kill('SIGKILL');
+    await ended;
+  }
+
+  /** One command line, on the host of the hub: `hub <args>`. */
+  run(...args: string[]): Promise<CommandResult> {
+    const where = [`--net=/run/netns/${this.place.namespace.name}`, ...PROGRAM];
+    return execute('nsenter', [...where, 'hub', ...args, ...this.#where()]);
+  }
+
+  /** The same, and it must do well: what it printed. */
+  async must(...args: string[]): Promise<string> {
+    const { code, stdout, stderr } = await this.run(...args);
+    if (code !== 0) throw new Error(`hub ${args.join(' ')}: exit ${code}\n${stdout}${stderr}\n${this.#tail()}`);
+    return stdout;
+  }
+
+  async json<Answer>(...args: string[]): Promise<Answer> {
+    const { code, stdout, stderr } = await this.run(...args, '-o', 'json');
+    try {
+      return JSON.parse(stdout) as Answer;
+    } catch {
+      throw new Error(`hub ${args.join(' ')}: exit ${code}\n${stdout}${stderr}\n${this.#tail()}`);
+    }
+  }
+
+  /** One request at its socket, without the detour over the command line. */
+  ask<Answer>(path: string): Promise<Answer> {
+    return askRecord<Answer>({ socket: this.socket, whom: 'hub' }, path);
+  }
+
+  status(): Promise<HubStatusRecord> {
+    return this.ask('/v1/status');
+  }
+
+  async untilStatus(
+    what: string,
+    condition: (status: HubStatusRecord) => boolean,
+    timeoutMs = 30_000,
+  ): Promise<HubStatusRecord> {
+    let last: HubStatusRecord | undefined;
+    await until(
+      `hub status: ${what}`,
+      async () => {
+        if (!this.running) throw new Error('the hub ended');
+        last = await this.status().catch(() => undefined);
+        return last !== undefined && condition(last);
+      },
+      timeoutMs,
+    ).catch((error: unknown) => {
+      throw new Error(`${String(error)}\n${JSON.stringify(last, null, 1)}\n${this.#tail()}`);
+    });
+    return last as HubStatusRecord;
+  }
+
+  /** It leads, every part runs, and what it publishes is complete. */
+  untilLeading(timeoutMs = 30_000): Promise<HubStatusRecord> {
+    return this.untilStatus('it leads and is complete', leadsCompletely, timeoutMs);
+  }
+
+  #where(): string[] {
+    return ['--state-dir', this.stateDir, '--socket', this.socket];
+  }
+
+  #tail(): string {
+    return `log:\n${this.#log.slice(-6000)}`;
+  }
+}
+
+export function leadsCompletely({ leader, parts }: HubStatusRecord): boolean {
+  const registration = parts.find(({ name }) => name === 'registration')?.facts;
+  const complete = registration !== undefined && 'complete' in registration && registration.complete === true;
+  return leader?.here === true && complete && parts.every(({ state }) => state === 'running');
+}
