@@ -93,7 +93,8 @@ build_bundle() {
     --minify --keep-names --legal-comments=none --log-level=warning --define:import.meta.dirname=__dirname \
     --define:import.meta.filename=__filename "--define:MESH_AGENT_BUILD=$(facts)" "--outfile=$dist/main.cjs"
   VERSION=$(package_version) node -p 'JSON.stringify({ name: "mesh-agent", version: process.env.VERSION, private: true,
-    bin: "main.cjs", pkg: { sea: true, assets: ["native/mesh.node"] } }, null, 2)' >"$dist/package.json"
+    bin: "main.cjs", pkg: { sea: true, assets: ["native/mesh.node", "install.sh"] } }, null, 2)' >"$dist/package.json"
+  cp install.sh "$dist/install.sh"
 }
 
 # pkg wants to download its Node: it finds ours, stripped, where a finished download would lie. Stripping must come
@@ -112,7 +113,7 @@ seed_node() { # VERSION ARCH HOME NODE STRIP
 build_executable() {
   local out=$dist/mesh-agent home=$root/.toolchain/pkg-home inputs version
   version=$(cut -d- -f1 "$node_home/.version")
-  inputs=$(cat "$dist/main.cjs" "$dist/package.json" "$dist/native/mesh.node" "$node_home/.version" \
+  inputs=$(cat "$dist/main.cjs" "$dist/install.sh" "$dist/package.json" "$dist/native/mesh.node" "$node_home/.version" \
     node_modules/@yao-pkg/pkg/package.json | digest)
   if fresh "$out" "$inputs"; then return; fi
   say "$out"

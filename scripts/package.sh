@@ -1,7 +1,7 @@
 #!/bin/bash
-# dist/mesh-agent_<version>_<arch>.deb and dist/mesh-agent-<version>-1.<arch>.rpm from packaging/files.tsv, for this machine's
-# architecture or the one that is named. The same commit makes the same bytes.
-#   scripts/package.sh [--arch x64|arm64] [--only deb|rpm] [--fast] [--out FOLDER]
+# dist/mesh-agent_<version>_<arch>.deb, dist/mesh-agent-<version>-1.<arch>.rpm and dist/mesh-agent-<version>-<arch>.tar.gz from
+# packaging/files.tsv, for this machine's architecture or the one that is named. The same commit makes the same bytes.
+#   scripts/package.sh [--arch x64|arm64] [--only deb|rpm|tar] [--fast] [--out FOLDER]
 # --fast: for tests, hardly compressed. MESH_AGENT_VERSION stands in for the version of package.json, MESH_AGENT_MAINTAINER
 # (`Name <address>`) names who distributes the packages.
 set -euo pipefail
@@ -10,7 +10,7 @@ export PATH=$PWD/.toolchain/node/bin:$PATH LC_ALL=C TZ=UTC
 umask 022
 
 usage() {
-  echo "usage: scripts/package.sh [--arch x64|arm64] [--only deb|rpm] [--fast] [--out FOLDER]" >&2
+  echo "usage: scripts/package.sh [--arch x64|arm64] [--only deb|rpm|tar] [--fast] [--out FOLDER]" >&2
   exit 2
 }
 arch="" only="" fast=false out=dist
@@ -25,7 +25,7 @@ while [ $# -gt 0 ]; do
     *) usage ;;
   esac
 done
-case "$only" in '' | deb | rpm) ;; *) usage ;; esac
+case "$only" in '' | deb | rpm | tar) ;; *) usage ;; esac
 if [ ! -x .toolchain/node/bin/node ]; then
   echo "package: run scripts/setup.sh --package first" >&2
   exit 1
@@ -38,7 +38,8 @@ case "$arch" in
   *) usage ;;
 esac
 for tool in dpkg-deb rpmbuild gzip; do
-  [ "$tool:$only" = rpmbuild:deb ] || command -v "$tool" >/dev/null || {
+  case "$tool:$only" in rpmbuild:deb | rpmbuild:tar | dpkg-deb:rpm | dpkg-deb:tar) continue ;; esac
+  command -v "$tool" >/dev/null || {
     echo "package: $tool is missing: scripts/setup.sh --package" >&2
     exit 1
   }
@@ -53,7 +54,7 @@ MESH_AGENT_DIST=$dist scripts/build.sh
 version=$(node -p 'require(require("node:path").resolve(process.argv[1])).version' "$dist/package.json")
 epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 export SOURCE_DATE_EPOCH=$epoch
-maintainer=${MESH_AGENT_MAINTAINER:-mesh-agent <root@localhost>}
+maintainer=${MESH_AGENT_MAINTAINER:-mesh-agent <mesh-agent@localhost>}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 work=$(mktemp -d)
@@ -81,7 +82,7 @@ stage() {
     case "$packages" in all | "$kind") ;; *) continue ;; esac
     if [ "$what" = dir ]; then
       install -d -m "$mode" "$root$destination"
-      [ "$destination" = /usr/share/doc/mesh-agent ] || echo "%dir %attr($mode,root,root) $destination" >>"$root.files"
+      echo "%dir %attr($mode,root,root) $destination" >>"$root.files"
       continue
     fi
     source=${source/@DIST@/$dist}
@@ -186,6 +187,17 @@ SPEC
   say "$out/mesh-agent-${version//-/\~}-1.$rpm_arch.rpm"
 }
 
+# For systems without deb or rpm; install.sh knows what to do with it.
+make_tar() {
+  local name=mesh-agent-$version-$arch level=9
+  $fast && level=1
+  stage deb "$work/$name"
+  tar -C "$work" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$epoch" -cf - "$name" |
+    gzip -n "-$level" >"$out/$name.tar.gz"
+  say "$out/$name.tar.gz"
+}
+
 generate
-[ "$only" = rpm ] || make_deb
-[ "$only" = deb ] || make_rpm
+case "$only" in '' | deb) make_deb ;; esac
+case "$only" in '' | rpm) make_rpm ;; esac
+case "$only" in '' | tar) make_tar ;; esac

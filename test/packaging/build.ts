@@ -3,11 +3,17 @@ import { join } from 'node:path';
 
 const root = join(import.meta.dirname, '../..');
 
-/** Builds one kind of package, hardly compressed, into a folder. @returns its path */
-export async function buildPackage(kind: 'deb' | 'rpm', folder: string, version?: string): Promise<string> {
+/**
+ * Builds one kind of package, hardly compressed, into a folder, from an executable of its own there: as of a fixed commit, so
+ * that nothing that happens to the repository meanwhile makes a difference. @returns its path
+ */
+export async function buildPackage(kind: 'deb' | 'rpm' | 'tar', folder: string, version?: string): Promise<string> {
   const env = {
     ...process.env,
-    ...(version !== undefined && { MESH_AGENT_VERSION: version, MESH_AGENT_DIST: join(folder, `dist-${version}`) }),
+    MESH_AGENT_COMMIT: '0123456789ab',
+    SOURCE_DATE_EPOCH: '1700000000',
+    MESH_AGENT_DIST: join(folder, `dist${version ?? ''}`),
+    ...(version !== undefined && { MESH_AGENT_VERSION: version }),
   };
   const child = spawn(join(root, 'scripts/package.sh'), ['--fast', '--only', kind, '--out', folder], {
     env,
