@@ -47,6 +47,7 @@ const orders: Record<string, (request: never) => unknown> = {
   },
   ask,
   forge,
+  flood,
 };
 
 createInterface({ input: process.stdin }).on('line', (line) => {
@@ -109,6 +110,18 @@ function ask(question: DnsQuestion): Promise<{ readonly addresses: readonly stri
     });
     socket.bind(fromPort, send);
   });
+}
+
+/** As many queries as the machine can send, each of another name, from one port; nobody waits for answers. */
+async function flood({ server, count }: { server: string; count: number }): Promise<void> {
+  const socket = createSocket('udp4');
+  socket.on('error', () => undefined);
+  for (let i = 0; i < count; i++) {
+    const query = message({ id: i & 0xffff, flags: 0x0100, name: `flood-${i}.cdn.example.test`, type: TYPES.A });
+    socket.send(query, PORT, server);
+    if (i % 200 === 199) await new Promise(setImmediate);
+  }
+  socket.close();
 }
 
 /** An answer that nobody asked this host for. */

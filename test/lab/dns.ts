@@ -37,6 +37,10 @@ export class DnsPlace {
     await this.#order('forge', forgery);
   }
 
+  async flood(server: string, count: number): Promise<void> {
+    await this.#order('flood', { server, count });
+  }
+
   close(): Promise<void> {
     return this.#worker.stop();
   }
