@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PACKAGES=(
-  binutils ca-certificates conntrack etcd-client etcd-server gcc iproute2 iputils-ping libc6-dev make netcat-openbsd
+  binutils ca-certificates conntrack curl etcd-client etcd-server gcc iproute2 iputils-ping libc6-dev make netcat-openbsd
   nftables openssl procps socat tcpdump util-linux
 )
 

@@ -53,7 +53,8 @@ done
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT
 say "${patterns[*]}"
-node --test --test-timeout=180000 --test-reporter=spec --test-reporter-destination=stdout \
+# Two files at once: most of their time they wait for a store or a kernel.
+node --test --test-concurrency=2 --test-timeout=180000 --test-reporter=spec --test-reporter-destination=stdout \
   --test-reporter=tap --test-reporter-destination="$report" "${patterns[@]}"
 status=$?
 count() {
