@@ -110,6 +110,22 @@ seed_node() { # VERSION ARCH HOME NODE STRIP
   : >"$cache/$name/bin/node.ok"
 }
 
+# The name of a temporary folder is in what pkg makes: another one each time, of the same length.
+forget_folder() {
+  node - "$1" <<'SCRIPT'
+const { closeSync, openSync, readFileSync, writeSync } = require('node:fs');
+const path = process.argv[2];
+const bytes = readFileSync(path);
+const file = openSync(path, 'r+');
+const name = Buffer.from('/tmp/pkg-sea-');
+for (let at = bytes.indexOf(name); at >= 0; at = bytes.indexOf(name, at + 1)) {
+  if (/^[A-Za-z0-9]{6}\/$/.test(bytes.toString('latin1', at + name.length, at + name.length + 7)))
+    writeSync(file, 'XXXXXX', at + name.length);
+}
+closeSync(file);
+SCRIPT
+}
+
 build_executable() {
   local out=$dist/mesh-agent home=$root/.toolchain/pkg-home inputs version
   version=$(cut -d- -f1 "$node_home/.version")
@@ -120,11 +136,12 @@ build_executable() {
   # What is made for another architecture is made by this one's.
   seed_node "$version" "$host_arch" "$home" .toolchain/node strip
   seed_node "$version" "$arch" "$home" "$node_home" "$strip"
-  if ! (cd "$dist" && HOME=$home node "$root/node_modules/@yao-pkg/pkg/lib-es5/bin.js" . \
+  if ! (cd "$dist" && HOME=$home TMPDIR=/tmp node "$root/node_modules/@yao-pkg/pkg/lib-es5/bin.js" . \
     -t "node$version-linux-$arch" -o mesh-agent.new) >"$dist/pkg.log" 2>&1; then
     cat "$dist/pkg.log" >&2
     exit 1
   fi
+  forget_folder "$dist/mesh-agent.new"
   mv "$dist/mesh-agent.new" "$out"
   echo "$inputs" >"$out.inputs"
 }
