@@ -119,11 +119,13 @@ function isExempt(border: Border, flow: JudgedFlow): boolean {
     if (from === 68 && to === 67 && flow.family === 4) return true;
     if (from === 546 && to === 547 && flow.family === 6) return true;
   }
-  if (direction !== 'egress' || protocol !== 6) return false;
+  if (protocol !== 6) return false;
   const peer = wordsOf(flow.peer);
+  // A connection to a store that is older than the rules, and was first seen when the store spoke, looks as if it came in.
+  const storePort = direction === 'egress' ? port : sourcePort;
   return border.stores.some(
     ({ address, port: of }) =>
-      of === port && address.family === flow.family && address.words.every((word, i) => word === peer[i]),
+      of === storePort && address.family === flow.family && address.words.every((word, i) => word === peer[i]),
   );
 }
 

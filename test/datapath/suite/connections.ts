@@ -136,6 +136,22 @@ export function connectionSuite(name: DatapathName): void {
     await Promise.all([becomes(failsafe, 'blocked'), becomes(store, 'blocked')]);
     await Promise.all([failsafe.close(), store.close()]);
   });
+
+  test('a connection to a store that was first seen by what the store said is not cut', async () => {
+    await driver.apply({ hosts, ingress: OPEN, egress: OPEN });
+    const connection = await lab.peer.open(M.v4, 80);
+    // Seen from here, the peer is a store, and 80 the port that we reached it from.
+    const sockets = lab.peer.namespace.run('ss', '-Htn', 'state', 'established', 'dst', `${M.v4}:80`);
+    const port = new RegExp(`${P.v4.replaceAll('.', '\\.')}:(\\d+) `).exec(sockets)?.[1];
+    await driver.apply({ hosts, stores: [`${P.v4} ${port}`], ingress: {}, egress: {} });
+    for (let look = 0; look < 5; look++) {
+      assert.equal(await connection.check(2000), 'pass');
+      await new Promise((resolve) => setTimeout(resolve, 400));
+    }
+    await driver.apply({ hosts, ingress: {}, egress: {} });
+    await becomes(connection, 'blocked');
+    await connection.close();
+  });
 }
 
 /** Connections that are older than the first start. */
