@@ -4,11 +4,13 @@ import { labelTexts } from '../../core/labels.ts';
 import type { Border, DesiredOverlay, DesiredState } from '../../datapath/desired.ts';
 import type { Registered } from '../../mesh/registration.ts';
 import type { DirectionPolicy } from '../../policy/result.ts';
-import type { Body, Head, SavedBorder, SavedDirection, SavedOverlay } from './content.ts';
+import type { Body, Head, SavedBorder, SavedDirection, SavedFrontend, SavedOverlay } from './content.ts';
 import { CHUNK, ChunkWriter, ROW_WORDS, type Tag } from './file.ts';
 
 /** Rows between two looks at the event loop: 5 to 10 ms. */
 const TURN_ROWS = 4096;
+/** Targets of services, which are texts: 5 ms. */
+const TURN_TARGETS = 4096;
 
 export interface Captured {
   readonly desired: DesiredState;
@@ -30,6 +32,10 @@ export async function* capture({ desired, head, registered }: Captured): AsyncGe
       yield writer.rows(family === 4 ? CHUNK.hosts4 : CHUNK.hosts6, words);
       await nextTurn();
     }
+  }
+  for (const part of savedServices(desired.services)) {
+    yield writer.json(CHUNK.services, part);
+    await nextTurn();
   }
   const { overlay } = desired;
   const body: Body = {
@@ -89,6 +95,28 @@ function* hostRows(desired: DesiredState, family: 4 | 6, vias: Vias): Generator<
     }
     yield rows.subarray(0, at);
   }
+}
+
+function* savedServices(services: DesiredState['services']): Generator<'off' | readonly SavedFrontend[]> {
+  if (services === undefined) return;
+  if (services === 'off') return yield 'off';
+  let part: SavedFrontend[] = [];
+  let count = 0;
+  for (const key of [...services.keys()]) {
+    const frontend = services.get(key);
+    if (frontend === undefined) continue;
+    const targets = frontend.targets.map(
+      ({ address, port, weight }) => [formatAddress(address), port, weight] as const,
+    );
+    part.push([key, frontend.sticky ? 1 : 0, targets]);
+    count += 1 + targets.length;
+    if (count < TURN_TARGETS) continue;
+    yield part;
+    part = [];
+    count = 0;
+  }
+  // Also when there is none: that is known, too.
+  yield part;
 }
 
 function prefixRows<Entry extends { readonly prefix: Prefix }>(

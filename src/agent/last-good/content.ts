@@ -52,6 +52,13 @@ export interface SavedBorder {
   readonly audit: boolean;
 }
 
+/** A frontend of a service: its key, whether clients stay with a target, and address, port and weight of each target. */
+export type SavedFrontend = readonly [
+  key: string,
+  sticky: 0 | 1,
+  targets: readonly (readonly [address: string, port: number, weight: number])[],
+];
+
 /** Everything that is not a table. */
 export interface Body {
   readonly border: SavedBorder;

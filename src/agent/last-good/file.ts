@@ -28,6 +28,8 @@ export const CHUNK = {
   /** JSON, `Body`. */
   body: 8,
   end: 9,
+  /** JSON, `off` or a list of `SavedFrontend`; none where services were not known. */
+  services: 10,
 } as const;
 export type Tag = (typeof CHUNK)[keyof typeof CHUNK];
 

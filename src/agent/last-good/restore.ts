@@ -122,6 +122,7 @@ export function asConfigured(state: DesiredState, border: Border, { enforcement 
   return {
     addresses: state.addresses,
     overlay: state.overlay,
+    services: state.services,
     border,
     ingress: open ? OPEN : state.ingress,
     egress: open ? OPEN : state.egress,

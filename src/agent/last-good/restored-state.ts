@@ -12,7 +12,8 @@ import {
 import { WordTable } from '../../core/word-table.ts';
 import type { Border, DesiredAddresses, DesiredOverlay, DesiredState, TransportPort } from '../../datapath/desired.ts';
 import type { DirectionPolicy, PolicyClass, PolicyRow } from '../../policy/result.ts';
-import type { Body, Head, SavedBorder, SavedDirection } from './content.ts';
+import { type FrontendKey, MAX_WEIGHT, type ServiceFrontend } from '../../service/result.ts';
+import type { Body, Head, SavedBorder, SavedDirection, SavedFrontend } from './content.ts';
 import { CHUNK, type Chunk, FORMAT, ROW_WORDS, readChunks, refused, type Tag } from './file.ts';
 
 /** Columns of the tables of single addresses. */
@@ -60,6 +61,7 @@ export async function restoreState(file: Buffer): Promise<Restored> {
         ingress: direction(body.ingress, rows(CHUNK.ingress)),
         egress: direction(body.egress, rows(CHUNK.egress)),
         border: border(body.border),
+        services: services(chunks),
         overlay: body.overlay === null ? undefined : overlay(body.overlay, { hosts4, hosts6, vias, routes }),
       },
     };
@@ -171,6 +173,28 @@ function policyRow([
   };
 }
 
+function services(chunks: readonly Chunk[]): DesiredState['services'] {
+  const parts = chunks.filter(({ tag }) => tag === CHUNK.services).map(({ payload }) => JSON.parse(payload.toString()));
+  if (parts.length === 0) return undefined;
+  if (parts[0] === 'off') return 'off';
+  const found = new Map<FrontendKey, ServiceFrontend>();
+  for (const [key, sticky, targets] of parts.flat() as SavedFrontend[]) {
+    const [address = '', protocol, port] = text(key).split(' ');
+    found.set(key, {
+      address: addressOf(address),
+      protocol: protocolOf(Number(protocol)),
+      port: integer(Number(port), PORTS),
+      sticky: sticky === 1,
+      targets: targets.map(([of, at, weight]) => ({
+        address: addressOf(of),
+        port: integer(at, PORTS),
+        weight: integer(weight, MAX_WEIGHT + 1),
+      })),
+    });
+  }
+  return found;
+}
+
 function border(saved: SavedBorder): Border {
   return {
     devices: saved.devices.map(text),
@@ -228,8 +252,12 @@ function overlay(saved: NonNullable<Body['overlay']>, tables: Tables): DesiredOv
 }
 
 function transportPort({ protocol, port }: TransportPort): TransportPort {
-  if (protocol !== 6 && protocol !== 17 && protocol !== 132) throw new Error('a port of no protocol');
-  return { protocol, port: integer(port, PORTS) };
+  return { protocol: protocolOf(protocol), port: integer(port, PORTS) };
+}
+
+function protocolOf(found: number): TransportPort['protocol'] {
+  if (found !== 6 && found !== 17 && found !== 132) throw new Error('a port of no protocol');
+  return found;
 }
 
 function addressOf(found: string): Address {
