@@ -113,7 +113,7 @@ class Machine {
 }
 
 /** A program that answers line by line. */
-class Lines {
+export class Lines {
   readonly #child: ChildProcess;
   readonly #lines: AsyncIterator<string>;
 

@@ -39,6 +39,7 @@ export function statusText(status: StatusRecord, options: StatusTextOptions): st
     mesh.lines.map((line) => paintCluster(line, paint)),
   );
   add('Facts', factsValue(status));
+  if (status.services !== undefined) add('Services', servicesValue(status.services));
   add('Policy', policyValue(status));
   add('Datapath', datapathValue(status, options.now));
   if (status.lastGood !== undefined && status.lastGood.enforced !== 'live')
@@ -95,6 +96,20 @@ function lastGoodValue(lastGood: NonNullable<StatusRecord['lastGood']>, now: num
   return lastGood.enforced === 'snapshot'
     ? `the snapshot is in force, with facts ${age} old, until the stores have been seen`
     : `the rules of an earlier run are in force, with facts up to ${age} old, until the stores have been seen`;
+}
+
+function servicesValue({
+  frontends,
+  backends,
+  withoutBackend,
+  lostClusters,
+}: NonNullable<StatusRecord['services']>): string {
+  const others = (['standby', 'unreachable', 'refused'] as const)
+    .filter((state) => backends[state] > 0)
+    .map((state) => `, ${backends[state]} ${state}`);
+  const without = withoutBackend === 0 ? '' : `; ${plural(withoutBackend, 'service')} without a backend`;
+  const lost = lostClusters.length === 0 ? '' : `; lost: ${lostClusters.join(', ')}`;
+  return `${plural(frontends, 'frontend')}, ${backends.active} active backends${others.join('')}${without}${lost}`;
 }
 
 function storeValue({ kvstore }: StatusRecord, now: number): string {

@@ -38,6 +38,8 @@ export interface NftOptions {
 }
 
 const CHECK_MS = 2_000;
+/** Loading more frontends than this is not listened to. */
+const MANY_FRONTENDS = 1000;
 /** How often the rules are written anew when somebody else writes at the same time. */
 const ATTEMPTS = 5;
 
@@ -207,6 +209,7 @@ export class NftDatapath implements Datapath {
     if (!everything && changes.services === undefined) return;
     const { watch, flows } = this.#kernel;
     const changed = everything ? undefined : changes.services;
+    if (everything && wanted !== undefined && wanted.size > MANY_FRONTENDS) await watch.deafen();
     const moved = await this.#services.write({
       desired: wanted,
       changed,

@@ -10,8 +10,8 @@ const SERVICES: SetShape = { kind: 'plain', data: 'mark' };
 const SLOTS: SetShape = { kind: 'plain', data: 'bytes' };
 /** Frontends between two looks at the event loop. */
 const TURN = 256;
-/** Above this what was written goes to the kernel: it works on it while we go on. */
-const PART_BYTES = 512 << 10;
+/** Above this what was written goes to the kernel, who takes it in while our thread waits: 10 ms or so for each part. */
+const PART_BYTES = 128 << 10;
 
 export interface ServiceWriting {
   /** Undefined: no service is balanced. */
@@ -46,19 +46,23 @@ export class ServiceWriter {
     const unused: (() => void)[] = [];
     const lead: (() => void)[] = [];
     let count = 0;
+    const turn = async (): Promise<void> => {
+      if (batch.size > PART_BYTES) await send();
+      await nextTurn();
+    };
     for (const { family, bytes, frontend } of this.#wanted(writing)) {
       const held = this.#held.at(family, bytes);
       if (this.#writeSlots({ family, bytes, frontend, held }, batch, unused)) moved.push({ family, frontend: bytes });
       lead.push(() => this.#writeChoice({ family, bytes, frontend, held }, batch));
-      if (++count % TURN === 0) {
-        if (batch.size > PART_BYTES) await send();
-        await nextTurn();
-      }
+      if (++count % TURN === 0) await turn();
     }
-    for (const write of lead) write();
-    await send();
-    for (const remove of unused) remove();
-    await send();
+    for (const steps of [lead, unused]) {
+      for (const [index, step] of steps.entries()) {
+        step();
+        if (index % TURN === TURN - 1) await turn();
+      }
+      await send();
+    }
     return moved;
   }
 
