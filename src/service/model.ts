@@ -206,7 +206,7 @@ export class ServiceModel {
     for (const kind of ['own', 'global'] as const) {
       const pool = group.pools.find((each) => each.kind === kind);
       const moved = this.#claims.set(`${name} ${kind}`, pool === undefined ? new Map() : this.#claimsOf(pool));
-      for (const other of moved) this.#unresolved.add(other.slice(0, other.indexOf(' ')));
+      for (const other of moved) this.#unresolved.add(groupOf(other));
     }
     this.#unresolved.add(name);
   }
@@ -277,7 +277,7 @@ export class ServiceModel {
         const refusal = this.#addressRefusal(address, service);
         const owner = this.#claims.ownerOf(address);
         if (refusal !== undefined || owner === undefined || owner.pool === pool) return refusal;
-        return `is a frontend of ${owner.pool.slice(0, owner.pool.indexOf(' '))} of ${owner.cluster}`;
+        return `is a frontend of ${groupOf(owner.pool)} of ${owner.cluster}`;
       },
     };
   }
@@ -311,6 +311,8 @@ function tallyOf(name: string, kind: Pool['kind'], { inForce, backends }: Resolv
 }
 
 const poolName = (name: string, { kind }: Pool): string => `${name} ${kind}`;
+/** Names come from stores and may hold anything; the kind behind them does not. */
+const groupOf = (pool: string): string => pool.slice(0, pool.lastIndexOf(' '));
 
 function* addressesOf(service: ServiceFact | undefined): Iterable<string> {
   if (service === undefined) return;

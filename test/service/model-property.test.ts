@@ -9,7 +9,7 @@ import { referenceMap } from './reference.ts';
 
 // Few names, clusters and addresses, so that everything meets everything.
 const CLUSTERS = ['a', 'b', 'c'];
-const NAMES = ['default/web', 'default/db', 'other/web'];
+const NAMES = ['default/web', 'default/db', 'ot her/web own'];
 const FRONTENDS = ['10.96.0.1', '10.96.0.2', '10.96.0.3', 'fd00:96::1'];
 const BACKENDS = ['10.1.0.1', '10.1.0.2', '10.2.0.1', '10.3.0.1', 'fd00:1::1'];
 const PORTS = ['http=TCP/80', 'TCP/80', 'http=TCP/8080 dns=UDP/53', 'dns=UDP/53', 'SCTP/7', 'http=TCP/0', 'odd=ICMP/1'];

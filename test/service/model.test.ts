@@ -243,3 +243,20 @@ test('of a thousand services that claim one address the first by name has it, an
   assert.deepEqual(machine.leads('10.96.0.10 6 80'), []);
   assert.deepEqual([...machine.model.drainChanges()], []);
 });
+
+test('a service with blanks in its name loses what it claimed like any other', () => {
+  const odd = service('cluster-b', 'odd own/na me global', {
+    frontends: { '10.96.0.10': 'http=TCP/80' },
+    backends: { '10.6.6.6': 'http=TCP/80' },
+  });
+  const machine = new Machine([odd]);
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), ['10.6.6.6 80 *1']);
+  machine.put(
+    service('cluster-a', API, {
+      frontends: { '10.96.0.10': 'http=TCP/8080' },
+      backends: { '10.244.1.5': 'http=TCP/80' },
+    }),
+  );
+  assert.equal(machine.leads('10.96.0.10 6 80'), undefined);
+  assert.equal(machine.view('odd own/na me global').frontends[0]?.refused, `is a frontend of ${API} of cluster-a`);
+});
