@@ -3,6 +3,7 @@ import { after, before, test } from 'node:test';
 import { until } from '../lab/namespace.ts';
 import { type Outcome, Place } from '../lab/place.ts';
 import { Driver } from './suite/driver.ts';
+import { sctpInit } from './suite/frames.ts';
 import type { Spec } from './suite/spec.ts';
 
 // Services in the kernel, with real connections: a machine with a container, and three backends on one wire.
@@ -30,8 +31,10 @@ const R = { v4: '10.77.0.2', v6: 'fd77::2' } as const;
 const COUNT = `table inet seen {
   counter four { }
   counter six { }
+  counter associations { }
   chain enter {
     type filter hook input priority 0;
+    meta l4proto 132 th dport 8080 counter name associations
     ct state new meta l4proto { 6, 17 } meta nfproto ipv4 counter name four
     ct state new meta l4proto { 6, 17 } meta nfproto ipv6 counter name six
   }
@@ -133,6 +136,20 @@ for (const family of ['v4', 'v6'] as const) {
     });
   }
 }
+
+test('an SCTP association is led to one of the backends', async () => {
+  await driver.apply({ services: { '10.96.0.1 132 7': { targets: targets4 } } });
+  const arrived = (): number[] =>
+    [...backends.values()].map(({ namespace }) =>
+      Number(/packets (\d+)/.exec(namespace.run('nft', 'list', 'counter', 'inet', 'seen', 'associations'))?.[1]),
+    );
+  // The first packets may wait for a neighbour and be lost.
+  for (let sent = 0; sent < 5 && arrived().every((count) => count === 0); sent++) {
+    machine.namespace.feed(sctpInit(40_000, 7) as never, 'socat', '-u', '-', `IP4-SENDTO:${VIP.v4}:132`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  assert.equal(arrived().filter((count) => count > 0).length, 1);
+});
 
 test('weights decide how many each gets', async () => {
   await driver.apply({ services: { '10.96.0.1 6 80': { targets: [`${v4(11)} 8080 30`, `${v4(12)} 8080 10`] } } });

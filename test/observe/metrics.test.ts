@@ -110,6 +110,25 @@ test('a cluster and a problem that are gone are gone from the metrics', async ()
   assert.doesNotMatch(then, /KVS-LOST/);
 });
 
+test('backends of services are counted by state, and the lost clusters behind that', async () => {
+  const metrics = open();
+  const services = {
+    frontends: 7,
+    backends: { active: 5, standby: 1, unreachable: 2, refused: 0 },
+    withoutBackend: 1,
+    lostClusters: ['cluster-b'],
+    problems: 3,
+  };
+  let record: StatusRecord = { ...status(), services };
+  exportStatus(metrics, () => record);
+  const seen = await samples(metrics);
+  assert.equal(seen.get('mesh_agent_service_backends{state="unreachable"}'), 2);
+  assert.equal(seen.get('mesh_agent_services_lost_clusters'), 1);
+  assert.equal(seen.get('mesh_agent_services_without_backend'), 1);
+  record = status();
+  assert.equal((await samples(metrics)).get('mesh_agent_service_frontends'), 0);
+});
+
 test('a counter never goes back when the kernel starts to count anew', async () => {
   const metrics = open();
   let packets = 100;
