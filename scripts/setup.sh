@@ -10,7 +10,7 @@ PACKAGES=(
   nftables openssl procps socat tcpdump util-linux
 )
 
-PACKAGE_TOOLS=(debootstrap dpkg-dev gzip lintian rpm rpmlint shellcheck systemd-container xz-utils zstd)
+PACKAGE_TOOLS=(createrepo-c debootstrap dpkg-dev gzip lintian openssl rpm rpmlint shellcheck systemd-container xz-utils zstd)
 cross=
 
 say() { echo "setup: $*"; }

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 
 const root = join(import.meta.dirname, '../..');
@@ -8,6 +9,22 @@ const root = join(import.meta.dirname, '../..');
  * that nothing that happens to the repository meanwhile makes a difference. @returns its path
  */
 export async function buildPackage(kind: 'deb' | 'rpm' | 'tar', folder: string, version?: string): Promise<string> {
+  const output = await run('package.sh', ['--only', kind, '--out', folder], folder, version);
+  const path = /^package: (\/.*)$/m.exec(output)?.[1];
+  if (path === undefined) throw new Error(output);
+  return path;
+}
+
+/** The same for a whole release of this machine's architecture. @returns its folder */
+export async function buildRelease(folder: string, key: string): Promise<string> {
+  mkdirSync(folder);
+  const release = join(folder, 'release');
+  const arch = process.arch === 'arm64' ? 'arm64' : 'x64';
+  await run('release.sh', ['--arch', arch, '--key', key, '--out', release], folder);
+  return release;
+}
+
+async function run(script: string, args: readonly string[], folder: string, version?: string): Promise<string> {
   const env = {
     ...process.env,
     MESH_AGENT_COMMIT: '0123456789ab',
@@ -15,17 +32,13 @@ export async function buildPackage(kind: 'deb' | 'rpm' | 'tar', folder: string, 
     MESH_AGENT_DIST: join(folder, `dist${version ?? ''}`),
     ...(version !== undefined && { MESH_AGENT_VERSION: version }),
   };
-  const child = spawn(join(root, 'scripts/package.sh'), ['--fast', '--only', kind, '--out', folder], {
-    env,
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+  const child = spawn(join(root, 'scripts', script), ['--fast', ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
   let output = '';
   for (const stream of [child.stdout, child.stderr])
     stream.on('data', (data: Buffer) => {
       output += data.toString();
     });
   const code = await new Promise((resolve) => child.once('close', resolve));
-  const path = /^package: (\/.*)$/m.exec(output)?.[1];
-  if (code !== 0 || path === undefined) throw new Error(`scripts/package.sh: exit ${code}\n${output}`);
-  return path;
+  if (code !== 0) throw new Error(`scripts/${script}: exit ${code}\n${output}`);
+  return output;
 }

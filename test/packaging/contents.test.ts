@@ -1,35 +1,54 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { host, Namespace } from '../lab/namespace.ts';
-import { buildPackage } from './build.ts';
+import { buildRelease } from './build.ts';
 import { SystemdMachine } from './systemd-machine.ts';
 
 /** What is in the packages, and what an rpm root makes of one. */
 const OVERRIDES = join(import.meta.dirname, '../../packaging/rpm/mesh-agent.rpmlintrc');
 
 let folder: string;
+let release: string;
 let deb: string;
 let rpm: string;
 
 before(async () => {
   folder = mkdtempSync(join(tmpdir(), 'mesh-packages-'));
-  deb = await buildPackage('deb', folder);
-  rpm = await buildPackage('rpm', folder);
+  host('openssl', 'ecparam', '-name', 'prime256v1', '-genkey', '-noout', '-out', join(folder, 'release.key'));
+  release = await buildRelease(join(folder, 'first'), join(folder, 'release.key'));
+  const named = (pattern: RegExp): string =>
+    join(release, readdirSync(release).find((name) => pattern.test(name)) ?? assert.fail(String(pattern)));
+  deb = named(/\.deb$/);
+  rpm = named(/\.rpm$/);
 });
 after(() => rmSync(folder, { recursive: true, force: true }));
 
 const digest = (file: string): string => createHash('sha256').update(readFileSync(file)).digest('hex');
 
-test('the same sources make the same packages, byte for byte', async () => {
-  const again = join(folder, 'again');
-  mkdirSync(again);
-  assert.equal(digest(await buildPackage('deb', again)), digest(deb));
-  assert.equal(digest(await buildPackage('rpm', again)), digest(rpm));
+test('the same sources make the same release, byte for byte', async () => {
+  const again = await buildRelease(join(folder, 'again'), join(folder, 'release.key'));
+  assert.equal(readFileSync(join(again, 'SHA256SUMS'), 'utf8'), readFileSync(join(release, 'SHA256SUMS'), 'utf8'));
+});
+
+test('a release is signed, names every file with its checksum, and is a repository for apt and for yum', () => {
+  const inside = (name: string): string => join(release, name);
+  const signature = ['-verify', inside('release.pub'), '-signature', inside('SHA256SUMS.sig'), inside('SHA256SUMS')];
+  host('openssl', 'dgst', '-sha256', ...signature);
+  host('sh', '-c', `cd '${release}' && sha256sum --quiet -c SHA256SUMS`);
+  const listed = readFileSync(inside('SHA256SUMS'), 'utf8');
+  for (const name of readdirSync(release).filter((each) => !/^SHA256SUMS|^release\.pub$|^repodata$/.test(each)))
+    assert.ok(listed.includes(`  ${name}\n`), name);
+  assert.match(readFileSync(inside('Packages'), 'utf8'), new RegExp(`SHA256: ${digest(deb)}`));
+  assert.match(readFileSync(inside('repodata/primary.xml.gz')).subarray(0, 2).toString('hex'), /1f8b/);
+  const rehearsal = ['--from', release, '--key', inside('release.pub'), '--dry-run', '--no-start'];
+  const { status, stderr } = spawnSync('sh', [inside('install.sh'), ...rehearsal], { encoding: 'utf8' });
+  assert.equal(status, 0, stderr);
+  assert.match(stderr, /would install mesh-agent_.*_amd64\.deb/);
 });
 
 test('lintian and rpmlint have nothing to say but what is explained', () => {
