@@ -394,6 +394,51 @@ export const ERROR_CODES = {
     'correct the places that are named; `mesh-agent policy validate FILE` checks a correction',
   ),
   'HUB-POLICY-UNKNOWN': entry('the hub has no such policy', '`mesh-agent hub policy list` names them'),
+  'HUB-WORKLOAD-KUBERNETES': entry(
+    'the workload is from the Kubernetes cluster that the hub follows',
+    'change or delete its CiliumExternalWorkload there; `mesh-agent hub workload revoke NAME` locks its machine out at once',
+  ),
+  'HUB-POLICY-KUBERNETES': entry(
+    'the policy is from the Kubernetes cluster that the hub follows',
+    'delete the object there; the hub follows at once',
+  ),
+  'HUB-KUBE-CONFIG': entry(
+    'the kubeconfig of the hub is not usable',
+    'correct what is named; it must have a server with TLS, its CA, and a client certificate or a token',
+  ),
+  'HUB-KUBE-UNREACHABLE': entry(
+    'the Kubernetes API server is out of reach',
+    'check the address in the kubeconfig and the network path; policies and workloads stay as they are',
+    true,
+  ),
+  'HUB-KUBE-TLS': entry(
+    'the certificate of the Kubernetes API server, or ours, is not accepted',
+    'renew the kubeconfig: its CA, its client certificate, and the name in `tls-server-name`',
+    true,
+  ),
+  'HUB-KUBE-DENIED': entry(
+    'the Kubernetes API server refuses access',
+    'give the user of the kubeconfig the ClusterRole of docs/hub.md, or renew its token',
+    true,
+  ),
+  'HUB-KUBE-ANSWER': entry(
+    'an answer of the Kubernetes API server is not acceptable',
+    'check that the address is that of an API server; policies and workloads stay as they are',
+    true,
+  ),
+  'HUB-KUBE-OBJECT': entry(
+    'objects of Kubernetes are not taken over',
+    'correct the objects that are named; until then their last good versions stay in force',
+  ),
+  'HUB-KUBE-CONFLICT': entry(
+    'objects of Kubernetes are also made by hand, and those win',
+    'delete one of the two: `mesh-agent hub policy list` and `mesh-agent hub workload list` show their sources',
+  ),
+  'HUB-KUBE-WRITE': entry(
+    'what Kubernetes says cannot be written into our store',
+    'wait: it is tried again; check the etcd of the hub if it stays',
+    true,
+  ),
   // joining: what a machine says, and what the hub answers to it
   'JOIN-TOKEN': entry(
     'the join token is not readable',
