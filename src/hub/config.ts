@@ -8,6 +8,7 @@ import {
   isLoopback,
   list,
   listenAddress,
+  path,
   splitListen,
   text,
   Unacceptable,
@@ -41,6 +42,8 @@ export interface HubConfig {
   };
   /** Life of the certificates of machines, seconds; they renew them at two thirds of it. */
   readonly certificates: { readonly life: number };
+  /** The kubeconfig of a cluster whose policies and external workloads are taken over: an absolute path. */
+  readonly kubernetes: { readonly config?: string };
   /** `host:port`, or empty for none. */
   readonly metrics: { readonly listen: string };
   readonly log: {
@@ -128,6 +131,7 @@ const HUB_KEYS = {
   'etcd.peer': loopback,
   'etcd.quota': quota,
   'certificates.life': life,
+  'kubernetes.config': path,
   'metrics.listen': listenAddress,
   'log.level': choice('trace', 'debug', 'info', 'warn', 'error'),
   'log.format': choice('auto', 'json', 'pretty'),
@@ -178,6 +182,7 @@ function assemble(values: Values): HubConfig {
       quota: values['etcd.quota'] ?? quota.read(HUB_DEFAULTS.quota),
     },
     certificates: { life: values['certificates.life'] ?? life.read(HUB_DEFAULTS.life) },
+    kubernetes: { ...(values['kubernetes.config'] !== undefined && { config: values['kubernetes.config'] }) },
     metrics: { listen: values['metrics.listen'] ?? HUB_DEFAULTS.metrics },
     log: { level: values['log.level'] ?? 'info', format: values['log.format'] ?? 'auto' },
   };

@@ -1,5 +1,6 @@
 import { clustersPart, kvstoremeshPart } from './clusters/parts.ts';
 import { enrolmentCarePart, enrolmentPart } from './enrolment/part.ts';
+import { kubernetesPart } from './kubernetes/part.ts';
 import type { PartFactory } from './part.ts';
 import { policiesPart, policyKeeperPart } from './policies/parts.ts';
 import { registrationPart } from './registration/part.ts';
@@ -15,5 +16,6 @@ export const HUB_PARTS: readonly PartFactory[] = [
   // Before anything that tells machines that the store is complete.
   policyKeeperPart,
   registrationPart,
+  kubernetesPart(),
   kvstoremeshPart,
 ];

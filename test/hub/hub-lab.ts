@@ -6,7 +6,7 @@ import { type HubConfig, parseHubConfig } from '../../src/hub/config.ts';
 import { Election } from '../../src/hub/election.ts';
 import type { MachineAccess } from '../../src/hub/etcd/machine-access.ts';
 import type { HubStore } from '../../src/hub/hub-store.ts';
-import type { HubContext, HubPart } from '../../src/hub/part.ts';
+import type { HubContext, HubPart, PartFactory } from '../../src/hub/part.ts';
 import { type RegistrationTiming, registrationPartWith } from '../../src/hub/registration/part.ts';
 import { type HubFacts, hubFactsOf } from '../../src/hub/workloads/hub-facts.ts';
 import { workloadsPart } from '../../src/hub/workloads/part.ts';
@@ -26,6 +26,8 @@ export interface HubLabOptions {
   readonly config?: string;
   readonly timing?: RegistrationTiming;
   readonly ttlSeconds?: number;
+  /** Runs while it leads, instead of registration. */
+  readonly part?: Extract<PartFactory, { where: 'leader' }>;
 }
 
 /** The parts of a hub that keep workloads, on a plain etcd: several of them on one etcd are several hubs. */
@@ -79,12 +81,17 @@ export class HubLab {
     return (this.#led?.status() ?? { complete: false, waiting: -1 }) as never;
   }
 
+  /** The leading part. */
+  get led(): HubPart | undefined {
+    return this.#led;
+  }
+
   get troubles(): HealthRecord[] {
     return this.health.list();
   }
 
   campaign(): void {
-    const { timing = {}, ttlSeconds = 3 } = this.#options;
+    const { timing = {}, ttlSeconds = 3, part: led = registrationPartWith(timing) } = this.#options;
     this.#election = new Election({
       store: this.store,
       id: Math.random().toString(16).slice(2),
@@ -92,7 +99,7 @@ export class HubLab {
       onChange: () => undefined,
       onProblem: () => undefined,
       lead: async (leader) => {
-        const part = registrationPartWith(timing).create(this.#context(), leader);
+        const part = led.create(this.#context(), leader);
         try {
           await part.start();
           this.#led = part;

@@ -87,8 +87,8 @@ export class HubProcess {
     return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
-  start(): void {
-    const args = [RUN, this.stateDir, this.socket];
+  /** `args`: of Node, for another program than that of the tests. */
+  start(args: readonly string[] = [RUN, this.stateDir, this.socket]): void {
     // A test that is killed must not leave its hub behind.
     const child = spawn('setpriv', ['--pdeathsig', 'KILL', process.execPath, ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -102,8 +102,8 @@ export class HubProcess {
   }
 
   /** Starts it and waits until it leads, or another one does. */
-  async run(): Promise<HubStatusRecord> {
-    this.start();
+  async run(args?: readonly string[]): Promise<HubStatusRecord> {
+    this.start(args);
     return this.untilStatus('a leader', (status) => status.leader !== null && status.store.state === 'connected');
   }
 

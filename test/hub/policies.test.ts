@@ -210,7 +210,10 @@ test('policies are applied, listed, shown and deleted by the command line', asyn
     assert.equal(bad.code, 1);
     assert.match(bad.stdout, /bad\.txt:9: .*: error: .*\nNothing was changed\.\n$/s);
     const list = await run('list');
-    assert.match(list.stdout, /^Name +Document +Revision +Bytes\nCiliumClusterwideNetworkPolicy\/deny\.all +cilium/);
+    assert.match(
+      list.stdout,
+      /^Name +Source +Document +Revision +Bytes\nCiliumClusterwideNetworkPolicy\/deny\.all +hand +cilium/,
+    );
     assert.match(list.stdout, /\nRevision \d+-2: applied by 0 of 0 machines\n$/);
     assert.match((await run('get', 'web')).stdout, /^\{\n {2}"apiVersion": "cilium\.io\/v2"/);
     assert.equal(

@@ -114,8 +114,8 @@ function changesText({ items }: HubPolicyApplied): string {
 }
 
 function listText({ revision, items, machines }: HubPolicyList, wide: boolean): string {
-  const policies = new TableWriter(['Name', 'Document', 'Revision', 'Bytes']).write(
-    items.map(({ name, document, revision: at, bytes }) => [name, document, String(at), String(bytes)]),
+  const policies = new TableWriter(['Name', 'Source', 'Document', 'Revision', 'Bytes']).write(
+    items.map((each) => [each.name, sourceText(each), each.document, String(each.revision), String(each.bytes)]),
   );
   const current = machines.filter((machine) => machine.current).length;
   const silent = machines.filter((machine) => machine.revision === null).length;
@@ -126,4 +126,8 @@ function listText({ revision, items, machines }: HubPolicyList, wide: boolean): 
     machines.map((machine) => [machine.workload, machine.revision ?? 'unknown', machine.current ? 'current' : '']),
   );
   return `${policies}\n${summary}\n${each}`;
+}
+
+function sourceText({ source, shadowed }: HubPolicyList['items'][number]): string {
+  return shadowed ? `${source}, not in force: the one by hand wins` : source;
 }

@@ -1,11 +1,12 @@
 import type { Command } from 'commander';
 import { askRecord } from '../../api/ask.ts';
+import type { KubernetesFacts } from '../../hub/kubernetes/records.ts';
 import type { HubStatusRecord } from '../../hub/types.ts';
 import { printable } from '../../observe/printable.ts';
 import { command } from '../command.ts';
 import { EXIT } from '../exit-code.ts';
 import { writeRecord } from '../output.ts';
-import { span } from '../words.ts';
+import { ago, plural, span } from '../words.ts';
 import { hubSocketOf } from './place.ts';
 
 export function hubStatusCommand(): Command {
@@ -55,6 +56,7 @@ export function hubStatusText(status: HubStatusRecord, now: number): string {
     lines.push(['Certificate', `${name} until ${new Date(notAfter).toISOString()}`]);
   lines.push(['CA hash', status.caHash]);
   for (const { name, where, state } of status.parts) lines.push(['Part', `${name} (${where}): ${state}`]);
+  lines.push(...kubernetesLines(status, now));
   return lines
     .map(([label, text]) => `${`${label}${label === '' ? '' : ':'}`.padEnd(13)} ${printable(text)}\n`)
     .join('');
@@ -69,4 +71,26 @@ function etcdWords({ own, process, quota, alarms }: HubStatusRecord['etcd']): st
 
 function mib(bytes: number): string {
   return `${(bytes / (1 << 20)).toFixed(1)} MiB`;
+}
+
+/** Only in the hub that leads, when it follows a cluster. */
+function kubernetesLines({ parts }: HubStatusRecord, now: number): [string, string][] {
+  const found = parts.find(({ name }) => name === 'kubernetes')?.facts;
+  if (found === undefined || !('config' in found) || found.config === null) return [];
+  const facts = found as KubernetesFacts;
+  const { connected, lastSync, policies, workloads, resources, refusedCount, conflictCount } = facts;
+  const server = facts.server ?? facts.config;
+  const synced = lastSync === null ? 'never in step' : `in step ${ago(lastSync, now)}`;
+  const lines: [string, string][] = [
+    ['Kubernetes', `${connected ? 'connected' : 'NOT connected'} to ${server}, ${synced}`],
+    [
+      '',
+      `${plural(policies, 'policy', 'policies')} and ${plural(workloads, 'workload')} are from there, ${refusedCount} objects refused, ${conflictCount} also by hand`,
+    ],
+  ];
+  for (const { kind, state, objects, error } of resources)
+    if (state === 'missing')
+      lines.push(['', `Note: ${kind} is not known there (CRD not installed): nothing is changed`]);
+    else lines.push(['', `${kind}: ${error ?? state}, ${objects} objects`]);
+  return lines;
 }

@@ -11,14 +11,14 @@ const MAX_TEXTS = 1000;
 export const policiesPart: PartFactory = {
   where: 'everywhere',
   create: (context) => {
-    const { store, api } = context;
+    const { store, api, config } = context;
     let keeper: PolicyKeeper | undefined;
     return {
       name: 'policies',
       async start() {
         keeper = new PolicyKeeper(store);
         keepers.set(context, keeper);
-        const book = new PolicyBook(store);
+        const book = new PolicyBook(store, { kubernetes: config.kubernetes.config !== undefined });
         api.route('GET', 'policies', async () => ({ record: await book.list() }));
         api.route('GET', 'policies/:name', async ({ params }) => ({ record: await book.get(params.name ?? '') }));
         api.route('POST', 'policies', async ({ body }) => ({ record: await book.apply(readTexts(body)) }));

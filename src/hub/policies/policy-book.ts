@@ -8,7 +8,7 @@ import { findingsOf, type PolicyFinding } from '../../policy/language/findings.t
 import { separatePolicies } from '../../policy/language/separate.ts';
 import type { HubStore } from '../hub-store.ts';
 import { decodeMachineRecord, REGISTRATIONS_PREFIX } from '../registration/machine-record.ts';
-import { nameOf, type PolicyName, readName } from './policy-document.ts';
+import { KUBERNETES_DOCUMENTS, nameOf, type PolicyName, readName } from './policy-document.ts';
 import type { HubPolicyApplied, HubPolicyDetail, HubPolicyList, HubPolicyRecord, PolicyChange } from './records.ts';
 
 /** etcd takes 128 operations in a transaction; a change is done as a whole or not at all. */
@@ -29,9 +29,12 @@ interface Wanted {
 /** The policies that the hub hands out: one document in the store for each object. Any hub may write here. */
 export class PolicyBook {
   readonly #store: BookStore;
+  readonly #follows: boolean;
 
-  constructor(store: BookStore) {
+  /** `kubernetes`: the hub follows a cluster, so that documents from there are not to be deleted here. */
+  constructor(store: BookStore, options: { readonly kubernetes?: boolean } = {}) {
     this.#store = store;
+    this.#follows = options.kubernetes === true;
   }
 
   async list(): Promise<HubPolicyList> {
@@ -42,7 +45,7 @@ export class PolicyBook {
       apiVersion: API_VERSION,
       kind: 'HubPolicyList',
       revision,
-      items: entries.map(recordOf),
+      items: recordsOf(entries),
       machines: machines.flatMap(({ key, value }) => {
         const reported = reportedBy(value);
         return reported === undefined
@@ -98,6 +101,8 @@ export class PolicyBook {
   /** @throws MeshError HUB-POLICY-UNKNOWN, HUB-CONFLICT, KVS-* */
   async delete(name: string): Promise<HubPolicyApplied> {
     const entry = await this.#find(name);
+    if (this.#follows && readName(entry.key)?.source === 'kubernetes')
+      throw new MeshError('HUB-POLICY-KUBERNETES', JSON.stringify(name.slice(0, 100)));
     const key = POLICIES_PREFIX + entry.key;
     const { succeeded } = await this.#store.transact({
       when: [{ key, modRevision: entry.modRevision }],
@@ -111,7 +116,9 @@ export class PolicyBook {
   async #find(name: string): Promise<StoredKeyValue> {
     const { entries } = await this.#store.readPrefix(POLICIES_PREFIX);
     const found = entries.filter((entry) => entry.key === name || readName(entry.key)?.name === name);
-    const short = found.length > 0 ? found : entries.filter((entry) => readName(entry.key)?.name.endsWith(`/${name}`));
+    const like = found.length > 0 ? found : entries.filter((entry) => readName(entry.key)?.name.endsWith(`/${name}`));
+    // Of two documents with one object that by hand is meant, as it is the one in force; the other has its document's name.
+    const short = like.filter(({ key }) => key === name || !like.some((other) => byHand(key) === other.key));
     const [entry] = short;
     if (entry !== undefined && short.length === 1) return entry;
     const shown = JSON.stringify(name.slice(0, 100));
@@ -163,16 +170,29 @@ function checkSizes(present: ReadonlyMap<string, StoredKeyValue>, changed: reado
     );
 }
 
+function recordsOf(entries: readonly StoredKeyValue[]): HubPolicyRecord[] {
+  const documents = new Set(entries.map(({ key }) => key));
+  return entries.map((entry) => {
+    const record = recordOf(entry);
+    return { ...record, shadowed: record.source === 'kubernetes' && documents.has(byHand(entry.key)) };
+  });
+}
+
+/** The document of the same object, applied by hand. */
+function byHand(document: string): string {
+  return document.slice(KUBERNETES_DOCUMENTS.length);
+}
+
 function recordOf({ key, value, modRevision }: StoredKeyValue): HubPolicyRecord {
-  const name = readName(key) ?? { document: key, name: key, kind: 'unknown', namespace: '' };
+  const name = readName(key) ?? { document: key, source: 'hand', name: key, kind: 'unknown', namespace: '' };
   return describe(name, { revision: modRevision, bytes: value.length });
 }
 
 function describe(
-  { document, name, kind, namespace }: PolicyName,
+  { document, name, kind, namespace, source }: PolicyName,
   facts: { readonly revision: number; readonly bytes: number },
 ): HubPolicyRecord {
-  return { name, document, kind, namespace, ...facts };
+  return { name, document, kind, namespace, source, shadowed: false, ...facts };
 }
 
 /** Empty when a registered machine has not told; undefined for what is no registered machine. */

@@ -1,4 +1,5 @@
 import type { API_VERSION } from '../../api/types.ts';
+import type { PolicySource } from './policy-document.ts';
 
 /** What the hub says of policies at its socket. */
 
@@ -9,6 +10,9 @@ export interface HubPolicyRecord {
   readonly document: string;
   readonly kind: string;
   readonly namespace: string;
+  readonly source: PolicySource;
+  /** The same object was applied by hand as well, and that one is in force. */
+  readonly shadowed: boolean;
   /** Of its last change in the store. */
   readonly revision: number;
   readonly bytes: number;

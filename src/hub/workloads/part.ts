@@ -6,7 +6,7 @@ import { type HubFacts, openHubFacts } from './hub-facts.ts';
 import { exportWorkloads } from './metrics.ts';
 import { wholeAddress } from './prefix-index.ts';
 import { serveWorkloads } from './workload-api.ts';
-import { Workloads } from './workloads.ts';
+import { Workloads, type WorkloadsOptions } from './workloads.ts';
 
 /** Workloads as an administrator creates, changes and deletes them, in every hub. */
 export const workloadsPart: Extract<PartFactory, { where: 'everywhere' }> = {
@@ -27,14 +27,8 @@ class WorkloadsPart implements HubPart {
     const { store, api, config, metrics } = this.#context;
     const facts = openHubFacts(store);
     this.#facts = facts;
-    const workloads = new Workloads({
-      store,
-      book: facts.book,
-      pools: config.pools,
-      occupied: (range) => facts.foreign.overlapping(range) ?? machineIn(facts, range),
-      revoke: (name) => revokeEnrolment(this.#context, name, 'administrator'),
-    });
-    serveWorkloads(api, { facts, workloads });
+    const workloads = workloadsOf(this.#context, { facts, store, by: 'administrator' });
+    serveWorkloads(api, { facts, workloads, kubernetes: config.kubernetes.config !== undefined });
     exportWorkloads(metrics, facts);
   }
 
@@ -51,6 +45,21 @@ class WorkloadsPart implements HubPart {
       foreignAddresses: facts?.foreign.size ?? 0,
     };
   }
+}
+
+/** To change workloads on behalf of someone. `store` may be one that writes as leader alone. */
+export function workloadsOf(
+  context: HubContext,
+  options: { readonly facts: HubFacts; readonly store: WorkloadsOptions['store']; readonly by: string },
+): Workloads {
+  const { facts, store, by } = options;
+  return new Workloads({
+    store,
+    book: facts.book,
+    pools: context.config.pools,
+    occupied: (range) => facts.foreign.overlapping(range) ?? machineIn(facts, range),
+    revoke: (name) => revokeEnrolment(context, name, by),
+  });
 }
 
 /** A machine that has an address in it: a range must not take it away. */

@@ -3,7 +3,7 @@ import { formatPrefix } from '../../core/ip.ts';
 import type { MachineRecord } from '../registration/machine-record.ts';
 import type { RefusedAddress } from '../registration/review.ts';
 import type { LabelMap } from './labels.ts';
-import type { Workload } from './workload.ts';
+import type { Workload, WorkloadSource } from './workload.ts';
 
 /** One workload, as `hub workload get` shows it in JSON and YAML. Times are milliseconds since the epoch. */
 export interface WorkloadRecord {
@@ -12,6 +12,7 @@ export interface WorkloadRecord {
   readonly name: string;
   readonly namespace: string;
   readonly uid: string;
+  readonly source: WorkloadSource;
   readonly labels: LabelMap;
   readonly serviceAccount: string | null;
   readonly ipv4AllocCidr: string | null;
@@ -47,6 +48,7 @@ export function workloadRecord(workload: Workload, found: MachineRecord | undefi
     name: workload.name,
     namespace: workload.namespace,
     uid: workload.uid,
+    source: workload.source,
     labels: workload.labels,
     serviceAccount: workload.serviceAccount ?? null,
     ipv4AllocCidr: range4 === undefined ? null : formatPrefix(range4),

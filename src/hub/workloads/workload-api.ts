@@ -9,13 +9,24 @@ import type { WorkloadChange, WorkloadRequest, Workloads } from './workloads.ts'
 /** Adds `/v1/workloads` to the hub's socket. */
 export function serveWorkloads(
   api: HubApi,
-  options: { readonly facts: HubFacts; readonly workloads: Workloads },
+  options: {
+    readonly facts: HubFacts;
+    readonly workloads: Workloads;
+    /** The hub follows a Kubernetes cluster: what is from there is not to be changed here. */
+    readonly kubernetes: boolean;
+  },
 ): void {
-  const { facts } = options;
+  const { facts, kubernetes } = options;
   /** A hub that has not read the store yet knows nothing of what is taken. */
   const ready = async (): Promise<Workloads> => {
     await facts.ready();
     return options.workloads;
+  };
+  const changeable = async (name: string): Promise<Workloads> => {
+    const workloads = await ready();
+    if (kubernetes && facts.book.get(name)?.source === 'kubernetes')
+      throw new MeshError('HUB-WORKLOAD-KUBERNETES', JSON.stringify(name.slice(0, 100)));
+    return workloads;
   };
   const recordOf = async (name: string) => {
     await facts.ready();
@@ -33,11 +44,11 @@ export function serveWorkloads(
     return { record: workloadRecord(created, undefined) };
   });
   api.route('PUT', 'workloads/:name', async ({ params, body }) => {
-    const changed = await (await ready()).change(params.name ?? '', readChange(body));
+    const changed = await (await changeable(params.name ?? '')).change(params.name ?? '', readChange(body));
     return { record: workloadRecord(changed, facts.records.get(changed.name)) };
   });
   api.route('DELETE', 'workloads/:name', async ({ params }) => {
-    const deleted = await (await ready()).delete(params.name ?? '');
+    const deleted = await (await changeable(params.name ?? '')).delete(params.name ?? '');
     return { record: workloadRecord(deleted, undefined) };
   });
 }

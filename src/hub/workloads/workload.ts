@@ -20,7 +20,11 @@ export interface Workload {
   readonly changed: number;
   /** Since when it may not register, nor be published. */
   readonly revoked: number | undefined;
+  /** Who keeps it: an administrator, or the Kubernetes cluster that the hub follows. */
+  readonly source: WorkloadSource;
 }
+
+export type WorkloadSource = 'hand' | 'kubernetes';
 
 export const WORKLOADS_PREFIX = 'mesh-agent/v1/workloads/';
 /** `<name>` to its namespace: what keeps a name unique. */
@@ -65,6 +69,7 @@ const FIELDS = new Set([
   'created',
   'changed',
   'revoked',
+  'source',
 ]);
 
 export function encodeWorkload(workload: Workload): string {
@@ -80,6 +85,7 @@ export function encodeWorkload(workload: Workload): string {
     created: new Date(workload.created).toISOString(),
     changed: new Date(workload.changed).toISOString(),
     ...(workload.revoked !== undefined && { revoked: new Date(workload.revoked).toISOString() }),
+    ...(workload.source !== 'hand' && { source: workload.source }),
   });
 }
 
@@ -114,6 +120,7 @@ export function decodeWorkload(key: string, value: Buffer): Workload {
     created: timeOf(text('created')),
     changed: timeOf(text('changed')),
     revoked: fields.revoked === undefined ? undefined : timeOf(text('revoked')),
+    source: sourceOf(optional('source')),
   };
 }
 
@@ -138,6 +145,11 @@ function stringsOf(value: unknown): LabelMap {
 function uidOf(text: string): string {
   if (!/^[0-9a-f-]{36}$/.test(text)) throw new BadValue(`uid ${quoted(text)} is none`);
   return text;
+}
+
+function sourceOf(text: string | undefined): WorkloadSource {
+  if (text !== undefined && text !== 'kubernetes') throw new BadValue(`source ${quoted(text)} is not known`);
+  return text ?? 'hand';
 }
 
 function timeOf(text: string): number {

@@ -8,7 +8,7 @@ import type { HubStore } from '../hub-store.ts';
 import type { Occupied } from './foreign-addresses.ts';
 import { checkDnsLabel, checkDnsName, checkLabelKey, checkLabels, checkWorkloadName, type LabelMap } from './labels.ts';
 import { encodeRangeOwner, MACHINE_BITS, RANGES_GUARD, rangeKey } from './ranges.ts';
-import { encodeWorkload, NAMES_PREFIX, rangesOf, type Workload, workloadKey } from './workload.ts';
+import { encodeWorkload, NAMES_PREFIX, rangesOf, type Workload, type WorkloadSource, workloadKey } from './workload.ts';
 import type { KnownWorkload, WorkloadBook } from './workload-book.ts';
 
 /** What is asked for; everything but the name may be left out. */
@@ -20,6 +20,8 @@ export interface WorkloadRequest {
   /** A range instead of one from the pools. */
   readonly ipv4AllocCidr?: string | undefined;
   readonly ipv6AllocCidr?: string | undefined;
+  /** Default: by hand. */
+  readonly source?: WorkloadSource;
 }
 
 export interface WorkloadChange {
@@ -107,6 +109,37 @@ export class Workloads {
     throw new MeshError('HUB-CONFLICT', `workload ${name} could not be changed`);
   }
 
+  /**
+   * Makes a workload what it is asked to be, ranges and namespace included; it stays the same one, and its machine keeps its
+   * rights. A range that is not asked for stays. Only for the source that keeps it. @throws as `create` and `change`
+   */
+  async replace(request: WorkloadRequest): Promise<Workload> {
+    const wanted = checked(request);
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      const present = this.#find(wanted.name);
+      if (present.source !== wanted.source) throw exists(present.name, present.namespace);
+      const guard = this.#options.book.ranges.guard;
+      const next = {
+        ...wanted,
+        uid: present.uid,
+        created: present.created,
+        revoked: present.revoked,
+        range4: wanted.range4 ?? present.range4,
+        range6: wanted.range6 ?? present.range6,
+      };
+      if (encodeWorkload({ ...next, changed: present.changed }) === encodeWorkload(present)) return present;
+      const taken = rangesOf(next).filter((range) => !isOneOf(range, rangesOf(present)));
+      for (const range of taken) this.#checkRange(range, present.name);
+      const result = await this.#transact(replaceTransaction(present, { next, taken, guard }));
+      await this.#seen(result);
+      if (result.succeeded) return next;
+      const [found] = result.answers[2]?.found ?? [];
+      if (found === undefined) throw missing(wanted.name);
+      await this.#options.book.reached(found.modRevision);
+    }
+    throw new MeshError('HUB-CONFLICT', `workload ${wanted.name} could not be changed`);
+  }
+
   /** Rights first: what is deleted must not come back by a registration in between. @throws as `change` */
   async delete(name: string): Promise<Workload> {
     await this.#options.revoke(this.#find(name).name);
@@ -185,12 +218,12 @@ export class Workloads {
     }
   }
 
-  /** @throws MeshError HUB-RANGE */
-  #checkRange(range: Prefix): Prefix {
+  /** `own`: the workload that may have it already. @throws MeshError HUB-RANGE */
+  #checkRange(range: Prefix, own?: string): Prefix {
     const shown = formatPrefix(range);
     const pool = this.#pools.find((each) => contains(range, each));
     if (pool !== undefined) throw new MeshError('HUB-RANGE', `${shown} takes all of the pool ${formatPrefix(pool)}`);
-    const taken = this.#options.book.ranges.index.overlapping(range);
+    const taken = this.#options.book.ranges.index.overlapping(range, (owner) => owner !== own);
     if (taken !== undefined)
       throw new MeshError('HUB-RANGE', `${shown} overlaps ${formatPrefix(taken.prefix)} of workload ${taken.owner}`);
     const occupied = this.#options.occupied(range);
@@ -215,6 +248,7 @@ function checked(request: WorkloadRequest): Workload {
     created: now,
     changed: now,
     revoked: undefined,
+    source: request.source ?? 'hand',
   };
 }
 
@@ -256,6 +290,37 @@ function createTransaction(workload: Workload, guard: number): Transaction {
     ],
     otherwise: [{ get: NAMES_PREFIX + name }, { get: RANGES_GUARD }],
   };
+}
+
+function replaceTransaction(
+  present: KnownWorkload,
+  change: { readonly next: Workload; readonly taken: readonly Prefix[]; readonly guard: number },
+): Transaction {
+  const { next, taken, guard } = change;
+  const [before, after] = [workloadKey(present), workloadKey(next)];
+  const moved = before !== after;
+  const given = rangesOf(present).filter((range) => !isOneOf(range, rangesOf(next)));
+  const owner = encodeRangeOwner({ workload: next.name, uid: next.uid });
+  return {
+    when: [
+      { key: before, modRevision: present.revision },
+      ...(moved ? [{ key: after, createRevision: 0 }] : []),
+      { key: RANGES_GUARD, modRevision: guard },
+      ...taken.map((range) => ({ key: rangeKey(range), createRevision: 0 })),
+    ],
+    perform: [
+      { put: after, value: encodeWorkload(next) },
+      ...(moved ? [{ remove: before }, { put: NAMES_PREFIX + next.name, value: next.namespace }] : []),
+      ...given.map((range): Operation => ({ remove: rangeKey(range) })),
+      ...taken.map((range): Operation => ({ put: rangeKey(range), value: owner })),
+      { put: RANGES_GUARD, value: next.name },
+    ],
+    otherwise: [{ get: NAMES_PREFIX + next.name }, { get: RANGES_GUARD }, { get: before }],
+  };
+}
+
+function isOneOf(range: Prefix, ranges: readonly Prefix[]): boolean {
+  return ranges.some((each) => formatPrefix(each) === formatPrefix(range));
 }
 
 /** The same object when nothing changes. */
