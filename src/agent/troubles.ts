@@ -1,6 +1,6 @@
 import { ERROR_CODES, type ErrorCode } from '../core/errors.ts';
 import { formatPrefix } from '../core/ip.ts';
-import type { StoreStatus } from '../kvstore/store.ts';
+import type { StoreStatus, StoreTrouble } from '../kvstore/store.ts';
 import type { IpcacheEntry } from '../mesh/ipcache.ts';
 import type { Agent } from './agent.ts';
 
@@ -10,6 +10,8 @@ const UNANSWERED_MS = 60_000;
 const INCOMPLETE_MS = 10_000;
 /** A start that takes longer says what it waits for, milliseconds. */
 const WAITING_MS = 5_000;
+/** Where a cluster keeps its facts and registrations (kvstore specification 2). */
+const FACTS = 'cilium/state/';
 const EXAMPLES = 3;
 const MAX_CONFLICTS = 1000;
 const CONFLICTS_MS = 4_000;
@@ -133,6 +135,8 @@ function watchClusters(agent: Agent, lasts: Lasts): void {
   const { health, mesh, store } = agent;
   // Once it is joined, the store is the cluster's.
   watchStore(health, 'kvstore', mesh.joined === undefined ? store?.status : undefined);
+  // It may be that our certificate is worth nothing any more: the hub knows.
+  if (store !== undefined && refusalOf(store.status) !== undefined) agent.renewal.doubt();
   const seen = new Set<string>();
   for (const followed of mesh.list()) {
     const { cluster } = followed;
@@ -154,16 +158,21 @@ function watchClusters(agent: Agent, lasts: Lasts): void {
   }
 }
 
-/** The code of a store's last failure is more exact than that it is away. */
+/** The code of a store's last failure is more exact than that it is away; that it refuses us is more than both. */
 function watchStore(health: Agent['health'], subject: string, status: StoreStatus | undefined): void {
-  const failure = status?.lastFailure;
   const away = status !== undefined && (status.state !== 'connected' || !status.hasQuorum);
-  if (!away || failure === undefined) {
+  const failure = away ? (refusalOf(status) ?? status.lastFailure) : status && refusalOf(status);
+  if (status === undefined || failure === undefined) {
     health.settle(subject, 'KVS-', undefined);
     return;
   }
   const code = codeOf(failure.code, 'KVS-LOST');
   health.settle(subject, 'KVS-', { code, text: failure.message, place: status.endpoints.join(', ') });
+}
+
+/** A store that answers, and refuses what everybody needs who may read it: facts, and the own registration. */
+function refusalOf({ troubles }: StoreStatus): StoreTrouble | undefined {
+  return troubles.find(({ code, subject }) => code === 'KVS-AUTH' && subject.includes(` ${FACTS}`));
 }
 
 function watchFacts(agent: Agent): void {

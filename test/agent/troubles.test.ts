@@ -15,6 +15,7 @@ const CONNECTED = {
   hasQuorum: true,
   endpoints: ['https://192.0.2.5:2379'],
   lastFailure: undefined,
+  troubles: [],
   summary: 'fine',
 } as unknown as StoreStatus;
 const AWAY = {
@@ -23,6 +24,12 @@ const AWAY = {
   hasQuorum: false,
   lastFailure: { at: 0, code: 'KVS-REFUSED', message: 'nothing listens' },
 } as StoreStatus;
+
+/** A store that answers, and refuses one path. */
+const refusing = (subject: string): StoreStatus => ({
+  ...CONNECTED,
+  troubles: [{ subject, code: 'KVS-AUTH', message: 'permission denied', since: 0 }],
+});
 
 type Followed = ReturnType<Agent['mesh']['list']>[number];
 
@@ -52,6 +59,8 @@ class Scene {
     joined: undefined as object | undefined,
   };
   readonly repository = { list: () => this.policies };
+  doubts = 0;
+  readonly renewal = { doubt: () => this.doubts++ };
   looks = 0;
   readonly troubles = new Troubles(this as unknown as Agent, () => this.looks++);
 
@@ -143,6 +152,24 @@ test('addresses that several clusters claim are told with who has them, looked f
   assert.deepEqual(scene.at(1), [], 'the table is not walked through at every look');
   assert.deepEqual(scene.at(5), ['facts MSH-CONTESTED warning']);
   assert.match(scene.health.list()[0]?.text ?? '', /10\.1\.0\.1\/32 \(in force: a; also: b\)/);
+});
+
+test('a store that refuses facts or the registration is a trouble, and the certificate is doubted; optional ones are none', () => {
+  const scene = new Scene();
+  scene.followed = [clusterOf('vms', { kind: 'joined' })];
+  scene.mesh.joined = {};
+  const refuse = (subject: string): string[] => {
+    const status = refusing(subject);
+    scene.store = { status };
+    scene.followed = [clusterOf('vms', { kind: 'joined' }, status)];
+    return scene.at(0);
+  };
+  assert.deepEqual(refuse('watch cilium/cluster-config/'), []);
+  assert.deepEqual(refuse('watch mesh-agent/v1/policies/'), []);
+  assert.equal(scene.doubts, 0);
+  for (const subject of ['key cilium/state/noderegister/v1/my-vm', 'watch cilium/state/nodes/v1/vms/'])
+    assert.deepEqual(refuse(subject), ['cluster/vms KVS-AUTH error'], subject);
+  assert.equal(scene.doubts, 2);
 });
 
 test('an announcement is a trouble when nobody answers for a minute, by a clock that nobody sets', () => {

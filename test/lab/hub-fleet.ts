@@ -67,7 +67,8 @@ export class Fleet {
   }
 
   async add(options: ClusterOptions): Promise<LabCluster> {
-    const starting = LabCluster.start(this.topology, options);
+    // Long enough that the hub has nothing to warn of.
+    const starting = LabCluster.start(this.topology, { days: 400, ...options });
     this.#starting.add(starting);
     const cluster = await starting;
     this.clusters.set(cluster.name, cluster);
@@ -163,6 +164,14 @@ export class Fleet {
     const agent = this.agents.get(name);
     if (agent === undefined) throw new Error(`the fleet has no machine ${name}`);
     return agent;
+  }
+
+  /** Whether a machine knows an address as one of a machine or pod. */
+  async knows(name: string, ip: string): Promise<boolean> {
+    const entry = await this.agentOf(name)
+      .api.ipcacheGet(ip)
+      .catch(() => undefined);
+    return entry !== undefined && entry.identity >= 256;
   }
 
   get agent(): Agent {

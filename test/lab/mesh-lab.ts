@@ -18,6 +18,8 @@ export interface ClusterOptions {
   /** Labels of the pods by name; each is a place of the topology. */
   readonly pods?: Readonly<Record<string, Labels>>;
   readonly standIn?: Partial<StandInOptions>;
+  /** Life of its certificate authority; two by default. */
+  readonly days?: number;
 }
 
 const NAMESPACE = 'production';
@@ -60,7 +62,7 @@ export class LabCluster {
 
   static async start(topology: Topology, options: ClusterOptions): Promise<LabCluster> {
     const node = topology.node(`node-${options.id}`, { cluster: options.id });
-    const pki = new Pki(`${options.name}-ca`);
+    const pki = new Pki(`${options.name}-ca`, options.days);
     const names = ['localhost', '127.0.0.1', loopbackAddress(), node.place.ipv4, node.place.ipv6, '*.mesh.cilium.io'];
     const server = pki.server({ commonName: 'clustermesh-apiserver.cilium.io', names });
     const admin = pki.client('root');

@@ -17,7 +17,7 @@ export interface CertificateRequest {
   readonly names?: readonly string[];
   /** `past`: expired yesterday. `future`: valid from tomorrow. */
   readonly valid?: 'now' | 'past' | 'future';
-  /** Seconds from now until it expires, instead of a day; for `now` only. */
+  /** Seconds from now until it expires, instead of half the life of the authority; for `now` only. */
   readonly lifeSeconds?: number;
 }
 
@@ -26,16 +26,19 @@ export class Pki {
   readonly folder: string;
   readonly ca: string;
   readonly caKey: string;
+  readonly #days: number;
   #count = 0;
 
-  constructor(name = 'test-ca') {
+  /** `days`: how long the authority is good; what it signs is good for half of that, unless it is told otherwise. */
+  constructor(name = 'test-ca', days = 2) {
+    this.#days = days;
     this.folder = mkdtempSync(join(tmpdir(), 'mesh-pki-'));
     this.ca = join(this.folder, 'ca.crt');
     this.caKey = join(this.folder, 'ca.key');
     writeFileSync(join(this.folder, 'ca.conf'), CA_CONFIGURATION.replaceAll('FOLDER', this.folder));
     writeFileSync(join(this.folder, 'index.txt'), '');
     const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', this.caKey];
-    host('openssl', 'req', '-x509', ...key, '-out', this.ca, '-subj', `/CN=${name}`, '-days', '2');
+    host('openssl', 'req', '-x509', ...key, '-out', this.ca, '-subj', `/CN=${name}`, '-days', String(days));
   }
 
   /** A server certificate for `localhost` and 127.0.0.1, or for the names that are given. */
@@ -58,7 +61,7 @@ export class Pki {
     const extensions = ['basicConstraints=critical,CA:FALSE', 'extendedKeyUsage=serverAuth,clientAuth'];
     if (names.length > 0) extensions.push(`subjectAltName=${names.join(',')}`);
     writeFileSync(`${base}.ext`, `${extensions.join('\n')}\n`);
-    const [from, to] = validity(request);
+    const [from, to] = validity(request, this.#days / 2);
     const dates = ['-startdate', openSslTime(from), '-enddate', openSslTime(to)];
     const configuration = ['-config', join(this.folder, 'ca.conf'), '-extfile', `${base}.ext`];
     host('openssl', 'ca', '-batch', '-notext', ...configuration, ...dates, '-in', `${base}.csr`, '-out', files.cert);
@@ -78,11 +81,11 @@ export class Pki {
 
 const DAY = 86_400_000;
 
-function validity({ valid = 'now', lifeSeconds }: CertificateRequest): [number, number] {
+function validity({ valid = 'now', lifeSeconds }: CertificateRequest, days: number): [number, number] {
   const now = Date.now();
   if (valid === 'past') return [now - 2 * DAY, now - DAY];
   if (valid === 'future') return [now + DAY, now + 2 * DAY];
-  return [now - 3_600_000, lifeSeconds === undefined ? now + DAY : now + lifeSeconds * 1000];
+  return [now - 3_600_000, lifeSeconds === undefined ? now + days * DAY : now + lifeSeconds * 1000];
 }
 
 function openSslTime(ms: number): string {

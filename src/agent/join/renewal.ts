@@ -37,6 +37,9 @@ export interface RenewalStatus {
 
 const SUBJECT = 'certificate';
 const LOOK_MS = 60_000;
+const REFUSED_LOOK_MS = 2_000;
+/** Least time between two doubts. */
+const DOUBT_MS = 60_000;
 const RETRY_MIN_MS = 30_000;
 const RETRY_MAX_MS = 3_600_000;
 /** Renewed between so much of its life and so much: a fleet that joined in one moment does not come back in one. */
@@ -60,6 +63,11 @@ export class Renewal {
   #lastError: string | undefined;
   #retryAt = 0;
   #backoff: Backoff | undefined;
+  #refusal: MeshError | undefined;
+  /** When it may be doubted again, and what ends the pause before the next look. */
+  #doubtAt = 0;
+  #doubted = false;
+  #hurry = new AbortController();
 
   constructor(options: RenewalOptions) {
     this.#options = { now: Date.now, random: Math.random, lookMs: LOOK_MS, ...options };
@@ -85,6 +93,16 @@ export class Renewal {
     return readJoinRecord(this.#options.files)?.hubs ?? [];
   }
 
+  /** The store refuses this certificate: the hub is asked soon whether it is still good for anything. At most once in a while. */
+  doubt(): void {
+    const { now, lookMs } = this.#options;
+    // What the hub has refused it refuses again.
+    if (this.#doubted || this.#refusal !== undefined || now() < this.#doubtAt) return;
+    this.#doubtAt = now() + Math.max(lookMs, DOUBT_MS);
+    this.#doubted = true;
+    this.#hurry.abort();
+  }
+
   /** Until the signal aborts. A machine that did not join a hub has nothing to renew. */
   async run(signal: AbortSignal): Promise<void> {
     const { now, lookMs, files, health } = this.#options;
@@ -98,10 +116,17 @@ export class Renewal {
         continue;
       }
       const due = Math.max(this.#due(certificate), this.#retryAt);
-      if (now() >= due) await this.#renew(certificate, signal);
+      if (now() >= due || this.#doubted) {
+        this.#doubted = false;
+        await this.#renew(certificate, signal);
+      }
       this.#tell();
       const wait = Math.max(this.#due(this.#certificate ?? certificate), this.#retryAt) - now();
-      await sleep(Math.min(lookMs, Math.max(10, wait)), signal);
+      this.#hurry = new AbortController();
+      // Whoever was told that it is revoked joins again, and does not want to wait for us to see it.
+      const pause = this.#refusal === undefined ? lookMs : Math.min(lookMs, REFUSED_LOOK_MS);
+      if (!this.#doubted)
+        await sleep(Math.min(pause, Math.max(10, wait)), AbortSignal.any([signal, this.#hurry.signal]));
     }
   }
 
@@ -125,12 +150,14 @@ export class Renewal {
       this.#certificate = renewed;
       this.#renewals++;
       this.#lastError = undefined;
+      this.#refusal = undefined;
       this.#retryAt = 0;
       this.#backoff = undefined;
       log.info('the certificate of this machine was renewed', { notAfter: renewed.validToDate.toISOString() });
     } catch (cause) {
       const error = cause instanceof MeshError ? cause : new MeshError('JOIN-RENEWAL', messageOf(cause), { cause });
       this.#lastError = `${error.message} (${error.code})`;
+      if (!error.retryable) this.#refusal = error;
       this.#retryAt = now() + backoff.next();
       log.debug('the certificate of this machine was not renewed', { error });
     }
@@ -182,6 +209,8 @@ export class Renewal {
       if (found.serialNumber !== this.#certificate?.serialNumber) {
         this.#retryAt = 0;
         this.#backoff = undefined;
+        this.#refusal = undefined;
+        this.#lastError = undefined;
       }
       this.#certificate = found;
     } catch (error) {
@@ -204,7 +233,13 @@ export class Renewal {
     const until = certificate.validToDate.toISOString();
     const place = files.cert;
     health.check(SUBJECT, 'JOIN-EXPIRED', left <= 0 ? { text: `it ended on ${until}`, place } : undefined);
-    const failing = this.#lastError !== undefined && left > 0;
+    const revoked = this.#refusal?.code === 'JOIN-REVOKED' && left > 0;
+    health.check(
+      SUBJECT,
+      'JOIN-REVOKED',
+      revoked ? { text: this.#refusal?.message ?? '', place, severity: 'error' } : undefined,
+    );
+    const failing = this.#lastError !== undefined && left > 0 && !revoked;
     health.check(
       SUBJECT,
       'JOIN-RENEWAL',
