@@ -130,7 +130,9 @@ test('a boot without a store: the rules first, then the tunnels, and the facts h
   const status = await lab.agent.untilStatus('the tunnels are back', ({ routing }) => routing.routes > 0);
   assert.equal(status.lastGood?.enforced, 'snapshot');
   assert.ok((status.lastGood?.confirmedAt ?? 0) > 0);
-  assert.notEqual(status.state, 'ok');
+  assert.equal(status.state, 'degraded');
+  assert.equal(status.machine.cluster?.name, 'cluster-a');
+  assert.ok(status.machine.labels.includes('k8s:app=backend'), status.machine.labels.join());
   assert.match((await lab.agent.run('status')).stdout, /Last good: +the snapshot is in force, with facts \d+\w* old/);
   await assertReach(lab, EXPECTED);
 });

@@ -185,7 +185,9 @@ function savedOverlay(overlay: DesiredOverlay): SavedOverlay {
   };
 }
 
-function savedRegistration({ cluster, identity, labels, ranges4, ranges6 }: Registered): Body['registration'] {
+/** Without what only machines read. */
+export function savedRegistration(registered: Registered): NonNullable<Body['registration']> {
+  const { cluster, identity, labels, ranges4, ranges6 } = registered;
   const ranges = [...ranges4, ...ranges6].map(formatPrefix);
   return { cluster: { name: cluster.name, id: cluster.id }, identity, labels: labelTexts(labels), ranges };
 }

@@ -52,6 +52,11 @@ export class Interim {
     return this.#restored !== undefined;
   }
 
+  /** What this machine was registered as, while the kernel is kept so. */
+  get registration(): Restored['registration'] {
+    return this.#restored?.registration ?? null;
+  }
+
   /** Whether the kernel took it, with the devices and stores of now. */
   get applied(): boolean {
     return this.#applied;

@@ -7,6 +7,7 @@ import type { Registered } from '../../mesh/registration.ts';
 import type { Log } from '../../observe/log.ts';
 import type { DesiredFromFacts } from '../desired-state.ts';
 import type { Machine } from '../machine.ts';
+import type { Body } from './content.ts';
 import { Interim } from './interim.ts';
 import { LastGoodKeeper } from './keeper.ts';
 import { LastGoodPlace, type SnapshotFacts } from './place.ts';
@@ -72,6 +73,11 @@ export class LastGood {
   /** The snapshot is what the kernel enforces, and is kept so. */
   get holding(): boolean {
     return this.#interim.applied;
+  }
+
+  /** What this machine was registered as when the snapshot was written; null where the snapshot is not in force. */
+  get registration(): Body['registration'] {
+    return this.#interim.registration;
   }
 
   drifted(): void {

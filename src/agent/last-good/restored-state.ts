@@ -55,7 +55,7 @@ export async function restoreState(file: Buffer): Promise<Restored> {
     }));
     return {
       head,
-      registration: body.registration,
+      registration: registrationOf(body.registration),
       state: {
         addresses: { hosts4, hosts6, prefixes: () => prefixes },
         ingress: direction(body.ingress, rows(CHUNK.ingress)),
@@ -68,6 +68,17 @@ export async function restoreState(file: Buffer): Promise<Restored> {
   } catch (cause) {
     throw refused('its content makes no sense', cause);
   }
+}
+
+function registrationOf(saved: Body['registration']): Body['registration'] {
+  if (saved === null) return null;
+  const { cluster, labels, ranges } = saved;
+  return {
+    cluster: { name: text(cluster.name), id: integer(cluster.id, 512) },
+    identity: integer(saved.identity, 2 ** 32),
+    labels: labels.map(text),
+    ranges: ranges.map(text),
+  };
 }
 
 /** @throws Error */

@@ -6,14 +6,14 @@ import {
   type StatusRecord,
   type StoreRecord,
 } from '../../api/types.ts';
-import { formatAddress, formatPrefix } from '../../core/ip.ts';
-import { labelTexts } from '../../core/labels.ts';
+import { formatAddress } from '../../core/ip.ts';
 import type { TransportPort } from '../../datapath/desired.ts';
 import { build } from '../../host/build.ts';
 import type { Store } from '../../kvstore/store.ts';
 import type { Cluster } from '../../mesh/cluster.ts';
 import type { DirectionPolicy } from '../../policy/result.ts';
 import type { Agent } from '../agent.ts';
+import { savedRegistration } from '../last-good/capture.ts';
 import { servicesSummary } from './service-views.ts';
 
 const NO_STORE: StoreRecord = {
@@ -30,22 +30,24 @@ const NO_STORE: StoreRecord = {
 /** Everything that `mesh-agent status` shows, from present facts. */
 export function statusView(agent: Agent): StatusRecord {
   const services = servicesSummary(agent);
-  const registered = agent.registration?.registered;
+  const { registered } = agent.registration ?? {};
+  // A machine that enforces its last-good snapshot is what it was when that was written.
+  const registration = registered === undefined ? agent.lastGood.registration : savedRegistration(registered);
   const health = agent.health.list();
   const degraded =
     health.some(({ severity }) => severity === 'error') || !agent.reconciler.opened || !isEnforcing(agent);
   return {
     apiVersion: API_VERSION,
     kind: 'Status',
-    state: registered === undefined ? 'not-joined' : degraded ? 'degraded' : 'ok',
+    state: registration === null ? 'not-joined' : degraded ? 'degraded' : 'ok',
     agent: { version: build.version, commit: build.commit, pid: process.pid, startedAt: agent.startedAt },
     machine: {
       name: agent.config.name,
-      ...(registered !== undefined && { cluster: registered.cluster, identity: registered.identity }),
-      labels: registered === undefined ? [] : labelTexts(registered.labels),
+      ...(registration !== null && { cluster: registration.cluster, identity: registration.identity }),
+      labels: registration?.labels ?? [],
       ...(agent.machine.ipv4 !== undefined && { ipv4: formatAddress(agent.machine.ipv4) }),
       ...(agent.machine.ipv6 !== undefined && { ipv6: formatAddress(agent.machine.ipv6) }),
-      ranges: [...(registered?.ranges4 ?? []), ...(registered?.ranges6 ?? [])].map(formatPrefix),
+      ranges: registration?.ranges ?? [],
     },
     registration: registrationView(agent),
     ...(agent.renewal.status !== undefined && { certificate: agent.renewal.status }),
