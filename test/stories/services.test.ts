@@ -302,3 +302,17 @@ test('a cluster that dies under load: no new connection fails after the grace, r
   await running.close();
   assert.equal(await connect(VIPS['cluster-c'], 20), 'pass');
 });
+
+test('services go on without the agent, and with one that starts while no store answers', async () => {
+  await lab.agent.kill();
+  assert.equal(await connect(VIPS['cluster-b'], 20), 'pass');
+  for (const name of NAMES) await lab.cluster(name).door.shut();
+  lab.agent.start();
+  await lab.agent.untilStatus('no store answers', ({ kvstore }) => kvstore.state === 'failed');
+  assert.equal(await connect(VIPS['cluster-b'], 20), 'pass');
+  assert.equal(await lab.machine.probe({ protocol: 'tcp', to: '10.96.0.40', port: 80 }), 'refused');
+  for (const name of NAMES) await lab.cluster(name).door.open();
+  await lab.agent.untilReady();
+  await serving(API, ['cluster-a', 'cluster-a', 'cluster-b', 'cluster-c']);
+  assert.equal(await connect(VIPS['cluster-b'], 20), 'pass');
+});
