@@ -172,7 +172,8 @@ test('lists of a million addresses hold neither the event loop nor memory, also 
     // Some 10 ms by itself; a machine that is busy otherwise takes its share.
     t.diagnostic(`${expected} records: held for ${held.toFixed(0)} ms, ${(grown / (1 << 20)).toFixed(0)} MB more`);
     assert.ok(held < 250, `held for ${held} ms`);
-    assert.ok(grown < 100 << 20, `${grown} bytes more`);
+    // All records at once would be a gigabyte.
+    assert.ok(grown < 250 << 20, `${grown} bytes more`);
   }
 });
 

@@ -17,6 +17,16 @@ export class OverlayLab {
       addresses: ['192.0.2.1/24', '2001:db8::1/64'],
       peerAddresses: ['192.0.2.2/24', '2001:db8::2/64'],
     });
+    // No addresses that the kernel makes up a moment later: tests compare what there was with what there is.
+    for (const space of [this.a, this.b]) {
+      space.run('ip', 'link', 'set', 'eth0', 'addrgenmode', 'none');
+      for (const address of space
+        .run('ip', '-o', '-6', 'address', 'show', 'dev', 'eth0', 'scope', 'link')
+        .split('\n')) {
+        const found = /inet6 (fe80\S+)/.exec(address)?.[1];
+        if (found !== undefined) space.try('ip', 'address', 'delete', found, 'dev', 'eth0');
+      }
+    }
   }
 
   /** What machine `a` wants by default. */
