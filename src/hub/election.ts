@@ -33,6 +33,8 @@ export interface ElectionOptions {
   readonly onChange: () => void;
   readonly onProblem: (message: string, error: unknown) => void;
   readonly ttlSeconds?: number;
+  /** No other hub is on this store: whoever leads there is an earlier process of this one, and is not waited for. */
+  readonly alone?: boolean;
 }
 
 export interface Leader {
@@ -159,9 +161,13 @@ export class Election {
 
   /** The key, if this hub could make it. */
   async #campaign(connection: Connection): Promise<StoredKeyValue | undefined> {
-    const { store, id, ttlSeconds = TTL_SECONDS } = this.#options;
+    const { store, id, ttlSeconds = TTL_SECONDS, alone = false } = this.#options;
     const found = await store.read(LEADER_KEY);
-    if (found !== undefined && found.lease !== this.#lease?.id.toString(16)) return undefined;
+    if (found !== undefined && found.lease !== this.#lease?.id.toString(16)) {
+      if (!alone) return undefined;
+      const when = [{ key: LEADER_KEY, createRevision: found.createRevision }];
+      await store.transact({ when, perform: [{ remove: LEADER_KEY }] });
+    }
     // Of a term before: whatever was written under it ends with it.
     if (this.#lease !== undefined) await this.#lease.revoke(connection);
     const lease = await Lease.grant(connection, ttlSeconds, (lost) => {

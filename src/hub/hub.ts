@@ -119,6 +119,8 @@ export class Hub {
     this.#election = new Election({
       store,
       id: this.#id,
+      // Our own etcd listens to us alone, and one hub at a time works in our folder.
+      alone: this.#etcd !== undefined,
       lead: (leader) => this.#lead(context, leader),
       onChange: this.#options.onChange,
       onProblem: (message, error) => this.#options.log.warn(message, { error }),
