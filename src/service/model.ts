@@ -1,4 +1,4 @@
-import { type Address, formatAddress, parseAddress } from '../core/ip.ts';
+import { type Address, addressBits, contains, formatAddress, type Prefix, parseAddress, prefixOf } from '../core/ip.ts';
 import { Claims } from './claims.ts';
 import type { AddressFacts, ClusterFacts, ServiceFact } from './facts.ts';
 import { type Pool, poolsOf } from './pools.ts';
@@ -96,6 +96,19 @@ export class ServiceModel {
     const found = this.#byAddress.get(typeof address === 'string' ? address : formatAddress(address));
     if (found === undefined) return;
     for (const name of typeof found === 'string' ? [found] : found) this.#unclaimed.add(name);
+  }
+
+  /** What it says of the addresses in a prefix may be another. */
+  prefixChanged(prefix: Prefix): void {
+    if (prefix.bits === addressBits(prefix.family)) {
+      this.addressChanged(prefix);
+      return;
+    }
+    for (const text of this.#byAddress.keys()) {
+      const address = parseAddress(text);
+      if (address?.family !== prefix.family) continue;
+      if (contains(prefix, prefixOf(address, addressBits(address.family)))) this.addressChanged(text);
+    }
   }
 
   /** What it says of any address may be another. */

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { parsePrefix } from '../../src/core/ip.ts';
 import type { ServiceFact } from '../../src/service/facts.ts';
 import { ServiceModel } from '../../src/service/model.ts';
 import { MAX_TARGETS, type ServiceView } from '../../src/service/result.ts';
@@ -259,4 +260,14 @@ test('a service with blanks in its name loses what it claimed like any other', (
   );
   assert.equal(machine.leads('10.96.0.10 6 80'), undefined);
   assert.equal(machine.view('odd own/na me global').frontends[0]?.refused, `is a frontend of ${API} of cluster-a`);
+});
+
+test('a changed prefix is looked at for the addresses that lie in it, and for no other', () => {
+  const machine = new Machine([A, service('cluster-b', 'default/db', { frontends: { '10.97.0.1': 'TCP/1' } })]);
+  machine.taken.add('10.96.0.10').add('10.97.0.1');
+  machine.model.prefixChanged(parsePrefix('10.96.0.0/16') ?? assert.fail());
+  assert.equal(machine.leads('10.96.0.10 6 80'), undefined);
+  assert.deepEqual(machine.leads('10.97.0.1 6 1'), [], 'nobody said that it changed');
+  machine.model.prefixChanged(parsePrefix('10.97.0.1/32') ?? assert.fail());
+  assert.equal(machine.leads('10.97.0.1 6 1'), undefined);
 });

@@ -1,6 +1,6 @@
 import type { Config } from '../../config/config.ts';
 import type { FeedReader } from '../../core/feed.ts';
-import { formatIpv4 } from '../../core/ip.ts';
+import { addressBits, formatIpv4, parsePrefix } from '../../core/ip.ts';
 import type { Mesh } from '../../mesh/mesh.ts';
 import type { Tables } from '../../mesh/tables.ts';
 import { ServiceModel } from '../../service/model.ts';
@@ -23,6 +23,7 @@ export interface ServiceFeedOptions {
 
 /** How long facts are worked into the model before others have their turn, milliseconds. */
 const SLICE_MS = 15;
+const MANY_PREFIXES = 4;
 
 /**
  * Carries changed facts into the model of services and says which frontends changed:
@@ -120,7 +121,11 @@ export class ServiceFeed {
     }
     for (const word of this.#hosts4?.drain() ?? []) this.model.addressChanged(formatIpv4(word));
     for (const text of this.#hosts6?.drain() ?? []) this.model.addressChanged(text);
-    if (this.#prefixes.drain().size > 0) this.model.addressesChanged();
+    const prefixes = [...this.#prefixes.drain()].map(parsePrefix).filter((prefix) => prefix !== undefined);
+    const wide = prefixes.filter(({ bits, family }) => bits < addressBits(family)).length;
+    // Each wide one is a walk through all addresses.
+    if (wide > MANY_PREFIXES) this.model.addressesChanged();
+    else for (const prefix of prefixes) this.model.prefixChanged(prefix);
   }
 }
 
