@@ -77,6 +77,19 @@ test('a list of several pages is taken as a whole, and followed from there', asy
   assert.equal(lists(), 3, 'no second list');
 });
 
+test('a list whose next page is too old begins again', async () => {
+  api.pageSize = 2;
+  for (const name of ['a', 'b', 'c']) api.put(named(name));
+  api.onPage = () => {
+    api.onPage = undefined;
+    api.delete(named('a'));
+    api.compact();
+  };
+  const reflector = follow();
+  await shows(reflector, 'default/b= default/c=');
+  assert.equal(lists(), 3);
+});
+
 test('events are read however the bytes are cut, also within a character', async () => {
   const reflector = follow();
   await until('it watches', () => api.watching === 1);

@@ -4,6 +4,8 @@ import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { kubernetesPart } from '../../src/hub/kubernetes/part.ts';
 import type { KubernetesFacts } from '../../src/hub/kubernetes/records.ts';
 import { PolicyBook } from '../../src/hub/policies/policy-book.ts';
+import { registrationPartWith } from '../../src/hub/registration/part.ts';
+import { openWriterStore } from '../../src/kvstore/writer-store.ts';
 import { parsePolicies } from '../../src/policy/language/parse.ts';
 import { PolicyRepository } from '../../src/policy/repository.ts';
 import { contentOf } from '../kvstore/mirror.ts';
@@ -12,6 +14,7 @@ import { KubeApi, type KubeObject } from '../lab/kube-api.ts';
 import { until } from '../lab/namespace.ts';
 import { modelWith } from '../policy/build.ts';
 import { HubLab } from './hub-lab.ts';
+import { Machine } from './machine.ts';
 
 const PREFIX = 'mesh-agent/v1/policies/';
 const PART = kubernetesPart({ retry: { minMs: 20, maxMs: 200 }, everyMs: 2000 });
@@ -35,20 +38,24 @@ afterEach(async () => {
   await etcd.ctl('del', '--prefix', '');
 });
 
-async function startHub(kubeconfig = api.kubeconfig()): Promise<void> {
+async function startHub(kubeconfig = api.kubeconfig(), part = PART): Promise<void> {
   const config = `
 cluster: {name: vms, id: 100}
 pools: [10.192.0.0/16]
 names: [hub.example.com]
 kubernetes: {config: ${kubeconfig}}
 `;
-  hub = await HubLab.start({ etcd, config, part: PART });
+  hub = await HubLab.start({ etcd, config, part });
 }
 
 const status = (): KubernetesFacts => hub.led?.status() as KubernetesFacts;
 const inStep = (): Promise<void> =>
   until('it is in step', () => hub.leading && status().lastSync !== null && status().connected).catch((error) => {
     throw new Error(`${String(error)} ${JSON.stringify(status())} ${JSON.stringify(hub.troubles)}`);
+  });
+const well = (): Promise<void> =>
+  until('there is no trouble', () => hub.troubles.length === 0).catch((error) => {
+    throw new Error(`${String(error)} ${JSON.stringify(hub.troubles)} ${JSON.stringify(status())}`);
   });
 const documents = async (): Promise<Map<string, string>> => new Map(await contentOf(etcd, PREFIX));
 const names = async (): Promise<string[]> => [...(await documents()).keys()].sort();
@@ -101,7 +108,7 @@ test('policies of three kinds are handed out as they are, and follow every chang
   api.delete(net);
   await shows(DENY, WEB);
   await inStep();
-  assert.equal(status().policies, 2);
+  await until('it is counted', () => status().policies === 2);
   assert.deepEqual(hub.troubles, []);
 });
 
@@ -142,7 +149,7 @@ test('what was deleted while nobody looked goes with the next complete list, and
   assert.deepEqual(await names(), [WEB, NET]);
   api.brokenList = undefined;
   await shows(NET);
-  await until('all is well', () => hub.troubles.length === 0);
+  await well();
 });
 
 test('an API server that is away, or denies access, changes nothing, and is told', async () => {
@@ -164,7 +171,7 @@ test('an API server that is away, or denies access, changes nothing, and is told
   api.broken = undefined;
   api.delete(web());
   await shows();
-  await until('all is well', () => hub.troubles.length === 0);
+  await well();
 });
 
 test('CRDs that are not installed are a note; what was there of them stays', async () => {
@@ -208,7 +215,7 @@ test('an object that is refused keeps its last good version, and is named', asyn
   assert.match(trouble?.text ?? '', /web \(last good version kept\): .*70000/);
   api.put(web('82'));
   api.delete(net);
-  await until('it is over', () => hub.troubles.length === 0);
+  await well();
   assert.match((await documents()).get(WEB) ?? '', /"82"/);
 });
 
@@ -259,7 +266,7 @@ test('the same object by hand wins, is shown, and gives way without a gap when i
   assert.match((await book.get('web')).text, /9999/);
   assert.match((await book.get(WEB)).text, /"80"/);
   await book.delete('web');
-  await until('it is over', () => hub.troubles.length === 0);
+  await well();
   assert.deepEqual(await names(), [WEB]);
   await assert.rejects(book.delete('web'), { code: 'HUB-POLICY-KUBERNETES' });
   await new PolicyBook(hub.store).delete('web');
@@ -341,7 +348,7 @@ test('a workload by hand is never taken over, changed or deleted', async () => {
   await until('it is told', () => hub.troubles.some(({ code }) => code === 'HUB-KUBE-CONFLICT'));
   api.put(vm({}, { x: 'y' }));
   api.delete(vm());
-  await until('it is over', () => hub.troubles.length === 0);
+  await well();
   assert.deepEqual([...(await contentOf(etcd, 'mesh-agent/v1/workloads/'))], before);
   api.put(vm());
   await until('it is told', () => hub.troubles.some(({ code }) => code === 'HUB-KUBE-CONFLICT'));
@@ -386,5 +393,51 @@ test('a kubeconfig that is missing is told, and found when it is there', async (
   await until('it is told', () => hub.troubles.some(({ code, place }) => code === 'HUB-KUBE-CONFIG' && place === file));
   writeFileSync(file, text);
   await shows(WEB);
-  await until('it is over', () => hub.troubles.length === 0);
+  await well();
+});
+
+test('a machine that is registered follows its external workload: labels, range and namespace, and its end', async () => {
+  await hub.stop();
+  const registration = registrationPartWith({});
+  const both: typeof PART = {
+    where: 'leader',
+    create: (context, leader) => {
+      const parts = [registration.create(context, leader), PART.create(context, leader)];
+      return {
+        name: 'both',
+        start: async () => {
+          for (const part of parts) await part.start();
+        },
+        stop: async () => {
+          for (const part of parts) await part.stop();
+        },
+        status: () => parts[1]?.status() ?? {},
+      };
+    },
+  };
+  await startHub(api.kubeconfig(), both);
+  const machines = openWriterStore({ etcd: async () => ({ endpoints: etcd.endpoints }) });
+  try {
+    api.put(vm());
+    await known(`shop {"app":"db"} ${range(10, 9, 1, 0)}/30  kubernetes`);
+    await new Machine(machines, 'vm-1').join(['InternalIP', '192.168.56.10']);
+    const published = async (address: string): Promise<{ ID: number; K8sNamespace: string } | undefined> =>
+      JSON.parse((await machines.get(`cilium/state/ip/v1/default/${address}`))?.value.toString() ?? 'null') ??
+      undefined;
+    await until('it is published', async () => (await published('10.9.1.0/30'))?.K8sNamespace === 'shop');
+    const before = (await published('192.168.56.10'))?.ID;
+    api.put(vm({ 'ipv4-alloc-cidr': '10.9.7.0/30' }, { 'io.kubernetes.pod.namespace': 'bar' }));
+    await until('the new range is published', async () => (await published('10.9.7.0/30'))?.K8sNamespace === 'bar');
+    await until('the old one is not', async () => (await published('10.9.1.0/30')) === undefined);
+    await until('its identity is another', async () => {
+      const now = (await published('192.168.56.10'))?.ID;
+      return now !== undefined && now !== before;
+    });
+    assert.equal((await hub.get('vm-1')).state, 'registered');
+    api.delete(vm());
+    await until('it vanishes', async () => (await published('192.168.56.10')) === undefined);
+    assert.deepEqual(hub.revoked, ['vm-1']);
+  } finally {
+    await machines.close();
+  }
 });

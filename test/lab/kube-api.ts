@@ -53,6 +53,8 @@ export class KubeApi {
   /** What every request is answered with, or every list, instead. */
   broken: ((answer: ServerResponse) => void) | undefined;
   brokenList: ((answer: ServerResponse) => void) | undefined;
+  /** Before each page is sent. */
+  onPage: (() => void) | undefined;
   readonly missing = new Set<string>();
   readonly #objects = new Map<string, string>();
   readonly #events: Event[] = [];
@@ -223,10 +225,17 @@ users: [{name: hub, user: {${user}}}]
 
   #list(plural: string, query: URLSearchParams, answer: ServerResponse): void {
     const all = [...this.#objects].filter(([key]) => key.startsWith(`${plural} `)).map(([, text]) => text);
-    const from = Number(query.get('continue') ?? 0);
+    const [at = '0', when = this.#oldest] = query.get('continue')?.split('@') ?? [];
+    const from = Number(at);
+    // As a real one says of a token that is too old, or of somebody else's.
+    if (Number.isNaN(from) || Number(when) !== this.#oldest) {
+      status(answer, 410, 'The provided continue parameter is too old');
+      return;
+    }
     const to = from + Math.min(this.pageSize, Number(query.get('limit')));
-    const next = to < all.length ? `,"continue":"${to}"` : '';
+    const next = to < all.length ? `,"continue":"${to}@${this.#oldest}"` : '';
     const items = all.slice(from, to).join(',');
+    this.onPage?.();
     answer.setHeader('content-type', 'application/json');
     answer.end(`{"kind":"List","metadata":{"resourceVersion":"${this.#version}"${next}},"items":[${items}]}`);
   }

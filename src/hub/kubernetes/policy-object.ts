@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { separatePolicies } from '../../policy/language/separate.ts';
 import { KUBERNETES_DOCUMENTS, type PolicyName, readName } from '../policies/policy-document.ts';
 import type { KubeResource } from './api-client.ts';
@@ -9,7 +10,9 @@ export type KubePolicy = {
   readonly shown: string;
   /** Undefined when it can have no name in the store: then no version of it was ever there. */
   readonly name: PolicyName | undefined;
-} & ({ readonly text: string } | { readonly problem: string });
+} & Content;
+
+type Content = { readonly text: string; readonly hash: string; readonly bytes: number } | { readonly problem: string };
 
 const MAX_BYTES = 1 << 20;
 const AUDIT_ANNOTATION = 'mesh-agent.io/audit';
@@ -35,7 +38,7 @@ export function policyOf(object: object, { kind, apiVersion, namespaced }: KubeR
   return { shown, name: document, ...readText(JSON.stringify(own), document.name) };
 }
 
-function readText(json: string, policy: string): { readonly text: string } | { readonly problem: string } {
+function readText(json: string, policy: string): Content {
   const { objects, error } = separatePolicies(json);
   const [only] = objects;
   if (only === undefined || objects.length > 1) return { problem: error?.message ?? 'it is not one object' };
@@ -44,6 +47,13 @@ function readText(json: string, policy: string): { readonly text: string } | { r
     return { problem: path === '' ? message : `${path}: ${message}` };
   }
   if (only.object.policy !== policy) return { problem: 'it cannot be told apart from another object' };
-  const bytes = Buffer.byteLength(only.text);
-  return bytes > MAX_BYTES ? { problem: `it has ${bytes} bytes, ${MAX_BYTES} at most` } : { text: only.text };
+  const { text } = only;
+  const bytes = Buffer.byteLength(text);
+  if (bytes > MAX_BYTES) return { problem: `it has ${bytes} bytes, ${MAX_BYTES} at most` };
+  return { text, bytes, hash: hashOf(Buffer.from(text)) };
+}
+
+/** Tells contents of documents apart. */
+export function hashOf(text: Buffer): string {
+  return createHash('sha256').update(text).digest('base64');
 }

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { MeshError } from '../../core/errors.ts';
 import { sleep } from '../../core/job.ts';
 import { POLICIES_PREFIX } from '../../kvstore/paths.ts';
@@ -8,7 +7,7 @@ import type { Leadership } from '../election.ts';
 import { KUBERNETES_DOCUMENTS, readName } from '../policies/policy-document.ts';
 import { Mirror } from '../workloads/mirror.ts';
 import type { Outcome, RefusedObject } from './outcome.ts';
-import type { KubePolicy } from './policy-object.ts';
+import { hashOf, type KubePolicy } from './policy-object.ts';
 
 /** What is known of one kind. */
 export interface PolicySet {
@@ -110,9 +109,8 @@ function plan(
       refused.push({ name: policy.shown, reason, kept: before !== undefined });
       continue;
     }
-    const value = Buffer.from(policy.text);
-    if (before?.hash === hashOf(value)) continue;
-    const more = value.length - (before?.bytes ?? 0);
+    if (before?.hash === policy.hash) continue;
+    const more = policy.bytes - (before?.bytes ?? 0);
     if (total + more > MAX_TOTAL_BYTES || (before === undefined && count >= MAX_POLICIES)) {
       const reason = `the hub hands out ${MAX_POLICIES} policies of ${MAX_TOTAL_BYTES} bytes at most`;
       refused.push({ name: policy.shown, reason, kept: before !== undefined });
@@ -145,8 +143,4 @@ function* batches(changes: readonly Change[]): Generator<readonly Change[]> {
     bytes += size;
   }
   if (batch.length > 0) yield batch;
-}
-
-function hashOf(value: Buffer): string {
-  return createHash('sha256').update(value).digest('base64');
 }
