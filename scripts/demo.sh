@@ -1,14 +1,15 @@
 #!/bin/bash
-# Shows the product at work on a bare Debian 12: two clusters, a machine and its agent in network namespaces of their
-# own. Takes everything away again, whatever happens.  --keep: leaves it running until Ctrl-C, to explore by hand.
+# Shows the product at work on a bare Debian 12: two clusters, a hub and a machine in network namespaces of their own.
+# Takes everything away again, whatever happens.  --direct: without a hub, the machine joins a cluster of Cilium 1.16.
+# --keep: leaves it running until Ctrl-C, to explore by hand.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 for argument in "$@"; do
   case "$argument" in
-    --keep) ;;
+    --keep | --hub | --direct) ;;
     *)
-      echo "usage: scripts/demo.sh [--keep]" >&2
+      echo "usage: scripts/demo.sh [--hub | --direct] [--keep]" >&2
       exit 2
       ;;
   esac
