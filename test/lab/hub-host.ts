@@ -74,6 +74,12 @@ export class HubHost {
     await ended;
   }
 
+  /** Waits until it has ended by itself; its exit code. */
+  async untilEnded(): Promise<number | null> {
+    await until('the hub ends', () => !this.running, 30_000);
+    return this.#child?.exitCode ?? null;
+  }
+
   /** One command line, on the host of the hub: `hub <args>`. */
   run(...args: string[]): Promise<CommandResult> {
     const where = [`--net=/run/netns/${this.place.namespace.name}`, ...PROGRAM];
