@@ -208,7 +208,9 @@ test('a UDP flow that began before there was a backend finds it', async () => {
   await new Promise((resolve) => setTimeout(resolve, 200));
   forget();
   await driver.apply({ services: { [key]: { targets: [targets4[2] as string] } } });
-  await until('the flow is at the backend', () => (counts()[v4(13)] ?? 0) > 0);
+  await until('the flow is at the backend', () => (counts()[v4(13)] ?? 0) > 0).catch(async (error: unknown) => {
+    throw new Error(`${String(error)}\n${JSON.stringify([driver.events, await driver.services(), counts()])}`);
+  });
   assert.ok((await flow.stop()).received > 0);
 });
 
@@ -315,7 +317,12 @@ test('a change writes its own slots alone, and a new process nothing', async () 
   assert.equal(all(await connect(5, VIP.v4)), 'pass');
   await driver.apply({ services: 'off' });
   assert.deepEqual(await driver.services(), []);
-  assert.ok(!machine.namespace.run('nft', 'list', 'chains', 'inet').includes('lb_'), 'and no hook is left');
+  const hooks = (): boolean => machine.namespace.run('nft', 'list', 'chains', 'inet').includes('lb_');
+  assert.ok(!hooks(), 'and no hook is left');
+  await driver.apply({ services: {} });
+  assert.ok(!hooks(), 'nor is one there before the first service');
+  await driver.apply({ services: { [key]: { targets: targets4 } } });
+  assert.equal(all(await connect(5, VIP.v4)), 'pass');
 });
 
 test('what others change in the maps of services is healed', async () => {

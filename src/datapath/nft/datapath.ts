@@ -219,10 +219,15 @@ export class NftDatapath implements Datapath {
     flows.changed(moved);
   }
 
-  /** Whether the rules of services are to be there: what an earlier run left stays until it is known better. */
+  /**
+   * Whether the rules of services are to be there: what an earlier run left stays until it is known better. A hook for address
+   * translation costs every new connection, so there is none before the first service; but it outlives the last one, since
+   * without any such hook the kernel would no longer translate the connections that there are.
+   */
   #balances({ services }: DesiredState): boolean {
     if (!this.#held.balances) return false;
-    return services === undefined ? this.#held.chains.includes(LB_CHAIN) : services !== 'off';
+    if (services === 'off') return false;
+    return this.#held.chains.includes(LB_CHAIN) || (services !== undefined && services.size > 0);
   }
 
   #rulesAreRight(shape: RulesShape): boolean {

@@ -28,6 +28,8 @@ export class StaleFlows {
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> | undefined;
   #nextAt = 0;
+  /** The last look did, and was told. */
+  #failed = false;
   #closed = false;
 
   constructor(held: HeldServices, onError: (message: string) => void) {
@@ -69,13 +71,18 @@ export class StaleFlows {
     const stale: Uint8Array[] = [];
     try {
       const request = { type: SUBSYSTEM | GET, body: Uint8Array.of(0, 0, 0, 0), operation: 'read connections' };
-      await this.#socket.dump(request, ({ body }) => {
+      const { interrupted } = await this.#socket.dump(request, ({ body }) => {
         const entry = this.#staleEntry(body, wanted);
         if (entry !== undefined) stale.push(entry);
       });
       for (const body of stale) await this.#forget(body);
+      // The listing may have missed some.
+      if (interrupted) this.#again = wanted;
+      this.#failed = false;
     } catch (error) {
-      if (!this.#closed) this.#onError(messageOf(error));
+      this.#again = wanted;
+      if (!this.#closed && !this.#failed) this.#onError(messageOf(error));
+      this.#failed = true;
     }
   }
 
