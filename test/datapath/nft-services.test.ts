@@ -273,8 +273,8 @@ test('the mark of a packet is what it was before', async () => {
       chain set_it { type filter hook output priority -150; tcp flags syn meta mark set 0x4000; }
       chain look_at_it {
         type filter hook postrouting priority 400;
-        tcp flags syn / syn,ack meta mark 0x4000 counter name kept
-        tcp flags syn / syn,ack meta mark != 0x4000 counter name other
+        ip saddr ${M.v4} tcp flags syn / syn,ack meta mark 0x4000 counter name kept
+        ip saddr ${M.v4} tcp flags syn / syn,ack meta mark != 0x4000 counter name other
       }
     }`,
     'nft',
