@@ -1,8 +1,6 @@
-import { constants } from 'node:os';
 import { type Address, addressBits } from '../core/ip.ts';
 import { Attributes, AttributeWriter } from './attributes.ts';
 import { NETLINK_ROUTE, type NetlinkMessage, NetlinkSocket } from './netlink.ts';
-import { NetlinkError } from './netlink-error.ts';
 import { type DefaultRoute, readDefaultRoutes } from './routes.ts';
 import {
   ADDRESS_HEADER,
@@ -100,21 +98,6 @@ export async function readAddresses(socket: NetlinkSocket): Promise<LinkAddress[
   return (await listing(socket, { type: RTM.getAddress, answer: RTM.newAddress, body }, parseAddress)).found;
 }
 
-/** One device by its name, or undefined when there is none. Throws NetlinkError. */
-export async function readLink(socket: NetlinkSocket, name: string): Promise<Link | undefined> {
-  try {
-    const [body] = await socket.request({
-      type: RTM.getLink,
-      body: linkRequest(name),
-      operation: `read device ${name}`,
-    });
-    return body === undefined ? undefined : parseLink(body);
-  } catch (error) {
-    if (error instanceof NetlinkError && error.errno === constants.errno.ENODEV) return undefined;
-    throw error;
-  }
-}
-
 async function listing<T>(
   socket: NetlinkSocket,
   request: { readonly type: number; readonly answer: number; readonly body: Buffer },
@@ -130,11 +113,10 @@ async function listing<T>(
   return { found, interrupted };
 }
 
-function linkRequest(name?: string): Buffer {
+function linkRequest(): Buffer {
   const writer = new AttributeWriter(128);
   writer.raw(new Uint8Array(LINK_HEADER));
   writer.u32(IFLA.extMask, SKIP_STATS);
-  if (name !== undefined) writer.string(IFLA.name, name);
   return writer.bytes();
 }
 

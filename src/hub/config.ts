@@ -4,7 +4,6 @@ import { KEYS } from '../config/keys.ts';
 import {
   choice,
   endpoint,
-  integer,
   isLoopback,
   list,
   listenAddress,
@@ -138,13 +137,6 @@ const HUB_KEYS = {
 } as const satisfies Record<string, ValueKind<unknown>>;
 
 const REQUIRED = ['cluster.name', 'cluster.id', 'names'] as const;
-/** Kinds that other faces check with, too. */
-export const hubKinds = {
-  pool: list(pool, 'prefixes'),
-  serverName: list(serverName, 'names'),
-  port: integer('a port', 1, 65535),
-};
-
 type Values = { readonly [K in keyof typeof HUB_KEYS]?: ReturnType<(typeof HUB_KEYS)[K]['read']> };
 
 /**
