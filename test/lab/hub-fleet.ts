@@ -6,7 +6,7 @@ import type { StatusRecord } from '../../src/api/types.ts';
 import type { ConnectAnswer, RemoteClusterRecord } from '../../src/hub/clusters/records.ts';
 import type { WorkloadRecord } from '../../src/hub/workloads/records.ts';
 import { Agent } from './agent.ts';
-import { HubHost, VMS } from './hub-host.ts';
+import { HubHost, type HubHostOptions, VMS } from './hub-host.ts';
 import { HubPeer } from './hub-peer.ts';
 import { serveEverywhere } from './matrix.ts';
 import { type ClusterOptions, LabCluster } from './mesh-lab.ts';
@@ -31,13 +31,13 @@ export class Fleet {
   readonly #hubs: HubHost[] = [];
   readonly #starting = new Set<Promise<LabCluster>>();
 
-  constructor() {
-    this.hub = this.addHub();
+  constructor(hub: HubOptions = {}) {
+    this.hub = this.addHub(hub);
   }
 
   /** A hub that leads, with clusters connected and reading it, a workload `my-vm`, and its machine joined and ready. */
   static async start(options: FleetOptions = {}): Promise<Fleet> {
-    const fleet = new Fleet();
+    const fleet = new Fleet(options.hub);
     try {
       await fleet.hub.init();
       fleet.hub.start();
@@ -58,10 +58,10 @@ export class Fleet {
   }
 
   /** Another host for a hub; nothing is made of it. */
-  addHub(): HubHost {
+  addHub(options: HubOptions = {}): HubHost {
     const count = this.#hubs.length;
     const place = this.topology.host(`hub${count}`, HUB_HOST + count);
-    const hub = new HubHost({ place, folder: join(this.folder, `hub${count}`) });
+    const hub = new HubHost({ place, folder: join(this.folder, `hub${count}`), ...options });
     this.#hubs.push(hub);
     return hub;
   }
@@ -195,6 +195,9 @@ export class Fleet {
   }
 }
 
+export type HubOptions = Pick<HubHostOptions, 'pool' | 'hurry'>;
+
 export interface FleetOptions {
   readonly clusters?: readonly ClusterOptions[];
+  readonly hub?: HubOptions;
 }

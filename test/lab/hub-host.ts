@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { askRecord } from '../../src/api/ask.ts';
+import { hubFolder } from '../../src/hub/folder.ts';
 import type { HubStatusRecord } from '../../src/hub/types.ts';
 import { type CommandResult, execute, PROGRAM } from './agent.ts';
 import { endProcess, until } from './namespace.ts';
@@ -16,6 +17,9 @@ export interface HubHostOptions {
   readonly place: Place & DualAddress;
   /** Holds everything of the hub. */
   readonly folder: string;
+  readonly pool?: string;
+  /** For stories that cannot wait for days: the parts of the hub with other times, from the sources. */
+  readonly hurry?: { readonly certificateSeconds: number; readonly graceMs: number };
 }
 
 /** A host with a hub: the program under test in a namespace of its own, over as many runs as a test needs. */
@@ -23,10 +27,13 @@ export class HubHost {
   readonly place: Place & DualAddress;
   readonly stateDir: string;
   readonly socket: string;
+  readonly #options: HubHostOptions;
   #child: ChildProcess | undefined;
   #log = '';
 
-  constructor({ place, folder }: HubHostOptions) {
+  constructor(options: HubHostOptions) {
+    const { place, folder } = options;
+    this.#options = options;
     this.place = place;
     this.stateDir = join(folder, 'state');
     this.socket = join(folder, 'hub.sock');
@@ -43,13 +50,15 @@ export class HubHost {
 
   /** `hub init`, and what is given beside the cluster. */
   async init(...more: string[]): Promise<string> {
-    const cluster = ['--cluster-name', VMS.name, '--cluster-id', String(VMS.id), '--pool', POOL];
+    const { pool = POOL } = this.#options;
+    const cluster = ['--cluster-name', VMS.name, '--cluster-id', String(VMS.id), '--pool', pool];
     return this.must('init', ...cluster, '--name', this.place.ipv4, ...more);
   }
 
   /** Starts the daemon; does not wait for anything. */
   start(): void {
-    const run = [...PROGRAM, 'hub', 'run', ...this.#where()];
+    const { hurry } = this.#options;
+    const run = hurry === undefined ? [...PROGRAM, 'hub', 'run', ...this.#where()] : this.#inAHurry(hurry);
     // A hub outlives nobody: a killed test takes it along.
     const prefix = [`--net=/run/netns/${this.place.namespace.name}`, 'setpriv', '--pdeathsig', 'KILL'];
     const child = spawn('nsenter', [...prefix, ...run], { stdio: ['ignore', 'pipe', 'pipe'] });
@@ -134,6 +143,19 @@ export class HubHost {
   /** It leads, every part runs, and what it publishes is complete. */
   untilLeading(timeoutMs = 30_000): Promise<HubStatusRecord> {
     return this.untilStatus('it leads and is complete', leadsCompletely, timeoutMs);
+  }
+
+  /** A command of etcd's own tool, as the administrator of the own etcd. */
+  etcdctl(...args: string[]): string {
+    const { internal, admin } = hubFolder(this.stateDir);
+    const how = ['--cacert', internal.cert, '--cert', admin.cert, '--key', admin.key];
+    return this.place.namespace.run('etcdctl', '--endpoints', 'https://127.0.0.1:2381', ...how, ...args);
+  }
+
+  #inAHurry({ certificateSeconds, graceMs }: NonNullable<HubHostOptions['hurry']>): string[] {
+    const script = join(import.meta.dirname, 'hub-run.ts');
+    const args = [this.stateDir, this.socket, String(certificateSeconds), String(graceMs)];
+    return [process.execPath, '--no-warnings', script, ...args];
   }
 
   #where(): string[] {

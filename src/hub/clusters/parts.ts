@@ -41,8 +41,6 @@ export const clustersPart: PartFactory = {
 };
 
 /** In the hub that leads: copying the clusters. */
-export const kvstoremeshPart: PartFactory = kvstoremeshPartWith({});
-
 export function kvstoremeshPartWith(timing: Partial<MeshTiming>): PartFactory {
   return { where: 'leader', create: (context, leader) => kvstoremesh(context, leader, timing) };
 }
