@@ -17,7 +17,7 @@ import {
   decodeClusterDocument,
   encodeClusterDocument,
 } from './cluster-document.ts';
-import { Credentials } from './credentials.ts';
+import { Credentials, PROBE } from './credentials.ts';
 import { probeCluster } from './probe.ts';
 import type { ConnectAnswer, ExportAnswer } from './records.ts';
 
@@ -115,7 +115,7 @@ export class ClusterBook {
     const connected = new Set((await this.list()).map((document) => document.name));
     for (const { name: other, config: cached } of await readCachedClusters(store))
       if (cached !== undefined && connected.has(other)) holders.set(cached.id, other);
-    const files = `probe-${randomBytes(6).toString('hex')}`;
+    const files = `${PROBE}${randomBytes(6).toString('hex')}`;
     try {
       const etcd = await credentials.write(files, access);
       return await probeCluster({ name, etcd, own: config.cluster, max: config.maxConnectedClusters, holders });

@@ -4,6 +4,9 @@ import type { EtcdOptions } from '../../kvstore/etcd-config.ts';
 import { makePrivateFolder, writeFileSafely } from '../../pki/files.ts';
 import type { ClusterAccess } from './cluster-document.ts';
 
+/** How folders of clusters begin that are only being tried: no cluster has such a name. */
+export const PROBE = '.probe-';
+
 /**
  * Certificates of remote clusters as files, for a client that reads them at every connect. They are copies: what is in the
  * store counts.
@@ -47,6 +50,12 @@ export class Credentials {
   /** Removes those of clusters that are not connected any more. */
   async keepOnly(names: ReadonlySet<string>): Promise<void> {
     const found = await readdir(this.#folder).catch(() => []);
-    for (const name of found) if (!names.has(name)) await this.remove(name);
+    for (const name of found) if (!names.has(name) && !name.startsWith(PROBE)) await this.remove(name);
+  }
+
+  /** Removes what was being tried when an earlier process ended. */
+  async removeProbes(): Promise<void> {
+    const found = await readdir(this.#folder).catch(() => []);
+    for (const name of found) if (name.startsWith(PROBE)) await this.remove(name);
   }
 }

@@ -28,6 +28,7 @@ export const clustersPart: PartFactory = {
     return {
       name: 'clusters',
       async start() {
+        await new Credentials(context.pki.folder.path).removeProbes();
         addRoutes(context, { book, present });
         exportClusters(context.metrics, {
           cluster: context.config.cluster.name,
