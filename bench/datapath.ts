@@ -7,16 +7,10 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { Namespace } from '../test/lab/namespace.ts';
 import type { Ask } from './datapath-load.ts';
+import { compareInPairs, SLICE_MS, TRACKING } from './pairs.ts';
 import type { Row } from './row.ts';
 
-const PAIRS = 41;
-const SLICE_MS = 120;
 const SCRIPT = join(import.meta.dirname, 'datapath-load.ts');
-const TRACKING = `
-table inet tracking {
-  chain enter { type filter hook prerouting priority -160; policy accept; ct state established accept; }
-  chain leave { type filter hook postrouting priority 310; policy accept; ct state established accept; }
-}`;
 const TABLES = [
   { name: '10 addresses, 10 rows', size: 10, rows: 10 },
   { name: '1,000,000 addresses, 16,000 rows', size: 1_000_000, rows: 16_000 },
@@ -37,7 +31,11 @@ export async function run(): Promise<Row[]> {
       try {
         ours.namespace.run(process.execPath, '--no-warnings', SCRIPT, 'table', String(size), String(count));
         for (const { kind, name: what, bar } of KINDS) {
-          const value = await compare(kind, plain, ours);
+          const share = await compareInPairs(
+            () => plain.measure(kind),
+            () => ours.measure(kind),
+          );
+          const value = Math.round(share * 100) / 100;
           rows.push({ name: `${what}, ${name}: share of connection tracking alone`, value, unit: '%', bar });
         }
       } finally {
@@ -48,25 +46,6 @@ export async function run(): Promise<Row[]> {
     await plain.close();
   }
   return rows;
-}
-
-/** Our share of the other's figure in percent. */
-async function compare(kind: Ask['kind'], plain: Machine, ours: Machine): Promise<number> {
-  await plain.measure(kind);
-  await ours.measure(kind);
-  const figures = { plain: [] as number[], ours: [] as number[] };
-  for (let pair = 0; pair < PAIRS; pair++) {
-    // Who comes first takes turns, for what drifts within a pair.
-    const order = pair % 2 === 0 ? (['plain', 'ours'] as const) : (['ours', 'plain'] as const);
-    for (const who of order) figures[who].push(await (who === 'ours' ? ours : plain).measure(kind));
-  }
-  return Math.round((undisturbed(figures.ours) / undisturbed(figures.plain)) * 10_000) / 100;
-}
-
-/** The median of the better half: what else runs on the machine only ever makes a slice slower. */
-function undisturbed(figures: readonly number[]): number {
-  const sorted = [...figures].sort((a, b) => b - a);
-  return sorted[PAIRS >> 2] ?? 0;
 }
 
 /** A machine that serves, and a peer that asks it. */

@@ -6,18 +6,12 @@ import { join } from 'node:path';
 import { Namespace } from '../test/lab/namespace.ts';
 import { Lines } from './datapath.ts';
 import type { Ask } from './datapath-load.ts';
+import { compareInPairs, SLICE_MS, TRACKING } from './pairs.ts';
 import type { Row } from './row.ts';
 import type { Loaded } from './services-load.ts';
 
-const PAIRS = 41;
-const SLICE_MS = 120;
 const PEER = '10.200.0.2';
 const FRONTEND = '10.96.0.0';
-const TRACKING = `
-table inet tracking {
-  chain enter { type filter hook prerouting priority -160; policy accept; ct state established accept; }
-  chain leave { type filter hook postrouting priority 310; policy accept; ct state established accept; }
-}`;
 
 /** What address translation costs by itself, whoever asks for it. */
 const ONE_RULE = `
@@ -102,23 +96,11 @@ interface Way {
 }
 
 /** The share of the second way in the first, in percent. */
-async function compare(direct: Way, service: Way): Promise<number> {
-  const figures = { direct: [] as number[], service: [] as number[] };
-  for (const { client, host } of [direct, service]) await client.measure(host);
-  for (let pair = 0; pair < PAIRS; pair++) {
-    const order = pair % 2 === 0 ? (['direct', 'service'] as const) : (['service', 'direct'] as const);
-    for (const who of order) {
-      const { client, host } = who === 'direct' ? direct : service;
-      figures[who].push(await client.measure(host));
-    }
-  }
-  return (undisturbed(figures.service) / undisturbed(figures.direct)) * 100;
-}
-
-/** The median of the better half: what else runs on the machine only ever makes a slice slower. */
-function undisturbed(figures: readonly number[]): number {
-  return [...figures].sort((a, b) => b - a)[PAIRS >> 2] ?? 0;
-}
+const compare = (direct: Way, service: Way): Promise<number> =>
+  compareInPairs(
+    () => direct.client.measure(direct.host),
+    () => service.client.measure(service.host),
+  );
 
 /** A machine that asks, and a peer that serves. */
 class Client {
