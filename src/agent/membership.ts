@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs';
 import type { Config } from '../config/config.ts';
 import { build } from '../host/build.ts';
+import { bootId } from '../host/process-name.ts';
 import { POLICY_ANNOTATION, VERSION_ANNOTATION } from '../kvstore/codec/register-node.ts';
 import type { StoreEvent } from '../kvstore/session.ts';
 import type { Store } from '../kvstore/store.ts';
@@ -69,7 +69,7 @@ export class Membership {
       store,
       name: config.name,
       expected: config.cluster,
-      bootId: bootId(),
+      bootId: bootIdOrNone(),
       addresses: (registered) => registeredAddresses(machine, registered),
       report: () => this.#report,
       onChange,
@@ -133,9 +133,9 @@ export class Membership {
   }
 }
 
-function bootId(): string {
+function bootIdOrNone(): string {
   try {
-    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+    return bootId();
   } catch {
     return '';
   }

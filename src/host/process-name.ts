@@ -38,7 +38,7 @@ export function parseName(text: string): ProcessName | undefined {
   }
 }
 
-/** Another one after every boot; empty where the kernel tells none. */
+/** Another one after every boot; throws where the kernel tells none. */
 export function bootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
 }
