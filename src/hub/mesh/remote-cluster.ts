@@ -1,10 +1,11 @@
-import { type ErrorCode, MeshError, messageOf } from '../../core/errors.ts';
+import { MeshError } from '../../core/errors.ts';
 import { identityBlock } from '../../core/identity.ts';
 import type { Prefix } from '../../core/ip.ts';
 import type { LeasedKeys } from '../../kvstore/leased-keys.ts';
-import { CLUSTER_CONFIG_PREFIX, canaryPrefix, type Layout } from '../../kvstore/paths.ts';
-import type { PrefixWatch, Store } from '../../kvstore/store.ts';
+import { CLUSTER_CONFIG_PREFIX, type Layout } from '../../kvstore/paths.ts';
+import type { PrefixSink, Store } from '../../kvstore/store.ts';
 import type { ClusterIds } from '../../mesh/cluster-ids.ts';
+import { type ClusterProblem, ClusterSource } from '../../mesh/cluster-source.ts';
 import { type Admission, openAdmission } from './admission.ts';
 import { Budget, type BudgetLimits } from './budget.ts';
 import { CACHE_KINDS, type CacheKind, cacheCanary, canaryTail, sourcePrefix } from './kinds.ts';
@@ -28,54 +29,49 @@ export interface RemoteClusterOptions {
   readonly onChange: () => void;
 }
 
-export interface RemoteProblem {
-  readonly code: ErrorCode;
-  readonly message: string;
-  readonly since: number;
-}
-
 interface Following {
   readonly config: RemoteConfig;
-  readonly layout: Layout;
   readonly kinds: readonly CacheKind[];
   readonly admission: Admission;
-  readonly watches: Map<CacheKind, PrefixWatch>;
 }
 
 /**
- * One connected cluster: its configuration, then kind by kind, each when its canary says that the source is complete, is
- * copied into our store (kvstore specification 4.3 to 4.7 and 5). What was copied stays while the source is away, for as
- * long as it takes, and while a source that lost its data fills itself again.
+ * One connected cluster: its configuration, then kind by kind what it has, is copied into our store (kvstore specification 4.3
+ * to 4.7 and 5). What was copied stays while the source is away, for as long as it takes, and while a source that lost its
+ * data fills itself again.
  */
 export class RemoteCluster {
   readonly name: string;
   readonly budget: Budget;
   readonly #options: RemoteClusterOptions;
   readonly #replicas: ReadonlyMap<CacheKind, Replica>;
-  #store: Store;
-  #configWatch: PrefixWatch;
-  #canaryWatch: PrefixWatch | undefined;
-  #canaries = new Set<string>();
+  readonly #source: ClusterSource<CacheKind>;
   /** Kinds that are complete in our store, with the canary that says so. */
   readonly #announced = new Set<CacheKind>();
   #following: Following | undefined;
-  /** As it is at the source, to try it again. */
-  #published: Buffer | undefined;
-  #problem: RemoteProblem | undefined;
   #closed = false;
 
   constructor(options: RemoteClusterOptions) {
     this.#options = options;
     this.name = options.name;
     this.budget = new Budget(options.budget);
-    this.#store = options.store;
     // All of them, at once: keys that a leader before us wrote live as long as someone keeps their leases.
     this.#replicas = new Map(CACHE_KINDS.map((kind) => [kind, this.#replica(kind)]));
-    this.#configWatch = this.#watchConfig();
+    this.#source = new ClusterSource<CacheKind>({
+      name: options.name,
+      store: options.store,
+      onChange: options.onChange,
+      reader: {
+        configured: (value) => this.#configured(value),
+        sink: (kind, mayRemove) => this.#sink(kind, mayRemove),
+        isPartial: (kind) => this.replica(kind).partial,
+        stopped: () => this.#stopped(),
+      },
+    });
   }
 
   get store(): Store {
-    return this.#store;
+    return this.#source.store;
   }
 
   get config(): RemoteConfig | undefined {
@@ -84,11 +80,11 @@ export class RemoteCluster {
 
   /** The source has a configuration now, good or not. */
   get configured(): boolean {
-    return this.#published !== undefined;
+    return this.#source.published;
   }
 
-  get problem(): RemoteProblem | undefined {
-    return this.#problem;
+  get problem(): ClusterProblem | undefined {
+    return this.#source.problem;
   }
 
   get replicas(): Iterable<Replica> {
@@ -114,59 +110,40 @@ export class RemoteCluster {
   }
 
   get ready(): boolean {
-    return this.synced && this.#problem === undefined && this.#store.status.state === 'connected';
+    return this.synced && this.problem === undefined && this.store.status.state === 'connected';
   }
 
   /** Whole keys of canaries that the source has not written. */
   get missingCanaries(): readonly string[] {
-    const following = this.#following;
-    if (following === undefined || this.#canaryWatch?.synced !== true) return [];
-    return following.kinds
-      .filter((kind) => !this.#isAnnounced(kind, following))
-      .map((kind) => canaryPrefix(this.name) + canaryTail(kind, following.layout));
+    if (!this.#source.canariesListed) return [];
+    return this.#source.unannounced.map((kind) => this.#source.canaryKey(kind));
   }
 
   /** Goes on with another connection; what was copied stays until the new one has listed it. */
   moveTo(store: Store): void {
-    this.#configWatch.close();
-    this.#forgetCanaries();
-    this.#stopWatches();
-    this.#store = store;
-    this.#published = undefined;
-    this.#problem = undefined;
-    this.#configWatch = this.#watchConfig();
-    this.#options.onChange();
+    this.#source.moveTo(store);
   }
 
   /** The source has another data set. Called before anything of it is listed. */
   dataLost(): void {
-    this.#canaries = new Set();
-    if (this.#following?.config.syncedCanaries !== true) return;
-    this.#stopWatches();
-    this.#options.onChange();
+    this.#source.dataLost();
   }
 
   /** Tries a refused configuration again: the id may be free by now. */
   retry(): void {
-    if (this.#problem !== undefined && this.#published !== undefined) this.#configured(this.#published);
+    this.#source.retry();
   }
 
   /** Reads a kind again: what was refused may be good now. */
   readAgain(kind: CacheKind): void {
-    const following = this.#following;
-    const watch = following?.watches.get(kind);
-    if (following === undefined || watch === undefined) return;
-    watch.close();
-    this.#start(kind, following);
+    this.#source.readAgain(kind);
   }
 
   /** Ends following. What was copied is kept with its leases, or left to the one who removes it. */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    this.#configWatch.close();
-    this.#forgetCanaries();
-    for (const watch of this.#following?.watches.values() ?? []) watch.close();
+    this.#source.close();
     await Promise.all([...this.#replicas.values()].map((replica) => replica.close({ keep: true })));
   }
 
@@ -182,45 +159,13 @@ export class RemoteCluster {
     });
   }
 
-  #watchConfig(): PrefixWatch {
-    let found = false;
-    return this.#store.watchKey(CLUSTER_CONFIG_PREFIX + this.name, {
-      listing: () => {
-        found = false;
-      },
-      put: (_, value) => {
-        found = true;
-        this.#published = Buffer.from(value);
-        this.#configured(this.#published);
-      },
-      remove: () => this.#withdrawn(),
-      listed: () => {
-        if (!found) this.#withdrawn();
-        this.#options.onChange();
-      },
-    });
-  }
-
-  /** A source that is being filled again has no configuration for a while. */
-  #withdrawn(): void {
-    this.#published = undefined;
-    this.#problem = undefined;
-    this.#options.onChange();
-  }
-
   #configured(value: Buffer): void {
-    if (this.#closed) return;
-    try {
-      const config = decodeRemoteConfig(value);
-      this.#check(config);
-      const { id, maxConnectedClusters: max } = config;
-      this.#options.ids.reserve(this.name, id, { max, onEvicted: (error) => this.#fail(error.code, error.message) });
-      this.#problem = undefined;
-      this.#follow(config);
-    } catch (error) {
-      this.#fail(error instanceof MeshError ? error.code : 'MSH-CONFIG', messageOf(error));
-    }
-    this.#options.onChange();
+    const config = decodeRemoteConfig(value);
+    this.#check(config);
+    const { id, maxConnectedClusters: max } = config;
+    const onEvicted = (error: MeshError): void => this.#source.fail(error.code, error.message);
+    this.#options.ids.reserve(this.name, id, { max, onEvicted });
+    this.#follow(config);
   }
 
   /** Whoever disagrees on the size of the mesh means other clusters by the same identities. */
@@ -240,56 +185,27 @@ export class RemoteCluster {
     // Data under another id are another cluster's: they go first.
     if (before !== undefined && before.config.id !== config.id) this.#drain();
     announcements.set(CLUSTER_CONFIG_PREFIX + this.name, config.cachedText);
-    if (before?.config.cachedText !== config.cachedText || before.layout !== layout) {
-      this.#stopWatches();
+    // The text is the same for a source that is a cache and for one that is not.
+    if (before?.config.cachedText !== config.cachedText || before.config.cached !== config.cached) {
+      this.#source.stop();
       const block = identityBlock(config.id, config.maxConnectedClusters);
       const admission = openAdmission({ cluster: this.name, block, addresses, onRanges });
-      this.#following = { config, layout, kinds: followedKinds(config), admission, watches: new Map() };
+      this.#following = { config, kinds: followedKinds(config), admission };
     }
-    this.#canaryWatch ??= this.#watchCanaries();
-    this.#startAnnounced();
-  }
-
-  #watchCanaries(): PrefixWatch {
-    return this.#store.watchPrefix(canaryPrefix(this.name), {
-      listing: () => {
-        this.#canaries = new Set();
-      },
-      put: (key) => {
-        this.#canaries.add(key);
-        this.#startAnnounced();
-      },
-      remove: (key) => void this.#canaries.delete(key),
-      listed: () => this.#options.onChange(),
+    const { kinds } = this;
+    // KVStoreMesh writes the canary of service exports even for clusters that know none (specification 1.4).
+    for (const kind of CACHE_KINDS) if (!kinds.includes(kind) && !this.replica(kind).stored) this.replica(kind).empty();
+    this.#source.follow({
+      kinds,
+      gated: config.syncedCanaries,
+      canary: (kind) => canaryTail(kind, layout),
+      prefix: (kind) => sourcePrefix(kind, this.name, layout),
     });
   }
 
-  #isAnnounced(kind: CacheKind, { config, layout }: Following): boolean {
-    return !config.syncedCanaries || this.#canaries.has(canaryTail(kind, layout));
-  }
-
-  #startAnnounced(): void {
-    const following = this.#following;
-    if (following === undefined || this.#closed) return;
-    for (const kind of CACHE_KINDS) {
-      const watch = following.watches.get(kind);
-      if (!following.kinds.includes(kind)) {
-        // KVStoreMesh writes the canary of service exports even for clusters that know none (specification 1.4).
-        if (!this.replica(kind).stored) this.replica(kind).empty();
-      } else if (this.#isAnnounced(kind, following)) {
-        if (watch !== undefined && !this.replica(kind).partial) continue;
-        watch?.close();
-        this.#start(kind, following);
-      }
-    }
-  }
-
-  #start(kind: CacheKind, following: Following): void {
-    const { admission, layout, watches } = following;
-    // A canary that vanished means that the source is being filled again: what is not there may be still to come.
-    const mayRemove = (): boolean => this.#isAnnounced(kind, following);
-    const sink = this.replica(kind).sink({ admission, mayRemove });
-    watches.set(kind, this.#store.watchPrefix(sourcePrefix(kind, this.name, layout), sink));
+  #sink(kind: CacheKind, mayRemove: () => boolean): PrefixSink {
+    const { admission } = this.#following as Following;
+    return this.replica(kind).sink({ admission, mayRemove });
   }
 
   #stored(kind: CacheKind): void {
@@ -311,32 +227,18 @@ export class RemoteCluster {
     );
   }
 
-  #stopWatches(): void {
-    for (const watch of this.#following?.watches.values() ?? []) watch.close();
-    this.#following?.watches.clear();
+  #stopped(): void {
     this.#announced.clear();
     for (const replica of this.#replicas.values()) replica.restart();
   }
 
-  #forgetCanaries(): void {
-    this.#canaryWatch?.close();
-    this.#canaryWatch = undefined;
-    this.#canaries = new Set();
-  }
-
   #drain(): void {
-    this.#stopWatches();
+    this.#source.stop();
     this.#options.addresses.drop(this.name);
     for (const kind of CACHE_KINDS) {
       this.#options.announcements.remove(cacheCanary(kind, this.name));
       this.replica(kind).clear();
     }
-  }
-
-  #fail(code: ErrorCode, message: string): void {
-    if (this.#problem?.message === message) return;
-    this.#problem = { code, message, since: this.#problem?.since ?? Date.now() };
-    this.#options.onChange();
   }
 }
 
