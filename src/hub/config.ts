@@ -15,6 +15,7 @@ import {
 } from '../config/values.ts';
 import { MeshError } from '../core/errors.ts';
 import { contains, formatPrefix, type Prefix, parsePrefix } from '../core/ip.ts';
+import { isDnsName } from '../core/kubernetes-names.ts';
 import { readStrictYaml } from './strict-yaml.ts';
 
 /** `hub.yaml`, as docs/hub.md describes it: every key has its value. */
@@ -71,8 +72,7 @@ const loopback = text(
   'a loopback address and port such as 127.0.0.1:2381',
   (value) => accepts(listen, value) && isLoopback(splitListen(value)?.host ?? ''),
 );
-const DNS_NAME = /^(?=.{1,253}$)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$/;
-const serverName = text('a DNS name in lower case or an address', (value) => isIP(value) !== 0 || DNS_NAME.test(value));
+const serverName = text('a DNS name in lower case or an address', (value) => isIP(value) !== 0 || isDnsName(value));
 const secureEndpoint = text(
   'an https:// URL of a host and a port',
   (value) => value.startsWith('https://') && accepts(endpoint, value),

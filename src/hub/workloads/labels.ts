@@ -1,8 +1,6 @@
 import { MeshError } from '../../core/errors.ts';
+import { isDnsLabel, isDnsName, isLabelKey, isLabelValue } from '../../core/kubernetes-names.ts';
 
-const NAME = /^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/;
-const DOMAIN = /^(?=.{1,253}$)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$/;
-const DNS_LABEL = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 const MAX_LABELS = 64;
 
 /** Keys that say who a workload is: the hub alone gives them, from the other fields of the object. */
@@ -18,7 +16,7 @@ export type LabelMap = Readonly<Record<string, string>>;
 
 /** DNS-1123, as names of Kubernetes namespaces are. @throws MeshError HUB-WORKLOAD */
 export function checkDnsLabel(value: string, what: string): string {
-  if (!DNS_LABEL.test(value))
+  if (!isDnsLabel(value))
     throw wrong(`${what} ${JSON.stringify(value.slice(0, 100))} is no DNS label: a-z, 0-9 and -, at most 63 of them`);
   return value;
 }
@@ -35,7 +33,7 @@ export function checkWorkloadName(value: string): string {
 
 /** A name of labels joined by dots, as nodes and service accounts have. @throws MeshError HUB-WORKLOAD */
 export function checkDnsName(value: string, what: string): string {
-  if (!DOMAIN.test(value))
+  if (!isDnsName(value))
     throw wrong(`${what} ${JSON.stringify(value.slice(0, 100))} is no DNS name in lower case, at most 253 characters`);
   return value;
 }
@@ -46,7 +44,7 @@ export function checkLabels(labels: LabelMap): LabelMap {
   if (entries.length > MAX_LABELS) throw wrong(`${entries.length} labels: ${MAX_LABELS} is the most`);
   for (const [key, value] of entries) {
     checkLabelKey(key);
-    if (value !== '' && !NAME.test(value))
+    if (!isLabelValue(value))
       throw wrong(`value ${shown(value)} of label ${key} is not valid: letters, digits, -, _ and ., at most 63`);
   }
   return Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1)));
@@ -54,9 +52,7 @@ export function checkLabels(labels: LabelMap): LabelMap {
 
 /** @throws MeshError HUB-WORKLOAD */
 export function checkLabelKey(key: string): void {
-  const slash = key.indexOf('/');
-  const [prefix, name] = slash < 0 ? [undefined, key] : [key.slice(0, slash), key.slice(slash + 1)];
-  if (!NAME.test(name) || (prefix !== undefined && !DOMAIN.test(prefix)))
+  if (!isLabelKey(key))
     throw wrong(`label key ${shown(key)} is not valid: a name of at most 63 characters, or prefix/name`);
   const reserved = RESERVED_KEYS.get(key);
   if (reserved !== undefined) throw wrong(`label ${key} is reserved: ${reserved}`);
