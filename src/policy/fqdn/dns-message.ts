@@ -1,3 +1,4 @@
+import { DNS_CLASS_IN, DNS_HEADER, DNS_TYPE, type DnsCursor, readDnsName } from '../../core/dns.ts';
 import type { Address } from '../../core/ip.ts';
 
 /** What a DNS message (RFC 1035) says that matters to policies: the question, and the addresses that answer it. */
@@ -10,17 +11,9 @@ export interface DnsMessage {
   readonly addresses: readonly { readonly address: Address; readonly ttl: number }[];
 }
 
-const TYPE = { a: 1, cname: 5, aaaa: 28 } as const;
-const CLASS_IN = 1;
-const HEADER = 12;
-const MAX_NAME = 255;
 /** More records than any honest answer has over UDP. */
 const MAX_RECORDS = 512;
 const MAX_ALIASES = 16;
-
-interface Cursor {
-  at: number;
-}
 
 interface Answers {
   readonly aliases: Map<string, { to: string; ttl: number }>;
@@ -29,11 +22,11 @@ interface Answers {
 
 /** Reads a query or a response; undefined when it is none that we can use. Never throws: the bytes come from the network. */
 export function readDnsMessage(data: Buffer): DnsMessage | undefined {
-  if (data.length < HEADER) return undefined;
+  if (data.length < DNS_HEADER) return undefined;
   const flags = data.readUInt16BE(2);
   const opcode = (flags >>> 11) & 15;
   if (opcode !== 0 || data.readUInt16BE(4) !== 1) return undefined;
-  const cursor: Cursor = { at: HEADER };
+  const cursor: DnsCursor = { at: DNS_HEADER };
   const name = readName(data, cursor);
   if (name === undefined || cursor.at + 4 > data.length) return undefined;
   cursor.at += 4;
@@ -45,7 +38,7 @@ export function readDnsMessage(data: Buffer): DnsMessage | undefined {
 }
 
 /** A truncated message counts as far as it goes. */
-function readAnswers(data: Buffer, cursor: Cursor, count: number): Answers {
+function readAnswers(data: Buffer, cursor: DnsCursor, count: number): Answers {
   const answers: Answers = { aliases: new Map(), addresses: [] };
   for (let i = 0; i < count; i++) {
     const owner = readName(data, cursor);
@@ -57,15 +50,15 @@ function readAnswers(data: Buffer, cursor: Cursor, count: number): Answers {
     const start = cursor.at + 10;
     if (start + length > data.length) break;
     cursor.at = start + length;
-    if (recordClass !== CLASS_IN) continue;
+    if (recordClass !== DNS_CLASS_IN) continue;
     // A TTL with its highest bit set means zero (RFC 2181, section 8).
     const life = ttl > 0x7fffffff ? 0 : ttl;
-    if (type === TYPE.a && length === 4)
+    if (type === DNS_TYPE.a && length === 4)
       answers.addresses.push({ owner, ttl: life, address: { family: 4, words: [data.readUInt32BE(start)] } });
-    else if (type === TYPE.aaaa && length === 16) {
+    else if (type === DNS_TYPE.aaaa && length === 16) {
       const words = [0, 4, 8, 12].map((offset) => data.readUInt32BE(start + offset));
       answers.addresses.push({ owner, ttl: life, address: { family: 6, words } });
-    } else if (type === TYPE.cname) {
+    } else if (type === DNS_TYPE.cname) {
       const to = readName(data, { at: start });
       if (to !== undefined) answers.aliases.set(owner, { to, ttl: life });
     }
@@ -88,38 +81,9 @@ function resolve(name: string, answers: Answers): { address: Address; ttl: numbe
     .map(({ owner, address, ttl }) => ({ address, ttl: Math.min(ttl, lives.get(owner) ?? 0) }));
 }
 
-/** A name with its compression pointers, which may only lead backwards: so every name ends. Undefined for nonsense. */
-function readName(data: Buffer, cursor: Cursor): string | undefined {
-  const labels: string[] = [];
-  let at = cursor.at;
-  let limit = at;
-  let jumped = false;
-  let length = 0;
-  for (;;) {
-    const size = data[at];
-    if (size === undefined) return undefined;
-    if (size === 0) {
-      if (!jumped) cursor.at = at + 1;
-      return labels.join('.');
-    }
-    if ((size & 0xc0) === 0xc0) {
-      const low = data[at + 1];
-      if (low === undefined) return undefined;
-      const target = ((size & 0x3f) << 8) | low;
-      if (target >= limit) return undefined;
-      if (!jumped) cursor.at = at + 2;
-      jumped = true;
-      limit = target;
-      at = target;
-      continue;
-    }
-    if (size > 63 || at + 1 + size > data.length) return undefined;
-    length += size + 1;
-    if (length > MAX_NAME) return undefined;
-    const label = data.toString('latin1', at + 1, at + 1 + size).toLowerCase();
-    // A dot inside a label would make it look like two.
-    if (!/^[\x21-\x2d\x2f-\x7e]+$/.test(label)) return undefined;
-    labels.push(label);
-    at += 1 + size;
-  }
+/** A name in text; undefined for one that no host has. */
+function readName(data: Buffer, cursor: DnsCursor): string | undefined {
+  const labels = readDnsName(data, cursor);
+  // A dot inside a label would make it look like two.
+  return labels?.every((label) => /^[\x21-\x2d\x2f-\x7e]+$/.test(label)) === true ? labels.join('.') : undefined;
 }
