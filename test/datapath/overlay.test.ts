@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseAddress, parseIpv4 } from '../../src/core/ip.ts';
+import { TokenBucket } from '../../src/core/token-bucket.ts';
 import { metricOf } from '../../src/datapath/overlay/routes.ts';
-import { TokenBucket } from '../../src/datapath/overlay/token-bucket.ts';
 import { WorkerError } from '../lab/json-worker.ts';
 import { until } from '../lab/namespace.ts';
 import type { OverlayDriver } from './overlay-driver.ts';

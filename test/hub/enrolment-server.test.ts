@@ -5,7 +5,7 @@ import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
-import { AddressBuckets, addressGroup } from '../../src/hub/enrolment/token-bucket.ts';
+import { AddressBuckets, addressGroup } from '../../src/hub/enrolment/address-buckets.ts';
 import { generateKey } from '../../src/pki/keys.ts';
 import { makeRequest } from '../../src/pki/request.ts';
 import { until } from '../lab/namespace.ts';

@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { MeshError, messageOf } from '../../core/errors.ts';
 import { type Address, type Family, formatAddress, formatPrefix } from '../../core/ip.ts';
+import { TokenBucket } from '../../core/token-bucket.ts';
 import { type LinkAddress, readAddresses } from '../../host/links.ts';
 import { NETLINK_ROUTE, NetlinkSocket } from '../../host/netlink.ts';
 import { NetlinkError } from '../../host/netlink-error.ts';
@@ -12,7 +13,6 @@ import { TunnelEndpoints } from './endpoints.ts';
 import { OverlayRoutes, type RouteReport, type RouteRound } from './plan.ts';
 import { dumpRoutes, isOurMetric, PROTOCOL, type RouteFacts, type RouteShape } from './routes.ts';
 import type { OverlayStatus } from './status.ts';
-import { TokenBucket } from './token-bucket.ts';
 import { OverlayWatch } from './watch.ts';
 
 export interface OverlayLog {

@@ -1,11 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import type { AuditEvent, AuditRecord } from '../../api/enrolment.ts';
 import { messageOf } from '../../core/errors.ts';
+import { TokenBucket } from '../../core/token-bucket.ts';
 import type { Operation } from '../../kvstore/transaction.ts';
 import type { Log } from '../../observe/log.ts';
 import type { HubStore } from '../hub-store.ts';
 import { AUDIT_PREFIX, parseObject } from './keys.ts';
-import { TokenBucket } from './token-bucket.ts';
 
 export interface AuditOptions {
   readonly store: Pick<HubStore, 'put' | 'readPrefix' | 'transact'>;

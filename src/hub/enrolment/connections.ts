@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
-import { AddressBuckets, addressGroup, TokenBucket } from './token-bucket.ts';
+import { TokenBucket } from '../../core/token-bucket.ts';
+import { AddressBuckets, addressGroup } from './address-buckets.ts';
 
 export interface ConnectionLimits {
   /** At once. One more puts out the oldest that has not asked anything yet. */

@@ -1,6 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { ENROLMENT_PATHS, type EnrolmentRefusal } from '../../api/enrolment.ts';
 import { ERROR_CODES, type ErrorCode, MeshError, messageOf } from '../../core/errors.ts';
+import { TokenBucket } from '../../core/token-bucket.ts';
+import { AddressBuckets } from './address-buckets.ts';
 import type { EnrolmentContext } from './context.ts';
 import { sendFile } from './download.ts';
 import { joinMachine } from './join.ts';
@@ -8,7 +10,6 @@ import { CHECKSUMS, type Packages } from './packages.ts';
 import { leaveMachine, type Peer, renewMachine } from './renew.ts';
 import { shownCertificate } from './server.ts';
 import { Refusal } from './sign.ts';
-import { AddressBuckets, TokenBucket } from './token-bucket.ts';
 
 export interface EnrolmentRoutesOptions {
   readonly context: EnrolmentContext;

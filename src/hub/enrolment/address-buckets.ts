@@ -1,47 +1,4 @@
-export interface BucketOptions {
-  readonly burst: number;
-  readonly perSecond: number;
-  /** Monotonic milliseconds. */
-  readonly now?: () => number;
-}
-
-/** So many at once, and so many per second in the long run. */
-export class TokenBucket {
-  readonly #options: BucketOptions;
-  #level: number;
-  #at: number;
-
-  constructor(options: BucketOptions) {
-    this.#options = options;
-    this.#level = options.burst;
-    this.#at = this.#now();
-  }
-
-  /** Whether one more may pass. */
-  take(): boolean {
-    this.#refill();
-    if (this.#level < 1) return false;
-    this.#level--;
-    return true;
-  }
-
-  /** Whether one could pass; takes none. */
-  get empty(): boolean {
-    this.#refill();
-    return this.#level < 1;
-  }
-
-  #refill(): void {
-    const { burst, perSecond } = this.#options;
-    const now = this.#now();
-    this.#level = Math.min(burst, this.#level + ((now - this.#at) / 1000) * perSecond);
-    this.#at = now;
-  }
-
-  #now(): number {
-    return this.#options.now?.() ?? performance.now();
-  }
-}
+import { type BucketOptions, TokenBucket } from '../../core/token-bucket.ts';
 
 /**
  * One bucket for each address, for so many addresses: the one that was not seen for longest makes room. IPv6 addresses count
