@@ -1,7 +1,10 @@
 import { type Address, addressBits, contains, formatAddress, type Prefix, parseAddress, prefixOf } from '../core/ip.ts';
+import type { ServicePort } from '../kvstore/codec/service.ts';
 import { Claims } from './claims.ts';
 import type { AddressFacts, ClusterFacts, ServiceFact } from './facts.ts';
+import { type NamedBackend, type NamedService, namedFrontends } from './names.ts';
 import { type Pool, poolsOf } from './pools.ts';
+import { protocolOf } from './ports.ts';
 import { type ResolveContext, type Resolved, resolvePool } from './resolve.ts';
 import type { BackendState, FrontendKey, ServiceFrontend, ServiceMap, ServiceTarget, ServiceView } from './result.ts';
 import { DEFAULT_SETTINGS, type ServiceSettings } from './settings.ts';
@@ -46,6 +49,10 @@ export class ServiceModel {
   #unresolved = new Set<string>();
   #changed = new Set<FrontendKey>();
   readonly #tallies = new Map<string, Tally>();
+  /** Backends of headless services, by pool. */
+  readonly #headless = new Map<string, readonly NamedBackend[]>();
+  /** How many pools of a kind each namespace has. */
+  readonly #namespaces = new Map<string, number>();
   #problems = new Map<string, readonly string[]>();
   #settings: ServiceSettings = DEFAULT_SETTINGS;
   #joined: string | undefined;
@@ -176,6 +183,27 @@ export class ServiceModel {
     for (const name of names) for (const pool of this.#groups.get(name)?.pools ?? []) yield this.#view(name, pool);
   }
 
+  /** What the name of a service leads to, at a cost that does not grow with its backends. `name` is `<namespace>/<name>`. */
+  named(name: string): NamedService[] {
+    const local = this.#settings.local ?? this.#joined;
+    return (this.#groups.get(name)?.pools ?? []).map((pool) => {
+      const id = poolName(name, pool);
+      const isInForce = (address: string, port: ServicePort): boolean =>
+        this.#claims.ownerOf(address)?.pool === id &&
+        this.#frontends.get(`${address} ${protocolOf(port)} ${port.port}`)?.group === name;
+      return {
+        kind: pool.kind,
+        frontends: namedFrontends(pool, local, isInForce),
+        headless: this.#headless.get(id),
+      };
+    });
+  }
+
+  /** Whether a namespace has a service of that kind. */
+  hasNamespace(namespace: string, kind: Pool['kind']): boolean {
+    return this.#namespaces.has(`${kind} ${namespace}`);
+  }
+
   /** How many backends each service has, by state. */
   tallies(): Iterable<Tally> {
     return this.#tallies.values();
@@ -215,13 +243,26 @@ export class ServiceModel {
   #claim(name: string): void {
     const group = this.#groups.get(name);
     if (group === undefined) return;
-    group.pools = poolsOf(group.services.values(), this.#joined);
+    this.#setPools(name, group, poolsOf(group.services.values(), this.#joined));
     for (const kind of ['own', 'global'] as const) {
       const pool = group.pools.find((each) => each.kind === kind);
       const moved = this.#claims.set(`${name} ${kind}`, pool === undefined ? new Map() : this.#claimsOf(pool));
       for (const other of moved) this.#unresolved.add(groupOf(other));
     }
     this.#unresolved.add(name);
+  }
+
+  #setPools(name: string, group: Group, pools: readonly Pool[]): void {
+    const namespace = name.slice(0, name.indexOf('/'));
+    const count = ({ kind }: Pool, more: 1 | -1): void => {
+      const key = `${kind} ${namespace}`;
+      const now = (this.#namespaces.get(key) ?? 0) + more;
+      if (now === 0) this.#namespaces.delete(key);
+      else this.#namespaces.set(key, now);
+    };
+    for (const pool of group.pools) count(pool, -1);
+    for (const pool of pools) count(pool, 1);
+    group.pools = pools;
   }
 
   #claimsOf(pool: Pool): Map<string, string> {
@@ -258,6 +299,8 @@ export class ServiceModel {
       this.#since.note(id, resolved?.backends ?? [], this.#now());
       if (resolved === undefined) this.#tallies.delete(id);
       else this.#tallies.set(id, tallyOf(name, kind, resolved));
+      if (resolved?.headless === undefined) this.#headless.delete(id);
+      else this.#headless.set(id, resolved.headless);
     }
     this.#put(name, group, inForce);
     if (problems.length === 0) this.#problems.delete(name);

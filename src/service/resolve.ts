@@ -1,6 +1,7 @@
 import { type Address, parseAddress } from '../core/ip.ts';
 import type { ServicePort } from '../kvstore/codec/service.ts';
 import type { AddressFacts, ClusterFacts, ServiceFact } from './facts.ts';
+import { isHeadless, type NamedBackend } from './names.ts';
 import { compareClusters, type Pool } from './pools.ts';
 import { matchingPorts, protocolOf } from './ports.ts';
 import {
@@ -32,6 +33,8 @@ export interface Resolved {
   readonly inForce: ReadonlyMap<FrontendKey, ServiceFrontend>;
   readonly frontends: readonly FrontendView[];
   readonly backends: readonly BackendState[];
+  /** Of a headless service: the backends that its name leads to. */
+  readonly headless: readonly NamedBackend[] | undefined;
   readonly problems: readonly string[];
 }
 
@@ -82,12 +85,14 @@ export function resolvePool(pool: Pool, context: ResolveContext): Resolved {
       }
     }
   }
+  const headless = isHeadless(pool) ? serveByName(believed, rotation) : undefined;
   for (const problem of disagreements(pool)) problems.add(problem);
   return {
     affinity: rotation.affinity,
     inForce,
     frontends,
     backends: [...believed.map((backend) => stateOf(backend, rotation)), ...refused],
+    headless,
     problems: [...problems],
   };
 }
@@ -162,6 +167,16 @@ function targetsOf(from: {
   return shareOf(chosen, MAX_TARGETS, score, settings.machine).map(({ backend, port: number, weight }) => {
     backend.serving = true;
     return { address: backend.address, port: number, weight };
+  });
+}
+
+/** Nothing leads to them but their names; who may be connected to is the same question. */
+function serveByName(believed: readonly Backend[], rotation: RotationOptions): NamedBackend[] {
+  for (const backend of believed) backend.matched = true;
+  return inRotation(believed, rotation).map((backend) => {
+    backend.serving = true;
+    const { address, cluster, ports } = backend;
+    return { address, cluster, ports };
   });
 }
 
