@@ -6,6 +6,7 @@ import { AddressBuckets } from './address-buckets.ts';
 import type { EnrolmentContext } from './context.ts';
 import { sendFile } from './download.ts';
 import { joinMachine } from './join.ts';
+import { endLingering, LINGER, type LingerLimits } from './linger.ts';
 import { CHECKSUMS, type Packages } from './packages.ts';
 import { leaveMachine, type Peer, renewMachine } from './renew.ts';
 import { shownCertificate } from './server.ts';
@@ -20,7 +21,7 @@ export interface EnrolmentRoutesOptions {
   readonly limits?: Partial<RequestLimits>;
 }
 
-export interface RequestLimits {
+export interface RequestLimits extends LingerLimits {
   readonly bodyBytes: number;
   /** Acts (joining, renewing, leaving) at once; so many more may wait. */
   readonly acts: number;
@@ -37,6 +38,7 @@ export interface RequestLimits {
 }
 
 const LIMITS: RequestLimits = {
+  ...LINGER,
   bodyBytes: 32 << 10,
   acts: 32,
   waiting: 2000,
@@ -192,13 +194,16 @@ export class EnrolmentRoutes {
     const { code, message, status } = refusalOf(error);
     if (status >= 500 && status !== 503)
       this.#options.context.log.error('a request could not be answered', { error, path: request.url?.slice(0, 100) });
-    if (!request.complete) {
-      // What is still on its way is not read: the answer, and an end.
-      drain(request);
-      response.setHeader('connection', 'close');
-    }
     if (status === 429 || status === 503) response.setHeader('retry-after', '5');
-    send(response, status, { code, message });
+    const answer = jsonAnswer(status, { code, message });
+    if (request.complete) {
+      sendText(response, answer);
+      return;
+    }
+    // The answer, and an end: what is still on its way is not looked at.
+    response.setHeader('connection', 'close');
+    sendHead(response, answer);
+    endLingering(request, response, { text: answer.text, ...this.#limits });
   }
 }
 
@@ -236,7 +241,8 @@ async function readBody(request: IncomingMessage, max: number): Promise<string> 
   const chunks: Buffer[] = [];
   let length = 0;
   try {
-    for await (const chunk of request as AsyncIterable<Buffer>) {
+    // Not destroyed when it is too long: that would take the connection, and the answer with it.
+    for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
       length += chunk.length;
       if (length > max) throw tooLong;
       chunks.push(chunk);
@@ -248,12 +254,6 @@ async function readBody(request: IncomingMessage, max: number): Promise<string> 
   return Buffer.concat(chunks).toString('utf8');
 }
 
-/** Nobody reads on: the connection ends with the answer. */
-function drain(request: IncomingMessage): void {
-  request.removeAllListeners('data');
-  request.pause();
-}
-
 function isRead(method: string): boolean {
   return method === 'GET' || method === 'HEAD';
 }
@@ -263,18 +263,29 @@ function plainAddress(address: string): string {
 }
 
 function send(response: ServerResponse, status: number, record: object): void {
-  sendText(response, { type: 'application/json', text: `${JSON.stringify(record)}\n`, status });
+  sendText(response, jsonAnswer(status, record));
 }
 
-function sendText(
-  response: ServerResponse,
-  { type, text, status = 200 }: { readonly type: string; readonly text: string; readonly status?: number },
-): void {
+function jsonAnswer(status: number, record: object): Answer {
+  return { type: 'application/json', text: `${JSON.stringify(record)}\n`, status };
+}
+
+interface Answer {
+  readonly type: string;
+  readonly text: string;
+  readonly status?: number;
+}
+
+function sendText(response: ServerResponse, answer: Answer): void {
+  sendHead(response, answer);
+  response.end(answer.text);
+}
+
+function sendHead(response: ServerResponse, { type, text, status = 200 }: Answer): void {
   response.writeHead(status, {
     'content-type': `${type}; charset=utf-8`,
     'content-length': Buffer.byteLength(text),
     'cache-control': 'no-store',
     'x-content-type-options': 'nosniff',
   });
-  response.end(text);
 }

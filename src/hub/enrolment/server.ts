@@ -43,6 +43,8 @@ export class EnrolmentServer {
   readonly #options: EnrolmentServerOptions;
   readonly #server: Server;
   readonly #connections: Connections;
+  /** The last one of each connection. */
+  readonly #answers = new WeakMap<Socket, ServerResponse>();
   #shown = '';
   #timer: NodeJS.Timeout | undefined;
 
@@ -73,6 +75,7 @@ export class EnrolmentServer {
       // Kept: the request has none any more once it is over.
       const { socket } = request;
       this.#connections.asking(socket, true);
+      this.#answers.set(socket, response);
       response.once('close', () => this.#connections.asking(socket, false));
       options.answer(request, response);
     });
@@ -147,7 +150,9 @@ export class EnrolmentServer {
 
   #malformed(error: NodeJS.ErrnoException, socket: Socket): void {
     this.#options.log.debug('a request was not understood', { reason: error.code, address: socket.remoteAddress });
-    if (socket.writable && error.code !== 'ECONNRESET') {
+    // Behind an answer, or within one, there is no place for another.
+    const answered = this.#answers.get(socket)?.headersSent === true && this.#answers.get(socket)?.closed === false;
+    if (socket.writable && error.code !== 'ECONNRESET' && !answered) {
       const status = error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? '408 Request Timeout' : '400 Bad Request';
       socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`, () => socket.destroy());
     } else socket.destroy();
