@@ -33,6 +33,7 @@ import { PolicyFeed } from './policy-feed.ts';
 import { Readiness } from './readiness.ts';
 import { Reconciler } from './reconciler.ts';
 import { refusalLog } from './refusals.ts';
+import { deniesTcp } from './services/egress.ts';
 import { ServiceFeed } from './services/service-feed.ts';
 import { StoreAddresses } from './store-addresses.ts';
 import { Troubles } from './troubles.ts';
@@ -129,6 +130,7 @@ export class Agent {
       mesh: this.mesh,
       machine: this.machine,
       stores: () => this.storeAddresses.list(),
+      denies: (address, port) => this.#denies(address, port),
       wake: () => this.reconciler.wake(),
     });
     this.datapath = chooseDatapath(config, log.child('datapath'));
@@ -385,6 +387,14 @@ export class Agent {
     this.lastGood.live();
     this.#feed.followAddresses();
     this.reconciler.open();
+  }
+
+  #denies(address: Address, port: number): boolean {
+    const { audit, datapath, failsafe } = this.config;
+    if (audit || datapath === 'none') return false;
+    const { dualStack } = this.machine;
+    const { egress } = this.model.resolved;
+    return deniesTcp({ ipcache: this.tables.ipcache, dualStack, egress, failsafe: failsafe.egress }, address, port);
   }
 
   policySettings(): PolicySettings {

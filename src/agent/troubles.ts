@@ -256,6 +256,7 @@ function watchServices({ health, services, datapath, config }: Agent): void {
       ? { text: `not reachable for longer than the grace: ${lost.join(', ')}`, severity: 'warning' }
       : undefined,
   );
+  health.check('services', 'MSH-SERVICE-CHECK', enabled ? checkTrouble(services) : undefined);
   health.check(
     'services',
     'DPN-OLD',
@@ -264,6 +265,18 @@ function watchServices({ health, services, datapath, config }: Agent): void {
       : undefined,
   );
 }
+
+function checkTrouble({ model, checks }: Agent['services']): { text: string; severity: 'warning' } | undefined {
+  const failing = [...model.tallies()].filter(({ backends }) => backends.unhealthy > 0);
+  const parts = failing
+    .slice(0, EXAMPLES)
+    .map(({ name, backends }) => `${name}: ${backends.unhealthy} of ${sum(Object.values(backends))} backends`);
+  if (failing.length > EXAMPLES) parts.push(`and ${failing.length - EXAMPLES} more services`);
+  if (checks.unchecked > 0) parts.push(`${checks.unchecked} backends are too many to be checked`);
+  return parts.length === 0 ? undefined : { text: parts.join('; '), severity: 'warning' };
+}
+
+const sum = (numbers: readonly number[]): number => numbers.reduce((total, each) => total + each, 0);
 
 function watchDatapath(agent: Agent): void {
   const { health, datapath, config } = agent;

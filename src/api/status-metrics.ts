@@ -1,5 +1,6 @@
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { Metrics } from '../observe/metrics.ts';
+import { BACKEND_STATES } from '../service/result.ts';
 import type { ClusterRecord, StatusRecord } from './types.ts';
 
 /**
@@ -63,8 +64,7 @@ function services(registry: Registry): Render {
     without.set(shown?.withoutBackend ?? 0);
     lost.set(shown?.lostClusters.length ?? 0);
     problems.set(shown?.problems ?? 0);
-    for (const state of ['active', 'standby', 'unreachable', 'refused'] as const)
-      backends.set({ state }, shown?.backends[state] ?? 0);
+    for (const state of BACKEND_STATES) backends.set({ state }, shown?.backends[state] ?? 0);
   };
 }
 

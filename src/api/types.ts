@@ -4,6 +4,7 @@
  * epoch; `undefined` is left out of the JSON.
  */
 import type { ErrorCode } from '../core/errors.ts';
+import type { BackendState } from '../service/result.ts';
 import type {
   AppliedPolicyRecord,
   ApplyAnswer,
@@ -306,7 +307,7 @@ export interface BackendRecord {
   readonly cluster: string;
   /** `10.1.0.5:8080/TCP`, one for each port. */
   readonly addresses: readonly string[];
-  readonly state: 'active' | 'standby' | 'unreachable' | 'refused';
+  readonly state: BackendState;
   /** Gets new connections. */
   readonly serving: boolean;
   /** Why it is not active. */

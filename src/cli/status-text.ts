@@ -1,5 +1,6 @@
 import type { CertificateRecord, StatusRecord } from '../api/types.ts';
 import { printable } from '../observe/printable.ts';
+import { BACKEND_STATES } from '../service/result.ts';
 import { padCells } from './cells.ts';
 import { clustermeshText } from './clustermesh-text.ts';
 import { type Concern, concernsOf } from './concerns.ts';
@@ -104,7 +105,7 @@ function servicesValue({
   withoutBackend,
   lostClusters,
 }: NonNullable<StatusRecord['services']>): string {
-  const others = (['standby', 'unreachable', 'refused'] as const)
+  const others = BACKEND_STATES.slice(1)
     .filter((state) => backends[state] > 0)
     .map((state) => `, ${backends[state]} ${state}`);
   const without = withoutBackend === 0 ? '' : `; ${plural(withoutBackend, 'service')} without a backend`;

@@ -62,6 +62,7 @@ function servicesOf(get: <K extends KeyName>(name: K) => ValueOf<K>): Config['se
     sticky: get('services.sticky'),
     weights: get('services.weights'),
     frontends: get('services.frontends'),
+    checks: get('services.checks'),
   };
 }
 

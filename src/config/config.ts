@@ -29,6 +29,8 @@ export interface Config {
     readonly sticky: readonly string[];
     readonly weights: Readonly<Record<string, number>>;
     readonly frontends: readonly string[];
+    /** By service, or `default` for those that are not named. */
+    readonly checks: Readonly<Record<string, ServiceCheck | 'none'>>;
   };
   /** Folder of local policies. */
   readonly policies: string;
@@ -64,6 +66,20 @@ export interface KvstoreConfig {
   readonly password?: string;
   /** An etcd configuration file as Cilium reads it. */
   readonly config?: string;
+}
+
+/** How this machine checks the backends of a service. Interval and timeout in seconds. */
+export interface ServiceCheck {
+  readonly type: 'tcp' | 'http';
+  /** Of the request; empty for `tcp`. */
+  readonly path: string;
+  /** The backends' own ports when not given. */
+  readonly port?: number;
+  readonly interval: number;
+  readonly timeout: number;
+  /** Results in a row until a backend is healthy again, and until it is not. */
+  readonly rise: number;
+  readonly fall: number;
 }
 
 /** IP protocol number and port. */

@@ -38,6 +38,7 @@ const DEFAULTS: { readonly [K in KeyName]: ValueOf<K> | undefined } = {
   'services.sticky': [],
   'services.weights': {},
   'services.frontends': [],
+  'services.checks': {},
   policies: '/etc/mesh-agent/policies.d',
   clustermesh: undefined,
   'metrics.listen': '127.0.0.1:9964',

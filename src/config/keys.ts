@@ -1,3 +1,4 @@
+import { serviceCheck } from './service-check.ts';
 import {
   address,
   boolean,
@@ -41,9 +42,12 @@ const clusterName = text(
   (value) => CLUSTER_NAME.test(value) && value !== 'default',
 );
 const anyText = text('text', (value) => value !== '' && !/\p{Cc}/u.test(value));
-const service = text(
-  'text: namespace/name of a service',
-  (value) => value.split('/').length === 2 && value.split('/').every((part) => NAME.test(part)),
+const isServiceName = (value: string): boolean =>
+  value.split('/').length === 2 && value.split('/').every((part) => NAME.test(part));
+const service = text('text: namespace/name of a service', isServiceName);
+const serviceOrDefault = text(
+  'text: namespace/name of a service, or default',
+  (value) => value === 'default' || isServiceName(value),
 );
 const affinity = choice('default', 'none', 'local', 'remote');
 const device = text('text: the name of a network device', (value) => DEVICE.test(value));
@@ -102,6 +106,10 @@ export const KEYS = {
   'services.frontends': key(
     list(prefix, 'prefixes'),
     'where frontends of remote clusters may lie, besides private addresses',
+  ),
+  'services.checks': key(
+    mapping(serviceCheck, serviceOrDefault, '{production/api: http:/healthz, default: tcp}'),
+    'how this machine checks the backends of services: tcp, http:/path or none; not at all when not given',
   ),
   policies: key(path, 'folder of local policies'),
   clustermesh: key(path, 'folder with one etcd configuration file per remote cluster'),

@@ -154,6 +154,10 @@ export const ERROR_CODES = {
     'backends of clusters that cannot be reached are out of rotation',
     'bring the connection to the cluster back (`mesh-agent status`); `services.lossGrace` and `services.onClusterLoss` say what happens until then',
   ),
+  'MSH-SERVICE-CHECK': entry(
+    'backends of services do not pass the checks of this machine',
+    '`mesh-agent service get NAMESPACE/NAME` shows which and why; repair them, let the egress policy of this machine through to them, or correct `services.checks`',
+  ),
   'MSH-REGISTRATION': entry(
     'the registration of this machine is not answered',
     'create the external workload under the name of this machine in the cluster (`cilium clustermesh vm create NAME`)',

@@ -8,58 +8,73 @@ export interface PortCheck {
   /** Of an HTTP GET; without one the connection alone counts. */
   readonly path?: string;
   readonly timeoutMs: number;
+  /** Nobody wants to know any more. */
+  readonly signal?: AbortSignal;
 }
+
+/** `untried`: this machine could not look, which says nothing of the port. */
+export type PortResult = 'answers' | { readonly failed: string } | { readonly untried: string };
 
 const REFUSALS: Readonly<Record<string, string>> = {
   ECONNREFUSED: 'connection refused',
   ECONNRESET: 'connection reset',
   EHOSTUNREACH: 'no route to host',
   ENETUNREACH: 'network unreachable',
-  EADDRNOTAVAIL: 'address not available',
   ETIMEDOUT: 'no answer',
 };
+const OWN_FAULTS: Readonly<Record<string, string>> = {
+  EADDRNOTAVAIL: 'address not available',
+  EMFILE: 'too many open files',
+  ENFILE: 'too many open files',
+  ENOBUFS: 'no memory for it',
+  ENOMEM: 'no memory for it',
+};
+
+/** Undefined when the port answers, else why not, in words. Never rejects. */
+export async function checkPort(check: PortCheck): Promise<string | undefined> {
+  const result = await tryPort(check);
+  if (result === 'answers') return undefined;
+  return 'failed' in result ? result.failed : result.untried;
+}
 
 /**
- * Undefined when the port answers: it takes a connection, or answers the request with a status from 200 to 399, as
- * Kubernetes' probes have it; redirections are not followed. Else why not, in words. Never rejects.
+ * A port answers when it takes a connection, or answers the request with a status from 200 to 399, as Kubernetes' probes
+ * have it; redirections are not followed. Never rejects.
  */
-export function checkPort(check: PortCheck): Promise<string | undefined> {
-  return check.path === undefined ? checkConnection(check) : checkRequest(check, check.path);
-}
-
-function checkConnection({ address, port, timeoutMs }: PortCheck): Promise<string | undefined> {
+export function tryPort(check: PortCheck): Promise<PortResult> {
   return new Promise((resolve) => {
-    const socket = connect({ host: address, port });
-    const done = (reason: string | undefined): void => {
+    const { timeoutMs, signal } = check;
+    const done = (result: PortResult): void => {
       clearTimeout(timer);
-      socket.destroy();
-      resolve(reason);
+      signal?.removeEventListener('abort', aborted);
+      // What else it has to say is of no interest, and may be long. Closed, not reset: not every server takes that lightly.
+      opened.destroy();
+      resolve(result);
     };
-    const timer = setTimeout(() => done(`no connection within ${timeoutMs} ms`), timeoutMs);
-    socket.on('connect', () => done(undefined));
-    socket.on('error', (error) => done(reasonOf(error)));
+    const aborted = (): void => done({ untried: 'ended' });
+    const what = check.path === undefined ? 'connection' : 'answer';
+    const timer = setTimeout(() => done({ failed: `no ${what} within ${timeoutMs} ms` }), timeoutMs);
+    signal?.addEventListener('abort', aborted, { once: true });
+    const opened = check.path === undefined ? openConnection(check, done) : openRequest(check, check.path, done);
+    opened.on('error', (error) => done(resultOf(error)));
   });
 }
 
-function checkRequest({ address, port, timeoutMs }: PortCheck, path: string): Promise<string | undefined> {
-  return new Promise((resolve) => {
-    const headers = { 'user-agent': 'mesh-agent', connection: 'close' };
-    const sent = request({ host: address, port, path, headers, agent: false }, ({ statusCode = 0 }) =>
-      done(statusCode >= 200 && statusCode < 400 ? undefined : `status ${statusCode}`),
-    );
-    const done = (reason: string | undefined): void => {
-      clearTimeout(timer);
-      // What else it has to say is of no interest, and may be long.
-      sent.destroy();
-      resolve(reason);
-    };
-    const timer = setTimeout(() => done(`no answer within ${timeoutMs} ms`), timeoutMs);
-    sent.on('error', (error) => done(reasonOf(error)));
-    sent.end();
-  });
+function openConnection({ address, port }: PortCheck, done: (result: PortResult) => void) {
+  return connect({ host: address, port }).on('connect', () => done('answers'));
 }
 
-function reasonOf(error: Error): string {
-  const { code } = error as NodeJS.ErrnoException;
-  return REFUSALS[code ?? ''] ?? error.message.slice(0, 100);
+function openRequest({ address, port }: PortCheck, path: string, done: (result: PortResult) => void) {
+  const headers = { 'user-agent': 'mesh-agent', connection: 'close' };
+  const sent = request({ host: address, port, path, headers, agent: false }, ({ statusCode = 0 }) =>
+    done(statusCode >= 200 && statusCode < 400 ? 'answers' : { failed: `status ${statusCode}` }),
+  );
+  sent.end();
+  return sent;
+}
+
+function resultOf(error: Error): PortResult {
+  const code = (error as NodeJS.ErrnoException).code ?? '';
+  const own = OWN_FAULTS[code];
+  return own === undefined ? { failed: REFUSALS[code] ?? error.message.slice(0, 100) } : { untried: own };
 }

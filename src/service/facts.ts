@@ -15,4 +15,11 @@ export interface ClusterFacts {
   readonly lostSince: number | undefined;
 }
 
-export type ServiceFact = ClusterService;
+/** What a cluster says of a backend that is not simply ready: it goes away and still answers, or it does not answer. */
+export type BackendCondition = 'terminating' | 'not-ready';
+
+/** One cluster's word on a service, from whichever keys of its store. */
+export interface ServiceFact extends ClusterService {
+  /** By canonical address; what is not named is ready. */
+  readonly conditions?: ReadonlyMap<string, BackendCondition>;
+}

@@ -1,19 +1,22 @@
 import { type Address, parseAddress } from '../core/ip.ts';
 import type { ServicePort } from '../kvstore/codec/service.ts';
-import type { AddressFacts, ClusterFacts, ServiceFact } from './facts.ts';
+import type { AddressFacts, BackendCondition, ClusterFacts, ServiceFact } from './facts.ts';
 import { isHeadless, type NamedBackend } from './names.ts';
 import { compareClusters, type Pool } from './pools.ts';
 import { matchingPorts, protocolOf } from './ports.ts';
 import {
   type BackendView,
+  type CheckPlan,
+  type CheckTarget,
   type FrontendKey,
   type FrontendView,
   MAX_TARGETS,
+  type PlaceKey,
   type ServiceFrontend,
   type ServiceTarget,
 } from './result.ts';
 import { type Candidate, inRotation, type RotationOptions } from './rotation.ts';
-import type { ServiceSettings } from './settings.ts';
+import { type CheckSettings, checkOf, type ServiceSettings } from './settings.ts';
 import { shareOf } from './share.ts';
 
 export interface ResolveContext {
@@ -23,6 +26,8 @@ export interface ResolveContext {
   cluster(name: string): ClusterFacts;
   /** Why this pool may not have the address as a frontend; undefined when it may. */
   frontendRefusal(address: string, service: ServiceFact): string | undefined;
+  /** Why a backend fails the check of this machine; undefined when it passes, or was not checked yet. */
+  failure(place: PlaceKey): string | undefined;
 }
 
 /** A backend without the time since when, which is not of the present. */
@@ -36,16 +41,24 @@ export interface Resolved {
   /** Of a headless service: the backends that its name leads to. */
   readonly headless: readonly NamedBackend[] | undefined;
   readonly problems: readonly string[];
+  /** Undefined when the service is not checked. */
+  readonly plan: CheckPlan | undefined;
 }
 
 /** A backend address that is believed. */
-interface Backend extends Candidate {
+interface Backend {
+  readonly cluster: string;
+  readonly unreachable: boolean;
+  readonly weight: number;
+  readonly condition: BackendCondition | undefined;
   readonly text: string;
   readonly address: Address;
   readonly ports: readonly ServicePort[];
   /** A port of the service matched. */
   matched: boolean;
   serving: boolean;
+  /** Why one of its ports fails the check. */
+  failure: string | undefined;
 }
 
 interface Place extends Candidate {
@@ -68,6 +81,8 @@ export function resolvePool(pool: Pool, context: ResolveContext): Resolved {
   const inForce = new Map<FrontendKey, ServiceFrontend>();
   const frontends: FrontendView[] = [];
   const problems = new Set<string>();
+  const check = checkOf(settings, name);
+  const targets = new Map<PlaceKey, CheckTarget>();
   for (const service of pool.members) {
     for (const [text, ports] of service.frontends) {
       const address = parseAddress(text);
@@ -79,13 +94,15 @@ export function resolvePool(pool: Pool, context: ResolveContext): Resolved {
         frontends.push({ cluster: service.cluster, address: text, ...port, refused: wrong });
         if (address === undefined || protocol === undefined || wrong !== undefined) continue;
         const portKey = `${address.family} ${port.protocol} ${port.name}`;
-        const known = byPort.get(portKey) ?? targetsOf({ port, address, believed, rotation, settings, problems });
+        const known =
+          byPort.get(portKey) ??
+          targetsOf({ port, address, believed, rotation, context, problems, check, checked: targets });
         byPort.set(portKey, known);
         inForce.set(key, { address, protocol, port: port.port, sticky: settings.sticky.has(name), targets: known });
       }
     }
   }
-  const headless = isHeadless(pool) ? serveByName(believed, rotation) : undefined;
+  const headless = isHeadless(pool) ? serveByName({ believed, rotation, context, check, checked: targets }) : undefined;
   for (const problem of disagreements(pool)) problems.add(problem);
   return {
     affinity: rotation.affinity,
@@ -94,6 +111,7 @@ export function resolvePool(pool: Pool, context: ResolveContext): Resolved {
     backends: [...believed.map((backend) => stateOf(backend, rotation)), ...refused],
     headless,
     problems: [...problems],
+    plan: check && { check, targets },
   };
 }
 
@@ -118,7 +136,7 @@ function backendsOf(pool: Pool, context: ResolveContext): { believed: Backend[];
     (a, b) =>
       Number(b.cluster === local) - Number(a.cluster === local) || compareClusters(a.cluster, b.cluster, joined),
   );
-  for (const { cluster, backends } of members) {
+  for (const { cluster, backends, conditions } of members) {
     const unreachable = context.cluster(cluster).lostSince !== undefined;
     const weight = settings.weights.get(cluster) ?? 1;
     for (const [text, ports] of backends) {
@@ -131,7 +149,18 @@ function backendsOf(pool: Pool, context: ResolveContext): { believed: Backend[];
             ? `is a backend of ${other.cluster} already`
             : facts.backendRefusal(address, { cluster, joined: cluster === joined });
       if (address !== undefined && reason === undefined)
-        believed.set(text, { cluster, text, address, ports, unreachable, weight, matched: false, serving: false });
+        believed.set(text, {
+          cluster,
+          text,
+          address,
+          ports,
+          unreachable,
+          weight,
+          condition: conditions?.get(text),
+          matched: false,
+          serving: false,
+          failure: undefined,
+        });
       else refused.push({ cluster, address: text, ports, state: 'refused', serving: false, reason });
     }
   }
@@ -143,10 +172,12 @@ function targetsOf(from: {
   readonly address: Address;
   readonly believed: readonly Backend[];
   readonly rotation: RotationOptions;
-  readonly settings: ServiceSettings;
+  readonly context: ResolveContext;
   readonly problems: Set<string>;
+  readonly check: CheckSettings | undefined;
+  readonly checked: Map<PlaceKey, CheckTarget>;
 }): readonly ServiceTarget[] {
-  const { port, address, believed, rotation, settings, problems } = from;
+  const { port, address, believed, rotation, context, problems, check, checked } = from;
   const places: Place[] = [];
   const without = new Map<string, boolean>();
   for (const backend of believed) {
@@ -154,8 +185,22 @@ function targetsOf(from: {
     const ports = new Set(matchingPorts(port, backend.ports).map((each) => each.port));
     without.set(backend.cluster, (without.get(backend.cluster) ?? true) && ports.size === 0);
     if (ports.size > 0) backend.matched = true;
+    if (backend.condition === 'not-ready') continue;
     const { cluster, unreachable, weight } = backend;
-    for (const number of ports) places.push({ cluster, unreachable, weight, backend, port: number });
+    const terminating = backend.condition === 'terminating';
+    for (const number of ports) {
+      const failure = check && failureOf({ backend, protocol: port.protocol, port: number, check, checked, context });
+      backend.failure ??= failure;
+      places.push({
+        cluster,
+        unreachable,
+        weight,
+        terminating,
+        unhealthy: failure !== undefined,
+        backend,
+        port: number,
+      });
+    }
   }
   for (const [cluster, none] of without)
     if (none)
@@ -164,29 +209,66 @@ function targetsOf(from: {
   if (chosen.length > MAX_TARGETS)
     problems.add(`${chosen.length} backends are more than ${MAX_TARGETS}: this machine uses a share of them`);
   const score = (place: Place): string => `${place.backend.text} ${place.port}`;
-  return shareOf(chosen, MAX_TARGETS, score, settings.machine).map(({ backend, port: number, weight }) => {
+  return shareOf(chosen, MAX_TARGETS, score, context.settings.machine).map(({ backend, port: number, weight }) => {
     backend.serving = true;
     return { address: backend.address, port: number, weight };
   });
 }
 
 /** Nothing leads to them but their names; who may be connected to is the same question. */
-function serveByName(believed: readonly Backend[], rotation: RotationOptions): NamedBackend[] {
-  for (const backend of believed) backend.matched = true;
-  return inRotation(believed, rotation).map((backend) => {
+function serveByName(from: {
+  readonly believed: readonly Backend[];
+  readonly rotation: RotationOptions;
+  readonly context: ResolveContext;
+  readonly check: CheckSettings | undefined;
+  readonly checked: Map<PlaceKey, CheckTarget>;
+}): NamedBackend[] {
+  const { believed, rotation, context, check, checked } = from;
+  const candidates = believed.flatMap((backend) => {
+    const { condition, cluster, unreachable, weight } = backend;
+    backend.matched = true;
+    if (condition === 'not-ready') return [];
+    // A name has no port: one that does not answer is enough.
+    for (const { protocol, port } of check === undefined ? [] : backend.ports)
+      if (port !== 0) backend.failure ??= check && failureOf({ backend, protocol, port, check, checked, context });
+    const unhealthy = backend.failure !== undefined;
+    return [{ cluster, unreachable, weight, unhealthy, terminating: condition === 'terminating', backend }];
+  });
+  return inRotation(candidates, rotation).map(({ backend }) => {
     backend.serving = true;
     const { address, cluster, ports } = backend;
     return { address, cluster, ports };
   });
 }
 
+/** Puts a port of a backend on the list of what is checked. @returns why it fails */
+function failureOf(from: {
+  readonly backend: Backend;
+  readonly protocol: string;
+  readonly port: number;
+  readonly check: CheckSettings;
+  readonly checked: Map<PlaceKey, CheckTarget>;
+  readonly context: ResolveContext;
+}): string | undefined {
+  const { backend, check, checked, context } = from;
+  const protocol = protocolOf(from);
+  // Whether a UDP or SCTP port answers can be told only by whoever speaks its protocol.
+  if (check.port === undefined && protocol !== 6) return undefined;
+  const place: PlaceKey = `${backend.text} ${protocol} ${from.port}`;
+  if (!checked.has(place)) checked.set(place, { place, address: backend.address, port: check.port ?? from.port });
+  return context.failure(place);
+}
+
 function stateOf(backend: Backend, { affinity }: RotationOptions): BackendState {
-  const { cluster, text, ports, unreachable, serving, matched, weight } = backend;
+  const { cluster, text, ports, unreachable, serving, matched, weight, condition, failure } = backend;
   const shown = { cluster, address: text, ports, serving };
-  if (unreachable) {
-    const reason = serving ? `${cluster} is lost, and nothing else is left` : `${cluster} is lost`;
-    return { ...shown, state: 'unreachable', reason };
-  }
+  const last = serving ? ', and nothing better is left' : '';
+  if (condition === 'not-ready')
+    return { ...shown, state: 'not-ready', reason: `${cluster} says that it is not ready` };
+  if (unreachable) return { ...shown, state: 'unreachable', reason: `${cluster} is lost${last}` };
+  if (failure !== undefined) return { ...shown, state: 'unhealthy', reason: `check failed: ${failure}${last}` };
+  if (condition === 'terminating')
+    return { ...shown, state: 'terminating', reason: `${cluster} says that it is going away${last}` };
   if (serving) return { ...shown, state: 'active', reason: undefined };
   const reason = !matched
     ? 'no frontend leads to its ports'

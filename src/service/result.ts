@@ -1,4 +1,5 @@
 import type { Address } from '../core/ip.ts';
+import type { CheckSettings } from './settings.ts';
 
 /** IP protocols that services have. */
 export type ServiceProtocol = 6 | 17 | 132;
@@ -36,8 +37,37 @@ export interface ServiceMap {
   keys(): Iterable<FrontendKey>;
 }
 
-/** `active`: gets connections. `standby`: could, but others are preferred. `unreachable`: its cluster is lost. `refused`: not believed. */
-export type BackendState = 'active' | 'standby' | 'unreachable' | 'refused';
+/**
+ * `active`: gets connections. `standby`: could, but others are preferred. `terminating`, `not-ready`: its cluster says so.
+ * `unhealthy`: it fails the check of this machine. `unreachable`: its cluster is lost. `refused`: not believed.
+ */
+export const BACKEND_STATES = [
+  'active',
+  'standby',
+  'terminating',
+  'not-ready',
+  'unhealthy',
+  'unreachable',
+  'refused',
+] as const;
+export type BackendState = (typeof BACKEND_STATES)[number];
+
+/** `<address> <protocol> <port>` of a backend, the address in canonical text. */
+export type PlaceKey = string;
+
+/** What is to be checked for a backend. */
+export interface CheckTarget {
+  readonly place: PlaceKey;
+  readonly address: Address;
+  /** TCP. */
+  readonly port: number;
+}
+
+/** How and what is to be checked for one service. */
+export interface CheckPlan {
+  readonly check: CheckSettings;
+  readonly targets: ReadonlyMap<PlaceKey, CheckTarget>;
+}
 
 /** What became of one backend address of one cluster in one service. */
 export interface BackendView {
@@ -45,7 +75,7 @@ export interface BackendView {
   readonly address: string;
   readonly ports: readonly { readonly name: string; readonly protocol: string; readonly port: number }[];
   readonly state: BackendState;
-  /** Gets new connections: active ones, and unreachable ones where nothing else is left. */
+  /** Gets new connections: active ones, and others where nothing better is left. */
   readonly serving: boolean;
   /** Why it is not active. */
   readonly reason: string | undefined;

@@ -45,7 +45,12 @@ class Scene {
   readonly desired = { routes: { refused: [] as string[] } };
   readonly machine: { ipv4: object | undefined; ipv6: object | undefined } = { ipv4: {}, ipv6: undefined };
   readonly config = { datapath: 'nftables', services: { enabled: true } };
-  readonly services = { model: { problems: new Map<string, string[]>() }, lost: new Set<string>() };
+  readonly tallies: { name: string; backends: { active: number; unhealthy: number } }[] = [];
+  readonly services = {
+    model: { problems: new Map<string, string[]>(), tallies: () => this.tallies },
+    lost: new Set<string>(),
+    checks: { checked: 0, unchecked: 0, waiting: 0 },
+  };
   store: { status: StoreStatus } | undefined = { status: CONNECTED };
   registration: object | undefined = { registered: {}, key: 'k', waitingFor: 'waits for an answer' };
   followed: Followed[] = [];
@@ -316,16 +321,25 @@ test('services that are not all in force, lost clusters and a kernel that cannot
   const scene = new Scene();
   scene.services.model.problems.set('default/web', ['cluster-b has no backend for port http/TCP']);
   scene.services.lost.add('cluster-b');
+  scene.tallies.push({ name: 'default/web', backends: { active: 2, unhealthy: 1 } });
   scene.datapath = { status: { balances: false } };
   assert.deepEqual(
     scene
       .at(1)
       .filter((line) => line.startsWith('services'))
       .sort(),
-    ['services DPN-OLD warning', 'services MSH-SERVICE warning', 'services MSH-SERVICE-LOST warning'],
+    [
+      'services DPN-OLD warning',
+      'services MSH-SERVICE warning',
+      'services MSH-SERVICE-CHECK warning',
+      'services MSH-SERVICE-LOST warning',
+    ],
   );
   const [problem] = scene.health.of('services').filter(({ code }) => code === 'MSH-SERVICE');
   assert.equal(problem?.text, 'default/web: cluster-b has no backend for port http/TCP');
+  const [failing] = scene.health.of('services').filter(({ code }) => code === 'MSH-SERVICE-CHECK');
+  assert.equal(failing?.text, 'default/web: 1 of 3 backends');
+  scene.tallies.length = 0;
   scene.services.model.problems.clear();
   scene.services.lost.clear();
   scene.datapath = { status: { balances: true } };

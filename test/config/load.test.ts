@@ -258,6 +258,27 @@ const BAD: readonly (readonly [yaml: string, ...problems: (string | RegExp)[]])[
     /^3 CFG-VALUE services\.affinity: "near" is not one of default, none/,
   ],
   ['services: {weights: {cluster-b: 101}}', /^1 CFG-VALUE services\.weights: 101 is not a weight/],
+  ['services: {checks: {default/api: udp}}', /^1 CFG-VALUE services\.checks: "udp" is not a check such as tcp/],
+  ['services: {checks: {default/api: "http:"}}', /^1 CFG-VALUE services\.checks: "http:" is not a check/],
+  ['services: {checks: {default/api: "tcp:70000"}}', /^1 CFG-VALUE services\.checks: "tcp:70000" is not a check/],
+  ['services: {checks: {default/api: "http:/a b"}}', /^1 CFG-VALUE services\.checks: "http:\/a b" is not a check/],
+  [
+    'services: {checks: {api: tcp}}',
+    /^1 CFG-VALUE services\.checks: "api" is not text: namespace\/name of a service, or/,
+  ],
+  [
+    'services: {checks: {default: {interval: 1s}}}',
+    /^1 CFG-VALUE services\.checks: there is no `check`: a check such as/,
+  ],
+  [
+    'services: {checks: {default: {check: tcp, interval: 1s}}}',
+    /^1 CFG-VALUE services\.checks: a timeout of 2 s is longer than the interval of 1 s/,
+  ],
+  [
+    'services: {checks: {default: {check: tcp, every: 1s}}}',
+    /^1 CFG-VALUE services\.checks: "every" is none of check,/,
+  ],
+  ['services: {checks: {default: {check: tcp, fall: 0}}}', /^1 CFG-VALUE services\.checks: 0 is not a whole number/],
   ['services: {lossGrace: 2d}', /^1 CFG-VALUE services\.lossGrace: "2d" is not a time such as 30s/],
   ['services: {frontends: [10.96.0.0/33]}', /^1 CFG-VALUE services\.frontends: "10\.96\.0\.0\/33" is not a prefix/],
   ['namedPorts: [http]', /^1 CFG-VALUE namedPorts: \["http"\] is not a mapping/],
@@ -291,6 +312,25 @@ test('affinity, weights and grace of services are read from a file and from text
   const env = { MESH_AGENT_SERVICES_AFFINITY: 'a/b=remote,c/d=local', MESH_AGENT_SERVICES_LOSS_GRACE: '5s' };
   const other = (await load('', { env })).config.services;
   assert.deepEqual([other.affinity, other.lossGrace], [{ 'a/b': 'remote', 'c/d': 'local' }, 5]);
+});
+
+test('checks of services are short or with all their times, from a file and from text alike', async () => {
+  const { checks } = (
+    await load(
+      'services:\n  checks:\n    default: tcp\n    a/b: {check: "http:8081/healthz?x=1", interval: 5s, timeout: 1s, rise: 1, fall: 4}\n    c/d: none\n',
+    )
+  ).config.services;
+  const times = { interval: 10, timeout: 2, rise: 2, fall: 3 };
+  assert.deepEqual(checks, {
+    default: { type: 'tcp', path: '', ...times },
+    'a/b': { type: 'http', path: '/healthz?x=1', port: 8081, interval: 5, timeout: 1, rise: 1, fall: 4 },
+    'c/d': 'none',
+  });
+  const env = { MESH_AGENT_SERVICES_CHECKS: 'a/b=http:/,default=tcp:7' };
+  assert.deepEqual((await load('', { env })).config.services.checks, {
+    'a/b': { type: 'http', path: '/', ...times },
+    default: { type: 'tcp', path: '', port: 7, ...times },
+  });
 });
 
 test('everything that is wrong in every source is said at once', async () => {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { createServer as createHttp, type Server as HttpServer } from 'node:http';
 import { type AddressInfo, createServer, type Server } from 'node:net';
 import { after, test } from 'node:test';
-import { checkPort } from '../../src/host/port-check.ts';
+import { checkPort, tryPort } from '../../src/host/port-check.ts';
 
 const servers: (Server | HttpServer)[] = [];
 after(() => {
@@ -47,4 +47,18 @@ test('whoever takes the connection and stays silent, or speaks no HTTP, is not f
   assert.equal(await look(silent, '/'), 'no answer within 500 ms');
   const other = await listening(createServer((socket) => socket.end('SSH-2.0\r\n\r\n')));
   assert.match((await look(other, '/')) ?? '', /Parse Error/);
+});
+
+test('an answer without an end is cut off, and a look that nobody wants any more ends at once', async () => {
+  const endless = createServer((socket) => {
+    const timer = setInterval(() => socket.write(`x: ${'y'.repeat(4096)}\r\n`), 5);
+    socket.on('error', () => undefined).on('close', () => clearInterval(timer));
+    socket.write('HTTP/1.1 200 OK\r\n');
+  });
+  assert.match((await look(await listening(endless), '/')) ?? '', /overflow/);
+  const silent = await listening(createServer((socket) => socket.on('error', () => undefined)));
+  const end = new AbortController();
+  const waiting = tryPort({ address: '127.0.0.1', port: silent, path: '/', timeoutMs: 60_000, signal: end.signal });
+  end.abort();
+  assert.deepEqual(await waiting, { untried: 'ended' });
 });

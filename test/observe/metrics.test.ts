@@ -114,7 +114,7 @@ test('backends of services are counted by state, and the lost clusters behind th
   const metrics = open();
   const services = {
     frontends: 7,
-    backends: { active: 5, standby: 1, unreachable: 2, refused: 0 },
+    backends: { active: 5, standby: 1, terminating: 0, 'not-ready': 0, unhealthy: 3, unreachable: 2, refused: 0 },
     withoutBackend: 1,
     lostClusters: ['cluster-b'],
     problems: 3,

@@ -1,6 +1,6 @@
 import { formatAddress } from '../../src/core/ip.ts';
 import type { PortsByAddress, ServicePort } from '../../src/kvstore/codec/service.ts';
-import type { AddressFacts, ServiceFact } from '../../src/service/facts.ts';
+import type { AddressFacts, BackendCondition, ServiceFact } from '../../src/service/facts.ts';
 import type { ServiceFrontend } from '../../src/service/result.ts';
 
 /** `http=TCP/80`, `UDP/53` without a name; several are separated by blanks. */
@@ -20,6 +20,7 @@ export interface ServiceShape {
   readonly backends?: Readonly<Record<string, string>>;
   readonly global?: boolean;
   readonly shared?: boolean;
+  readonly conditions?: Readonly<Record<string, BackendCondition>>;
 }
 
 /** `cluster-a`, `default/web`: a service that is global and shared unless it is said otherwise. */
@@ -36,6 +37,7 @@ export function service(cluster: string, name: string, shape: ServiceShape): Ser
     selector: new Map(),
     includeExternal: shape.global ?? true,
     shared: shape.shared ?? shape.global ?? true,
+    ...(shape.conditions !== undefined && { conditions: new Map(Object.entries(shape.conditions)) }),
   };
 }
 

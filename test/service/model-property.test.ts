@@ -3,7 +3,8 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import type { ServiceFact } from '../../src/service/facts.ts';
 import { ServiceModel } from '../../src/service/model.ts';
-import { DEFAULT_SETTINGS, type ServiceSettings } from '../../src/service/settings.ts';
+import type { CheckPlan } from '../../src/service/result.ts';
+import { type CheckSettings, DEFAULT_SETTINGS, type ServiceSettings } from '../../src/service/settings.ts';
 import { addressFacts, service, targetTexts } from './build.ts';
 import { referenceMap } from './reference.ts';
 
@@ -14,6 +15,8 @@ const FRONTENDS = ['10.96.0.1', '10.96.0.2', '10.96.0.3', 'fd00:96::1'];
 const BACKENDS = ['10.1.0.1', '10.1.0.2', '10.2.0.1', '10.3.0.1', 'fd00:1::1'];
 const PORTS = ['http=TCP/80', 'TCP/80', 'http=TCP/8080 dns=UDP/53', 'dns=UDP/53', 'SCTP/7', 'http=TCP/0', 'odd=ICMP/1'];
 
+const PLACES = BACKENDS.flatMap((address) => ['6 80', '6 8080', '17 53', '132 7'].map((end) => `${address} ${end}`));
+
 const some = <T>(items: readonly T[], max: number): fc.Arbitrary<T[]> =>
   fc.uniqueArray(fc.constantFrom(...items), { maxLength: max });
 const portsByAddress = (addresses: readonly string[]): fc.Arbitrary<Record<string, string>> =>
@@ -22,18 +25,26 @@ const portsByAddress = (addresses: readonly string[]): fc.Arbitrary<Record<strin
       .array(fc.constantFrom(...PORTS), { minLength: chosen.length, maxLength: chosen.length })
       .map((texts) => Object.fromEntries(chosen.map((address, index) => [address, texts[index] ?? '']))),
   );
+const CHECK: CheckSettings = {
+  ...{ type: 'tcp', path: '', port: undefined, intervalMs: 1000, timeoutMs: 1000 },
+  ...{ rise: 1, fall: 1 },
+};
+const checks = fc.constantFrom<(CheckSettings | 'none')[]>('none', CHECK, { ...CHECK, port: 7 });
 const settings: fc.Arbitrary<ServiceSettings> = fc
   .record({
     affinity: fc.dictionary(fc.constantFrom(...NAMES), fc.constantFrom('none', 'local', 'remote'), { maxKeys: 3 }),
     local: fc.option(fc.constantFrom(...CLUSTERS), { nil: undefined }),
     onClusterLoss: fc.constantFrom('keep' as const, 'remove' as const),
     weights: fc.dictionary(fc.constantFrom(...CLUSTERS), fc.integer({ min: 0, max: 3 }), { maxKeys: 2 }),
+    checks: fc.dictionary(fc.constantFrom(...NAMES), checks, { maxKeys: 2 }),
+    defaultCheck: checks,
   })
   .map((chosen) => ({
     ...DEFAULT_SETTINGS,
     ...chosen,
     affinity: new Map(Object.entries(chosen.affinity) as ['default/web', 'none' | 'local' | 'remote'][]),
     weights: new Map(Object.entries(chosen.weights)),
+    checks: new Map(Object.entries(chosen.checks)),
   }));
 
 type Step =
@@ -43,6 +54,7 @@ type Step =
   | { readonly do: 'settings'; readonly settings: ServiceSettings }
   | { readonly do: 'taken'; readonly address: string }
   | { readonly do: 'home'; readonly address: string; readonly cluster: string }
+  | { readonly do: 'fails'; readonly place: string }
   | { readonly do: 'settle'; readonly budget: number };
 
 const steps: fc.Arbitrary<Step> = fc.oneof(
@@ -54,6 +66,9 @@ const steps: fc.Arbitrary<Step> = fc.oneof(
         name: fc.constantFrom(...NAMES),
         frontends: portsByAddress(FRONTENDS),
         backends: portsByAddress(BACKENDS),
+        conditions: fc.dictionary(fc.constantFrom(...BACKENDS), fc.constantFrom('terminating', 'not-ready'), {
+          maxKeys: 2,
+        }),
         global: fc.boolean(),
         shared: fc.boolean(),
         gone: fc.boolean(),
@@ -76,6 +91,7 @@ const steps: fc.Arbitrary<Step> = fc.oneof(
     address: fc.constantFrom(...BACKENDS),
     cluster: fc.constantFrom(...CLUSTERS),
   }),
+  fc.record({ do: fc.constant('fails' as const), place: fc.constantFrom(...PLACES) }),
   fc.record({ do: fc.constant('settle' as const), budget: fc.constantFrom(0, Number.POSITIVE_INFINITY) }),
 );
 
@@ -84,6 +100,9 @@ class Play {
   readonly lost = new Set<string>();
   readonly taken = new Set<string>();
   readonly homes = new Map<string, string>();
+  readonly failing = new Set<string>();
+  /** As whoever checks knows them: by the changes alone. */
+  readonly plans = new Map<string, CheckPlan>();
   joined: string | undefined;
   settings: ServiceSettings = DEFAULT_SETTINGS;
   readonly model = new ServiceModel(addressFacts(this.taken, this.homes), () => 1);
@@ -121,11 +140,27 @@ class Play {
         this.homes.set(step.address, step.cluster);
         this.model.addressChanged(step.address);
         break;
+      case 'fails':
+        if (!this.failing.delete(step.place)) this.failing.add(step.place);
+        break;
       case 'settle':
         this.model.settle(step.budget);
         this.follow();
+        this.check();
         break;
     }
+  }
+
+  /** What fails now fails for every service. */
+  check(): void {
+    for (const pool of this.model.drainPlans()) {
+      const plan = this.model.planOf(pool);
+      if (plan === undefined) this.plans.delete(pool);
+      else this.plans.set(pool, plan);
+    }
+    for (const [pool, { targets }] of this.plans)
+      for (const place of targets.keys())
+        this.model.setHealth(pool, place, this.failing.has(place) ? 'no answer' : undefined);
   }
 
   follow(): void {
@@ -146,6 +181,8 @@ test('whatever came in whatever order, frontends lead where the rules read off o
       const play = new Play();
       for (const step of all) play.take(step);
       assert.equal(play.model.settle(), true);
+      play.check();
+      assert.equal(play.model.settle(), true);
       play.follow();
       const expected = sorted(
         referenceMap({
@@ -155,6 +192,7 @@ test('whatever came in whatever order, frontends lead where the rules read off o
           settings: play.settings,
           taken: play.taken,
           homes: play.homes,
+          failing: play.failing,
         }),
       );
       const { frontends } = play.model;

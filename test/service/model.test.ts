@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { parsePrefix } from '../../src/core/ip.ts';
+import { formatAddress, parsePrefix } from '../../src/core/ip.ts';
 import type { ServiceFact } from '../../src/service/facts.ts';
 import { ServiceModel } from '../../src/service/model.ts';
 import { MAX_TARGETS, type ServiceView } from '../../src/service/result.ts';
-import { DEFAULT_SETTINGS, type ServiceSettings } from '../../src/service/settings.ts';
+import { type CheckSettings, DEFAULT_SETTINGS, type ServiceSettings } from '../../src/service/settings.ts';
 import { addressFacts, service, targetTexts } from './build.ts';
 
 const API = 'production/api-service';
@@ -148,7 +148,7 @@ test('when nothing else is left, `keep` goes on with what is unreachable and `re
   const keep = new Machine([B]);
   keep.lose('cluster-b');
   assert.deepEqual(keep.leads('10.97.0.10 6 80'), OF_B);
-  assert.match(keep.states()['10.245.1.5'] ?? '', /^unreachable: .*nothing else/);
+  assert.match(keep.states()['10.245.1.5'] ?? '', /^unreachable: .*nothing better/);
   const remove = new Machine([B], { onClusterLoss: 'remove' });
   remove.lose('cluster-b');
   assert.deepEqual(remove.leads('10.97.0.10 6 80'), [], 'there, and leading nowhere');
@@ -270,4 +270,99 @@ test('a changed prefix is looked at for the addresses that lie in it, and for no
   assert.deepEqual(machine.leads('10.97.0.1 6 1'), [], 'nobody said that it changed');
   machine.model.prefixChanged(parsePrefix('10.97.0.1/32') ?? assert.fail());
   assert.equal(machine.leads('10.97.0.1 6 1'), undefined);
+});
+
+const CHECK: CheckSettings = {
+  type: 'tcp',
+  path: '',
+  port: undefined,
+  intervalMs: 1000,
+  timeoutMs: 1000,
+  rise: 1,
+  fall: 1,
+};
+const CHECKED: Partial<ServiceSettings> = { checks: new Map([[API, CHECK]]) };
+const POOL = `${API} global`;
+
+test('a backend that fails its check leaves, says why and since when, and comes back', () => {
+  const machine = new Machine([A, B], CHECKED);
+  assert.deepEqual([...machine.model.drainPlans()], [POOL]);
+  assert.deepEqual([...(machine.model.planOf(POOL)?.targets.keys() ?? [])].sort(), [
+    '10.244.1.5 6 8080',
+    '10.244.1.6 6 8080',
+    '10.245.1.5 6 8080',
+    '10.245.1.6 6 8080',
+  ]);
+  machine.now = 5000;
+  machine.model.setHealth(POOL, '10.244.1.5 6 8080', 'connection refused');
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), [OF_A[1], ...OF_B]);
+  const [failing] = machine.view().backends;
+  assert.deepEqual(
+    [failing?.state, failing?.serving, failing?.reason, failing?.since],
+    ['unhealthy', false, 'check failed: connection refused', 5000],
+  );
+  assert.deepEqual([...machine.model.drainPlans()], [], 'what it found out changes nothing in what is checked');
+  machine.model.setHealth(POOL, '10.244.1.5 6 8080', undefined);
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), [...OF_A, ...OF_B]);
+});
+
+test('when every backend fails its check all are used again: it may be this machine that is wrong', () => {
+  const machine = new Machine([A], CHECKED);
+  for (const place of machine.model.planOf(POOL)?.targets.keys() ?? []) machine.model.setHealth(POOL, place, 'x');
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), OF_A);
+  assert.equal(machine.states()['10.244.1.5'], 'unhealthy: check failed: x, and nothing better is left');
+});
+
+test('affinity local goes to the other cluster when every local backend fails its check', () => {
+  const machine = new Machine([A, B], { ...CHECKED, ...affinity('local') });
+  for (const [place, { address }] of machine.model.planOf(POOL)?.targets ?? [])
+    if (formatAddress(address).startsWith('10.244.')) machine.model.setHealth(POOL, place, 'x');
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), OF_B);
+});
+
+test('a backend of a lost cluster that passes its check is better than one that fails', () => {
+  const machine = new Machine([A, B], CHECKED);
+  machine.lose('cluster-b');
+  for (const [place, { address }] of machine.model.planOf(POOL)?.targets ?? [])
+    if (formatAddress(address).startsWith('10.244.')) machine.model.setHealth(POOL, place, 'x');
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), OF_B);
+});
+
+test('only services that are configured are checked, on TCP ports unless a port is given', () => {
+  const dns = service('cluster-a', 'kube-system/dns', {
+    frontends: { '10.96.0.11': 'dns=UDP/53 tcp=TCP/53' },
+    backends: { '10.244.1.7': 'dns=UDP/5353 tcp=TCP/5353' },
+  });
+  const keys = (settings: Partial<ServiceSettings>): string[] => {
+    const { model } = new Machine([A, dns], settings);
+    return [...model.drainPlans()].flatMap((pool) => [...(model.planOf(pool)?.targets.keys() ?? [])]).sort();
+  };
+  assert.deepEqual(keys({}), []);
+  assert.deepEqual(keys({ defaultCheck: CHECK, checks: new Map([[API, 'none']]) }), ['10.244.1.7 6 5353']);
+  const withPort = { ...CHECK, port: 8181 };
+  assert.deepEqual(keys({ checks: new Map([['kube-system/dns', withPort]]) }), [
+    '10.244.1.7 17 5353',
+    '10.244.1.7 6 5353',
+  ]);
+});
+
+test('a backend that its cluster calls terminating gets no new connections while another is there, a not ready one never', () => {
+  const conditions = { '10.244.1.5': 'terminating', '10.245.1.5': 'not-ready' } as const;
+  const machine = new Machine([
+    service('cluster-a', API, { ...shapeOf(A), conditions }),
+    service('cluster-b', API, { ...shapeOf(B), conditions }),
+  ]);
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), [OF_A[1], OF_B[1]]);
+  assert.equal(machine.states()['10.244.1.5'], 'terminating: cluster-a says that it is going away');
+  assert.equal(machine.states()['10.245.1.5'], 'not-ready: cluster-b says that it is not ready');
+  machine.put(service('cluster-a', API, { ...shapeOf(A), conditions: { ...conditions, '10.244.1.6': 'not-ready' } }));
+  machine.model.setService('cluster-b', API, undefined);
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), [OF_A[0]], 'nothing else is left');
+  machine.put(
+    service('cluster-a', API, {
+      ...shapeOf(A),
+      conditions: { '10.244.1.5': 'not-ready', '10.244.1.6': 'not-ready' },
+    }),
+  );
+  assert.deepEqual(machine.leads('10.96.0.10 6 80'), []);
 });

@@ -10,6 +10,8 @@ export interface Scene {
   /** Addresses that are no frontends, and the cluster that has each backend address. */
   readonly taken: ReadonlySet<string>;
   readonly homes: ReadonlyMap<string, string>;
+  /** `<address> <protocol> <port>` of backends that fail the check of every service. */
+  readonly failing?: ReadonlySet<string>;
 }
 
 const NUMBERS: Readonly<Record<string, number>> = { TCP: 6, UDP: 17, SCTP: 132 };
@@ -69,10 +71,10 @@ function targets(
   );
   members.sort((a, b) => Number(b.cluster === local) - Number(a.cluster === local));
   const seen = new Set<string>();
-  const all: { text: string; near: boolean; healthy: boolean }[] = [];
-  const affinity = isGlobal(service, scene)
-    ? (scene.settings.affinity.get(`${service.namespace}/${service.name}`) ?? 'none')
-    : 'none';
+  const name = `${service.namespace}/${service.name}`;
+  const check = scene.settings.checks.get(name) ?? scene.settings.defaultCheck;
+  const all: { text: string; near: boolean; lost: boolean; fails: boolean; leaving: boolean }[] = [];
+  const affinity = isGlobal(service, scene) ? (scene.settings.affinity.get(name) ?? 'none') : 'none';
   for (const member of members) {
     for (const [address, ports] of member.backends) {
       if (seen.has(address)) continue;
@@ -85,15 +87,27 @@ function targets(
       const named = same.filter(({ name }) => name === frontend.name);
       const loose = same.filter(({ name }) => name === '' || frontend.name === '');
       for (const port of new Set((named.length > 0 ? named : loose).map((each) => each.port))) {
-        if (weight === 0) continue;
+        const condition = member.conditions?.get(address);
+        if (weight === 0 || condition === 'not-ready') continue;
         const isLocal = member.cluster === local;
         const near = affinity === 'none' || isLocal === (affinity === 'local');
-        all.push({ text: `${address} ${port} *${weight}`, near, healthy: !scene.lost.has(member.cluster) });
+        const place = `${address} ${NUMBERS[frontend.protocol]} ${port}`;
+        const isChecked = check !== 'none' && (check.port !== undefined || frontend.protocol === 'TCP');
+        all.push({
+          text: `${address} ${port} *${weight}`,
+          near,
+          lost: scene.lost.has(member.cluster),
+          fails: isChecked && scene.failing?.has(place) === true,
+          leaving: condition === 'terminating',
+        });
       }
     }
   }
-  const healthy = all.filter((each) => each.healthy);
-  const left = healthy.length > 0 ? healthy : scene.settings.onClusterLoss === 'keep' ? all : [];
+  const usable = scene.settings.onClusterLoss === 'keep' ? all : all.filter((each) => !each.lost);
+  const fine = usable.filter((each) => !each.lost && !each.fails && !each.leaving);
+  const present = usable.filter((each) => !each.lost && !each.fails);
+  const passing = usable.filter((each) => !each.fails);
+  const left = [fine, present, passing].find((each) => each.length > 0) ?? usable;
   const near = left.filter((each) => each.near);
   return (near.length > 0 ? near : left).map(({ text }) => text).sort();
 }

@@ -1,14 +1,16 @@
-import type { Config } from '../../config/config.ts';
+import type { Config, ServiceCheck } from '../../config/config.ts';
 import type { FeedReader } from '../../core/feed.ts';
-import { addressBits, formatIpv4, parsePrefix } from '../../core/ip.ts';
+import { type Address, addressBits, formatAddress, formatIpv4, parsePrefix } from '../../core/ip.ts';
+import { tryPort } from '../../host/port-check.ts';
 import type { Mesh } from '../../mesh/mesh.ts';
 import type { Tables } from '../../mesh/tables.ts';
 import { ServiceModel } from '../../service/model.ts';
-import type { FrontendKey, ServiceMap } from '../../service/result.ts';
-import type { ServiceSettings } from '../../service/settings.ts';
+import type { FrontendKey, PlaceKey, ServiceMap } from '../../service/result.ts';
+import type { CheckSettings, ServiceSettings } from '../../service/settings.ts';
 import type { Machine } from '../machine.ts';
 import type { StoreAddress } from '../store-addresses.ts';
 import { MachineAddressFacts } from './address-facts.ts';
+import { BackendChecks, type Probe } from './backend-checks.ts';
 import { ClusterReach } from './reach.ts';
 
 export interface ServiceFeedOptions {
@@ -17,6 +19,8 @@ export interface ServiceFeedOptions {
   readonly mesh: Mesh;
   readonly machine: Machine;
   readonly stores: () => readonly StoreAddress[];
+  /** Whether the policy of this machine denies a connection to this TCP port; a check that fails tells it. */
+  readonly denies: (address: Address, port: number) => boolean;
   /** Something changed, or is left to do; must only schedule. */
   readonly wake: () => void;
 }
@@ -35,6 +39,7 @@ export class ServiceFeed {
   readonly #options: ServiceFeedOptions;
   readonly #facts: MachineAddressFacts;
   readonly #reach: ClusterReach;
+  readonly #checks: BackendChecks;
   readonly #services: FeedReader<string>;
   #hosts4: FeedReader<number> | undefined;
   #hosts6: FeedReader<string> | undefined;
@@ -56,6 +61,11 @@ export class ServiceFeed {
     });
     this.model = new ServiceModel(this.#facts, Date.now);
     this.model.configure(settingsOf(config));
+    this.#checks = new BackendChecks({
+      machine: config.name,
+      probe: probeBackend,
+      onHealth: (pool, place, failure) => this.#checked(pool, place, failure),
+    });
     this.#reach = new ClusterReach(mesh, config.services.lossGrace * 1000);
     this.#services = tables.services.changed.read(wake);
     this.#prefixes = tables.ipcache.changedPrefixes.read(wake);
@@ -69,6 +79,10 @@ export class ServiceFeed {
   /** Lost clusters, by name. */
   get lost(): ReadonlySet<string> {
     return this.#lost;
+  }
+
+  get checks(): BackendChecks['status'] {
+    return this.#checks.status;
   }
 
   /** Works everything that is known into the model, in slices. @returns whether that is done: call it again later if not */
@@ -86,6 +100,8 @@ export class ServiceFeed {
   collect(): ReadonlySet<FrontendKey> {
     this.#take();
     if (!this.model.settle(SLICE_MS)) setImmediate(this.#options.wake);
+    if (this.#options.config.services.enabled && !this.#closed)
+      for (const pool of this.model.drainPlans()) this.#checks.set(pool, this.model.planOf(pool));
     return this.model.drainChanges();
   }
 
@@ -110,6 +126,15 @@ export class ServiceFeed {
   close(): void {
     this.#closed = true;
     clearTimeout(this.#timer);
+    this.#checks.close();
+  }
+
+  /** The check itself goes through the policy of this machine, as all its traffic does. */
+  #checked(pool: string, place: PlaceKey, failure: string | undefined): void {
+    const target = this.model.planOf(pool)?.targets.get(place);
+    const denied = failure !== undefined && target !== undefined && this.#options.denies(target.address, target.port);
+    this.model.setHealth(pool, place, denied ? `${failure}: the policy of this machine denies it` : failure);
+    if (!this.model.settled) this.#options.wake();
   }
 
   #take(): void {
@@ -129,6 +154,15 @@ export class ServiceFeed {
   }
 }
 
+const probeBackend: Probe = ({ address, port }, { type, path, timeoutMs }, signal) =>
+  tryPort({ address: formatAddress(address), port, timeoutMs, signal, ...(type === 'http' && { path }) });
+
+function checkSettings(check: ServiceCheck | 'none'): CheckSettings | 'none' {
+  if (check === 'none') return 'none';
+  const { type, path, port, interval, timeout, rise, fall } = check;
+  return { type, path, port, intervalMs: interval * 1000, timeoutMs: timeout * 1000, rise, fall };
+}
+
 function settingsOf({ services, name }: ServiceFeedOptions['config']): ServiceSettings {
   const affinity = Object.entries(services.affinity).map(
     ([service, value]) => [service, value === 'default' ? 'none' : value] as const,
@@ -139,6 +173,8 @@ function settingsOf({ services, name }: ServiceFeedOptions['config']): ServiceSe
     onClusterLoss: services.onClusterLoss,
     sticky: new Set(services.sticky),
     weights: new Map(Object.entries(services.weights)),
+    checks: new Map(Object.entries(services.checks).map(([service, check]) => [service, checkSettings(check)])),
+    defaultCheck: checkSettings(services.checks.default ?? 'none'),
     machine: name,
   };
 }

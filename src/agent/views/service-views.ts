@@ -6,7 +6,8 @@ import type {
   StatusRecord,
 } from '../../api/types.ts';
 import type { PortsByAddress } from '../../kvstore/codec/service.ts';
-import type { BackendView, ServiceView } from '../../service/result.ts';
+import { emptyCounts } from '../../service/model.ts';
+import { BACKEND_STATES, type BackendView, type ServiceView } from '../../service/result.ts';
 import type { Agent } from '../agent.ts';
 
 /** One record for each service that a cluster announces, with what this machine makes of it. */
@@ -93,11 +94,11 @@ export async function kernelServiceViews(agent: Agent): Promise<KernelServiceRec
 export function servicesSummary(agent: Agent): StatusRecord['services'] {
   if (!agent.config.services.enabled || agent.datapath.status.balances === false) return undefined;
   const { model, lost } = agent.services;
-  const backends = { active: 0, standby: 0, unreachable: 0, refused: 0 };
+  const backends = emptyCounts();
   let withoutBackend = 0;
   for (const tally of model.tallies()) {
-    for (const state of Object.keys(backends) as (keyof typeof backends)[]) backends[state] += tally.backends[state];
-    if (tally.frontends > 0 && tally.backends.active + tally.backends.unreachable === 0) withoutBackend++;
+    for (const state of BACKEND_STATES) backends[state] += tally.backends[state];
+    if (tally.frontends > 0 && tally.serving === 0) withoutBackend++;
   }
   return {
     frontends: model.frontends.size,
