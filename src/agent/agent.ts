@@ -1,5 +1,6 @@
 import { Health, logTrouble } from '../api/health.ts';
 import type { Config } from '../config/config.ts';
+import type { KeyName } from '../config/keys.ts';
 import { DEFAULT_FILE } from '../config/load.ts';
 import { Backoff } from '../core/backoff.ts';
 import { MeshError, messageOf } from '../core/errors.ts';
@@ -60,7 +61,6 @@ const SETTLE_MS = [1_000, 10_000];
  *   store ─▶ registration ─▶ mesh ─▶ tables ─▶ model feed ─▶ reconciler ─▶ data path
  */
 export class Agent {
-  readonly config: Config;
   readonly startedAt = Date.now();
   readonly health: Health;
   readonly machine: Machine;
@@ -79,6 +79,8 @@ export class Agent {
   readonly lastGood: LastGood;
   readonly services: ServiceFeed;
   readonly #options: AgentOptions;
+  /** Parts that follow a reload ask for it, the others keep what it was at the start. */
+  #config: Config;
   readonly #log: Log;
   readonly #jobs: JobGroup;
   readonly #feed: ModelFeed;
@@ -97,7 +99,8 @@ export class Agent {
   constructor(options: AgentOptions) {
     const { config, log } = options;
     this.#options = options;
-    this.config = config;
+    this.#config = config;
+    const present = (): Config => this.#config;
     this.#log = log;
     this.health = new Health((record, change) => {
       logTrouble(log, record, change);
@@ -109,13 +112,17 @@ export class Agent {
       throw new MeshError('AGT-FAILED', `${name}: ${messageOf(error)}`, { cause: error });
     });
     this.tables = new Tables(refusalLog(log));
-    this.machine = new Machine({ config, health: this.health, onChange: (change) => this.#machineChanged(change) });
+    this.machine = new Machine({
+      config: present,
+      health: this.health,
+      onChange: (change) => this.#machineChanged(change),
+    });
     this.storeAddresses = new StoreAddresses({ onChange: () => this.#feed.touch() });
     this.model = new PolicyModel(this.policySettings());
     this.repository = new PolicyRepository({ model: this.model, now: Date.now });
     this.mesh = new Mesh({ tables: this.tables, onChange: () => this.#soon() });
     this.desired = new DesiredFromFacts({
-      config,
+      config: present,
       tables: this.tables,
       machine: this.machine,
       resolved: () => this.model.resolved,
@@ -125,7 +132,7 @@ export class Agent {
       services: () => this.services.desired,
     });
     this.services = new ServiceFeed({
-      config,
+      config: present,
       tables: this.tables,
       mesh: this.mesh,
       machine: this.machine,
@@ -170,14 +177,14 @@ export class Agent {
     });
     this.names = new NameFeed({
       stateDir: config.stateDir,
-      fqdn: config.fqdn,
+      fqdn: () => this.#config.fqdn,
       model: this.model,
       health: this.health,
       log: log.child('names'),
       onChange: () => this.reconciler.wake(),
     });
     this.lastGood = new LastGood({
-      config,
+      config: present,
       named: options.named !== false,
       datapath: this.datapath,
       desired: this.desired,
@@ -220,6 +227,11 @@ export class Agent {
     });
   }
 
+  /** What is in force. */
+  get config(): Config {
+    return this.#config;
+  }
+
   get store(): Store | undefined {
     return this.#membership.store;
   }
@@ -256,6 +268,33 @@ export class Agent {
     if (register !== undefined) this.#jobs.start('registration', register);
     this.#endpointsChanged();
     this.#soon();
+  }
+
+  /**
+   * Takes a configuration over while everything runs: of another value are only keys that are live, those in `changed`. The
+   * kernel goes from the old state to the new one by changes, as it does when facts change.
+   */
+  reconfigure(config: Config, changed: ReadonlySet<KeyName>): void {
+    const any = (prefix: string): boolean => [...changed].some((key) => key.startsWith(prefix));
+    this.#config = config;
+    this.model.configure(this.policySettings());
+    const labels = this.#membership.registered?.labels;
+    if (labels !== undefined) this.model.setSubject(labels, config.namedPorts);
+    if (any('devices') || any('address.')) this.machine.reconfigure();
+    if (any('services.')) this.services.reconfigure();
+    if (changed.has('policies')) this.#policies.moveTo(config.policies);
+    // Also while the snapshot is what is in force.
+    if (changed.has('enforcement')) this.lastGood.drifted();
+    if (changed.has('services.enabled')) this.reconciler.add({ everything: true });
+    this.#feed.touch();
+    this.#soon();
+  }
+
+  /** Resolves when the kernel holds what is desired, or after so many milliseconds. */
+  async settled(timeoutMs: number): Promise<void> {
+    const end = performance.now() + timeoutMs;
+    const busy = (): boolean => this.#policies.moving || (this.reconciler.opened && this.reconciler.busy);
+    while (busy() && performance.now() < end) await sleep(TICK_MS);
   }
 
   /** Ends everything; the kernel keeps its rules and the store our registration. */

@@ -10,7 +10,8 @@ import { OverlayRoutes } from './overlay-routes.ts';
 import type { StoreAddress } from './store-addresses.ts';
 
 export interface DesiredInputs {
-  readonly config: Config;
+  /** What is in force: another one after a reload. */
+  readonly config: () => Config;
   readonly tables: Tables;
   readonly machine: Machine;
   readonly resolved: () => ResolvedPolicy;
@@ -86,12 +87,13 @@ export class DesiredFromFacts implements DesiredState {
 
   /** Whether a published node is this machine. */
   isSelf(node: Node): boolean {
-    const cluster = this.#inputs.registered()?.cluster.name ?? this.#inputs.config.cluster?.name;
-    return node.name === this.#inputs.config.name && node.cluster === cluster;
+    const cluster = this.#inputs.registered()?.cluster.name ?? this.#inputs.config().cluster?.name;
+    return node.name === this.#inputs.config().name && node.cluster === cluster;
   }
 
   #makeBorder(): Border {
-    const { config, machine, stores } = this.#inputs;
+    const { machine, stores } = this.#inputs;
+    const config = this.#inputs.config();
     return {
       devices: machine.external,
       dualStack: machine.dualStack,
@@ -116,7 +118,8 @@ export class DesiredFromFacts implements DesiredState {
   }
 
   #makeOverlay(): DesiredOverlay | undefined {
-    const { config, machine } = this.#inputs;
+    const { machine } = this.#inputs;
+    const config = this.#inputs.config();
     const registered = this.#inputs.registered();
     // Without the rules nothing can arrive over the overlay.
     if (config.routing !== 'tunnel' || config.datapath === 'none' || registered === undefined) return undefined;

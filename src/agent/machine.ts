@@ -10,7 +10,8 @@ import type { LinkState } from '../host/links.ts';
 export const OVERLAY_DEVICE = 'mesh_vxlan';
 
 export interface MachineOptions {
-  readonly config: Pick<Config, 'address' | 'devices'>;
+  /** What is in force: another one after a reload. */
+  readonly config: () => Pick<Config, 'address' | 'devices'>;
   readonly health: Health;
   /** Told only of what matters outside: a container's device that comes or goes is no change. */
   readonly onChange: (change: MachineChange) => void;
@@ -107,19 +108,24 @@ export class Machine {
     this.#take(await this.#watch.read());
   }
 
+  /** Addresses or devices may be configured differently now. */
+  reconfigure(): void {
+    if (this.#watch !== undefined) this.#take(this.#state);
+  }
+
   close(): void {
     this.#watch?.close();
   }
 
   #take(state: LinkState): void {
-    const { config, health } = this.#options;
+    const { health } = this.#options;
     this.#state = state;
     health.clear('devices', 'HST-NETLINK');
     this.#ipv4 = this.#own(4);
     this.#ipv6 = this.#own(6);
     const nodeAddresses = [this.#ipv4, this.#ipv6].filter((address) => address !== undefined);
     this.#devices = classifyDevices(state, {
-      devices: config.devices,
+      devices: this.#options.config().devices,
       overlayDevice: OVERLAY_DEVICE,
       nodeAddresses,
       previous: this.#devices,
@@ -151,7 +157,8 @@ export class Machine {
   }
 
   #own(family: 4 | 6): Address | undefined {
-    const text = family === 4 ? this.#options.config.address.ipv4 : this.#options.config.address.ipv6;
+    const { ipv4, ipv6 } = this.#options.config().address;
+    const text = family === 4 ? ipv4 : ipv6;
     const configured = text === undefined || text === '' ? undefined : parseAddress(text);
     return ownAddress(this.#state, { family, configured, overlayDevice: OVERLAY_DEVICE }).address;
   }

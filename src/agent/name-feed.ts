@@ -17,7 +17,8 @@ import type { PolicyModel } from '../policy/model.ts';
 export interface NameFeedOptions {
   readonly stateDir: string;
   /** Seconds: a shorter lifetime is raised to it; and how long an address stays beyond its lifetime. */
-  readonly fqdn: { readonly minTtl: number; readonly grace: number };
+  /** Lifetimes in seconds, as `Config.fqdn`; asked at every answer. */
+  readonly fqdn: () => { readonly minTtl: number; readonly grace: number };
   readonly model: PolicyModel;
   readonly health: Health;
   readonly log: Log;
@@ -160,7 +161,7 @@ export class NameFeed {
   }
 
   #learn({ name, addresses }: { readonly name: string; readonly addresses: Parameters<NameCache['learn']>[1] }): void {
-    const { minTtl, grace } = this.#options.fqdn;
+    const { minTtl, grace } = this.#options.fqdn();
     const answers = addresses.map(({ address, ttl }) => ({ address, ttl: Math.max(ttl, minTtl) + grace }));
     if (answers.length === 0) return;
     this.#cache.learn(name, answers);

@@ -1,10 +1,9 @@
 import type { Health } from '../api/health.ts';
-import { messageOf } from '../core/errors.ts';
-import { type WatchedDirectory, watchDirectory } from '../host/directory.ts';
 import { POLICIES_PREFIX } from '../kvstore/paths.ts';
 import { policyRevision } from '../kvstore/policy-revision.ts';
 import type { PrefixWatch, Store } from '../kvstore/store.ts';
 import type { PolicyRepository } from '../policy/repository.ts';
+import { PolicyFolder } from './policy-folder.ts';
 
 export interface PolicyFeedOptions {
   readonly directory: string;
@@ -14,61 +13,55 @@ export interface PolicyFeedOptions {
   readonly onChange: () => void;
 }
 
-const MAX_BYTES = 1 << 20;
-
 /** Brings policy documents from the directory and from the joined store into the repository. */
 export class PolicyFeed {
   readonly #options: PolicyFeedOptions;
-  readonly #directory: WatchedDirectory;
+  #folder: PolicyFolder;
+  /** The one that takes its place when it has been read. */
+  #next: PolicyFolder | undefined;
   #store: PrefixWatch | undefined;
   /** Names of documents that came from the store, with their revisions. */
   readonly #present = new Map<string, number>();
-  #scanned = false;
-  /** Why the directory cannot be read, while it was not read yet. */
-  #unreadable: string | undefined;
 
   constructor(options: PolicyFeedOptions) {
-    const { repository, health, directory } = options;
     this.#options = options;
-    this.#directory = watchDirectory({
-      path: directory,
-      accept: (name) => /\.(ya?ml|json)$/.test(name) && !name.startsWith('.'),
-      maxBytes: MAX_BYTES,
-      onFile: (name, content) => {
-        repository.put('directory', name, content.toString('utf8'));
-        options.onChange();
-      },
-      onGone: (name) => {
-        repository.remove('directory', name);
-        options.onChange();
-      },
-      onUnreadable: (name, error) => {
-        const place = name === '' ? directory : `${directory}/${name}`;
-        health.set(`policy/${name}`, { code: 'CFG-FILE', text: messageOf(error), place });
-        if (name === '') this.#unreadable = messageOf(error);
-      },
-      onReadable: (name) => {
-        health.clear(`policy/${name}`, 'CFG-FILE');
-        if (name === '') this.#unreadable = undefined;
-        options.onChange();
-      },
-    });
-    void this.#directory.first.then(() => {
-      this.#scanned = true;
-      options.onChange();
-    });
+    this.#folder = this.#open(options.directory);
+    this.#folder.lead();
   }
 
   /** What is still to be read, in words. */
   get waitingFor(): string | undefined {
-    const { directory } = this.#options;
-    if (!this.#scanned) return `reading the policies in ${directory}`;
-    // Nobody knows what they forbid.
-    if (this.#unreadable !== undefined) return `the policies in ${directory} cannot be read: ${this.#unreadable}`;
+    const folder = this.#folder.waitingFor;
+    if (folder !== undefined) return folder;
     const store = this.#store;
     // An ordinary cluster may not let us read there, and has no policies for us.
     if (store === undefined || store.synced || /permission denied/.test(store.lastError ?? '')) return undefined;
     return 'listing the policies in the store';
+  }
+
+  /** Another folder is being read. */
+  get moving(): boolean {
+    return this.#next !== undefined;
+  }
+
+  /**
+   * The documents are in another folder now. Those of the former one stay in force until that can be read, if it is a wrong one:
+   * for ever.
+   */
+  moveTo(directory: string): void {
+    this.#next?.close();
+    this.#next = undefined;
+    if (directory === this.#folder.path) return;
+    const next = this.#open(directory);
+    this.#next = next;
+    void next.read.then(() => {
+      if (this.#next !== next) return;
+      const former = this.#folder;
+      this.#folder = next;
+      this.#next = undefined;
+      next.lead(former);
+      former.close();
+    });
   }
 
   /** Follows the policies of the store; nothing when it does already. */
@@ -114,7 +107,14 @@ export class PolicyFeed {
   }
 
   close(): void {
-    this.#directory.close();
+    this.#folder.close();
+    this.#next?.close();
+    this.#next = undefined;
     this.#store?.close();
+  }
+
+  #open(path: string): PolicyFolder {
+    const { repository, health, onChange } = this.#options;
+    return new PolicyFolder({ path, repository, health, onChange });
   }
 }

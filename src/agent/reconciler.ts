@@ -30,6 +30,7 @@ export class Reconciler {
   readonly #backoff = new Backoff({ minMs: 100, maxMs: 30_000 });
   #open = false;
   #dirtySince: number | undefined;
+  #applying = false;
   #wakeUp: (() => void) | undefined;
 
   constructor(hooks: ReconcilerHooks) {
@@ -43,6 +44,11 @@ export class Reconciler {
   /** Milliseconds since the oldest change that is not applied yet. */
   get lagMs(): number {
     return this.#dirtySince === undefined ? 0 : performance.now() - this.#dirtySince;
+  }
+
+  /** Something is not in the kernel yet, or is on its way there. */
+  get busy(): boolean {
+    return this.#dirtySince !== undefined || this.#applying;
   }
 
   /** From now on the kernel follows; the first round compares everything. */
@@ -81,6 +87,7 @@ export class Reconciler {
     this.#pending.add(this.#hooks.collect());
     if (this.#pending.empty) return;
     const changes = this.#pending.take();
+    this.#applying = true;
     try {
       await this.#hooks.apply(changes);
       this.#backoff.reset();
@@ -90,6 +97,8 @@ export class Reconciler {
       this.#dirtySince = since;
       this.#hooks.onFailed(error, this.#backoff.failures + 1);
       await sleep(this.#backoff.next(), signal);
+    } finally {
+      this.#applying = false;
     }
   }
 }

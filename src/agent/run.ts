@@ -1,25 +1,24 @@
+import { MetricsPort } from '../api/metrics-port.ts';
+import { Reloader } from '../api/reloader.ts';
 import { serveApi } from '../api/server.ts';
 import { exportStatus } from '../api/status-metrics.ts';
-import type { StatusRecord } from '../api/types.ts';
+import type { AgentApi, StatusRecord } from '../api/types.ts';
 import type { LoadedConfig } from '../config/load.ts';
-import { MeshError, messageOf } from '../core/errors.ts';
 import { build } from '../host/build.ts';
-import { crashOnSurprise, stopSignal } from '../host/daemon.ts';
+import { crashOnSurprise, onReload, stopSignal } from '../host/daemon.ts';
 import { openServiceManager, type ServiceManager } from '../host/systemd.ts';
-import { openLog } from '../observe/log.ts';
-import { openMetrics } from '../observe/metrics.ts';
-import { serveMetrics } from '../observe/metrics-server.ts';
+import { openLog, type RootLog } from '../observe/log.ts';
+import { type Metrics, openMetrics } from '../observe/metrics.ts';
 import { Agent } from './agent.ts';
+import { type Apply, agentReload } from './reload.ts';
 import { agentApi } from './views/api.ts';
 
 /** systemd is told that we are ready when the machine is enforced, or after this time: a hub that is away must not stop a boot. */
 const READY_MS = 20_000;
 /** An agent that cannot even end is ended. */
 const STOP_MS = 10_000;
-
-const WORDS: Readonly<Record<string, string>> = {
-  SIGHUP: 'SIGHUP received: configuration is read at start only; policies and clusters are watched',
-};
+/** A reload is over when the kernel has it, or after this time. */
+const RELOAD_MS = 10_000;
 
 /** Runs the daemon until it is told to stop. @returns the exit code */
 export async function runAgent(loaded: LoadedConfig): Promise<number> {
@@ -42,13 +41,14 @@ export async function runAgent(loaded: LoadedConfig): Promise<number> {
   });
   const closers: (() => Promise<void>)[] = [];
   try {
-    const stopped = stopSignal((signal) => log.info(WORDS[signal] ?? `${signal} received`));
+    const stopped = stopSignal((signal) => log.info(`${signal} received`));
     const notices = new Notices(service);
     const named = loaded.origins.get('name')?.kind !== 'default';
     const agent = new Agent({ config, named, log, metrics, onChange: () => notices.update(agent) });
     // It watches files from the beginning: an agent that cannot serve must stop that too, to end at once.
     closers.push(() => agent.stop());
-    const api = agentApi(agent);
+    const { reloader, api, port } = serve({ agent, loaded, log, metrics, notices });
+    closers.push(() => reloader.idle());
     const serving = await serveApi({
       api,
       socket: config.socket,
@@ -57,23 +57,10 @@ export async function runAgent(loaded: LoadedConfig): Promise<number> {
     });
     closers.push(() => serving.close());
     exportStatus(metrics, () => api.status());
-    if (config.metrics.listen !== '') {
-      // A port that is taken is told, and costs the metrics, not the agent.
-      const server = await serveMetrics({
-        listen: config.metrics.listen,
-        metrics,
-        live: () => undefined,
-        ready: () => waitingWords(api.status(), agent),
-      }).catch((error: unknown) => {
-        agent.health.fail('metrics', asMeshError(error));
-        return undefined;
-      });
-      if (server !== undefined) {
-        log.info('metrics are served', { url: server.url });
-        closers.push(() => server.close());
-      }
-    }
+    closers.push(() => port.close());
+    await port.listen(config.metrics.listen);
     await agent.start();
+    onReload(() => reloader.request());
     service.startWatchdog();
     notices.update(agent);
     await stopped;
@@ -92,8 +79,29 @@ export async function runAgent(loaded: LoadedConfig): Promise<number> {
   }
 }
 
-function asMeshError(error: unknown): MeshError {
-  return error instanceof MeshError ? error : new MeshError('AGT-FAILED', messageOf(error), { cause: error });
+/** What stands around an agent: its configuration, its answers, its metrics. */
+function serve(parts: {
+  readonly agent: Agent;
+  readonly loaded: LoadedConfig;
+  readonly log: RootLog;
+  readonly metrics: Metrics;
+  readonly notices: Notices;
+}): { readonly reloader: Reloader; readonly api: AgentApi; readonly port: MetricsPort } {
+  const { agent, loaded, log, metrics, notices } = parts;
+  const { health } = agent;
+  const api = agentApi(agent, () => reloader.view);
+  const ready = (): string | undefined => waitingWords(api.status(), agent);
+  const port = new MetricsPort({ health, log, metrics, live: () => undefined, ready });
+  const apply: Apply = async (config, changed) => {
+    log.level = config.log.level;
+    agent.reconfigure(config, changed);
+    if (changed.has('metrics.listen')) await port.listen(config.metrics.listen);
+    await agent.settled(RELOAD_MS);
+  };
+  const onBusy = (busy: boolean): void => notices.reloading(busy, agent);
+  const reload = agentReload(loaded, { apply, log });
+  const reloader = new Reloader({ files: loaded.files, health, log, onBusy, reload });
+  return { reloader, api, port };
 }
 
 /** What keeps the machine from being enforced as desired; undefined when nothing does. */
@@ -116,6 +124,13 @@ class Notices {
 
   constructor(service: ServiceManager) {
     this.#service = service;
+  }
+
+  /** A service that is not ready yet is started, not reloaded. */
+  reloading(busy: boolean, agent: Agent): void {
+    if (!this.#ready) return;
+    if (busy) this.#service.notifyReloading();
+    else this.#service.notifyReady(statusLine(agent));
   }
 
   update(agent: Agent): void {

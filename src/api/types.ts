@@ -40,6 +40,26 @@ export interface HealthRecord {
   readonly since: number;
 }
 
+/** The configuration in force, and what came of the last reload. */
+export interface ConfigurationRecord {
+  readonly files: readonly string[];
+  readonly readAt: number;
+  /** Reloads that were asked for, and those that are over. */
+  readonly requested: number;
+  readonly completed: number;
+  /** Keys that the last reload gave another value. */
+  readonly changed: readonly string[];
+  /** Keys whose new value counts from the next start on. */
+  readonly waiting: readonly string[];
+  /** Why the last reload changed nothing; empty when it was taken over. */
+  readonly problems: readonly {
+    readonly code: ErrorCode;
+    readonly message: string;
+    readonly place?: string;
+    readonly remedy: string;
+  }[];
+}
+
 /** A store that we are connected to, or try to be. */
 export interface StoreRecord {
   readonly state: 'connecting' | 'connected' | 'failed' | 'closed';
@@ -151,6 +171,8 @@ export interface StatusRecord {
     readonly pid: number;
     readonly startedAt: number;
   };
+  /** Agents of before 0.2 do not tell. */
+  readonly configuration?: ConfigurationRecord;
   readonly machine: {
     readonly name: string;
     readonly cluster?: { readonly name: string; readonly id: number };

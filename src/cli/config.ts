@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { API_VERSION } from '../api/types.ts';
 import { ConfigErrors } from '../config/config-errors.ts';
-import { flagOf, isSecret, KEYS, type Key, variableOf } from '../config/keys.ts';
+import { flagOf, isLive, isSecret, KEYS, type Key, variableOf } from '../config/keys.ts';
 import type { LoadedConfig } from '../config/load.ts';
 import { type ShownKey, shownKeys, shownTree } from '../config/show.ts';
 import type { MeshError } from '../core/errors.ts';
@@ -10,6 +10,7 @@ import { type Call, command, group } from './command.ts';
 import { configOptions, loadFor } from './config-options.ts';
 import { EXIT, type ExitCode } from './exit-code.ts';
 import { writeRecord } from './output.ts';
+import { configReloadCommand } from './reload.ts';
 import { problemsText } from './report-error.ts';
 import { TableWriter } from './table.ts';
 import { plural } from './words.ts';
@@ -32,13 +33,14 @@ export function configCommands(): Command {
       options: configOptions(),
       run: check,
     }),
+    configReloadCommand(),
     command({
       name: 'show',
       summary: 'Show the effective configuration, and where each value comes from',
       details: 'Secrets are not shown.',
       examples: [
         ['config show', 'every key with value and origin'],
-        ['config show -o wide', 'also the variable and the option of each key'],
+        ['config show -o wide', 'also whether a reload takes it over, its variable and its option'],
         ['config show -o yaml', 'as a configuration file, below "config"'],
       ],
       shared: SHARED,
@@ -112,13 +114,18 @@ async function show(call: Call): Promise<ExitCode> {
 }
 
 function showText(keys: readonly ShownKey[], wide: boolean): string {
-  const more = wide ? ['VARIABLE', 'OPTION', 'MEANING'] : [];
+  const more = wide ? ['RELOAD', 'VARIABLE', 'OPTION', 'MEANING'] : [];
   const table = new TableWriter(['KEY', 'VALUE', 'ORIGIN', ...more]);
   return table.write(
     keys.map(({ name, value, origin }) => {
       const key: Key<unknown> = KEYS[name];
       const extra = wide
-        ? [variableOf(name), isSecret(name) ? '-' : `--${flagOf(name)}`, `${key.help} (${key.kind.expects})`]
+        ? [
+            isLive(name) ? 'yes' : 'restart',
+            variableOf(name),
+            isSecret(name) ? '-' : `--${flagOf(name)}`,
+            `${key.help} (${key.kind.expects})`,
+          ]
         : [];
       return [name, valueText(value), origin, ...extra];
     }),

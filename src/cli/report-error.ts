@@ -15,6 +15,9 @@ const EXIT_OF: Readonly<Partial<Record<ErrorCode, ExitCode>>> = {
   'API-QUESTION': EXIT.usage,
 };
 
+/** A MeshError, or one that came in a record. */
+export type Problem = Pick<MeshError, 'code' | 'message' | 'remedy'> & { readonly place?: string | undefined };
+
 /** Says what went wrong, where, and what to do; the exit code. */
 export function reportError(error: unknown, terminal: Terminal): ExitCode {
   if (error instanceof ConfigErrors) {
@@ -30,12 +33,12 @@ export function reportError(error: unknown, terminal: Terminal): ExitCode {
 }
 
 /** `mesh-agent: <place>: <what> (<code>)` and the remedy below. */
-export function problemText(problem: MeshError, label = 'mesh-agent'): string {
+export function problemText(problem: Problem, label = 'mesh-agent'): string {
   return `${problemLine(problem, label)}  remedy: ${problem.remedy}\n`;
 }
 
 /** Many of them: a remedy that several share is said once, after the last of them. */
-export function problemsText(problems: readonly MeshError[], label: string): string {
+export function problemsText(problems: readonly Problem[], label: string): string {
   return problems
     .map((problem, index) =>
       problems[index + 1]?.code === problem.code ? problemLine(problem, label) : problemText(problem, label),
@@ -43,7 +46,7 @@ export function problemsText(problems: readonly MeshError[], label: string): str
     .join('');
 }
 
-function problemLine(problem: MeshError, label: string): string {
+function problemLine(problem: Problem, label: string): string {
   const place = problem.place === undefined ? '' : `${printable(problem.place)}: `;
   return `${label}: ${place}${printable(problem.message)} (${problem.code})\n`;
 }

@@ -180,6 +180,9 @@ function addDetails(
   add: (name: string, value: string, below?: readonly string[]) => void,
 ): void {
   const below = (text: string): string => `   ${printable(text)}`;
+  const { configuration } = status;
+  if (configuration !== undefined)
+    add('Configuration', `read ${ago(configuration.readAt, now)}`, configuration.files.map(below));
   add('Labels', plural(status.machine.labels.length, 'label'), status.machine.labels.map(below));
   if (status.machine.ranges.length > 0) add('Ranges', status.machine.ranges.join(', '));
   add(

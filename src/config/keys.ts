@@ -24,11 +24,14 @@ import {
 export interface Key<T> {
   readonly kind: ValueKind<T>;
   readonly help: string;
+  /** A reload takes it over while the agent runs; any other key counts from the next start on. */
+  readonly live?: true;
   /** Never shown. */
   readonly secret?: true;
 }
 
 const key = <T>(kind: ValueKind<T>, help: string): Key<T> => ({ kind, help });
+const live = <T>(kind: ValueKind<T>, help: string): Key<T> => ({ kind, help, live: true });
 
 /** RFC 1123 subdomain, as Kubernetes names objects. */
 const NAME = /^(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
@@ -64,64 +67,64 @@ export const KEYS = {
   'kvstore.username': key(optional(anyText), 'user of the store, when it does not go by certificates'),
   'kvstore.password': { ...key(optional(anyText), 'password of that user'), secret: true },
   'kvstore.config': key(optional(path), 'a Cilium etcd configuration file, instead of the keys above'),
-  'address.ipv4': key(optional(address(4)), 'IPv4 address of this machine in the mesh'),
-  'address.ipv6': key(optional(address(6)), 'IPv6 address of this machine in the mesh'),
+  'address.ipv4': live(optional(address(4)), 'IPv4 address of this machine in the mesh'),
+  'address.ipv6': live(optional(address(6)), 'IPv6 address of this machine in the mesh'),
   datapath: key(choice('auto', 'nftables', 'bpf', 'none'), 'what enforces'),
-  devices: key(wordOr('auto', list(device, 'device names')), 'external devices, whose traffic is judged'),
-  routing: key(choice('tunnel', 'native'), 'how packets reach other nodes'),
+  devices: live(wordOr('auto', list(device, 'device names')), 'external devices, whose traffic is judged'),
+  routing: live(choice('tunnel', 'native'), 'how packets reach other nodes'),
   'tunnel.protocol': key(choice('vxlan'), 'encapsulation'),
   'tunnel.port': key(integer('a port number', 1, 65535), 'UDP port of the tunnel; the same on every node'),
-  enforcement: key(choice('default', 'always', 'never'), 'when policies are enforced'),
-  audit: key(boolean, 'report denials, do not apply them'),
-  'failsafe.ingress': key(list(transportPort, 'ports such as tcp/22'), 'inbound ports that always pass'),
-  'failsafe.egress': key(list(transportPort, 'ports such as tcp/22'), 'outbound ports that always pass'),
-  'lastGood.fallback': key(
+  enforcement: live(choice('default', 'always', 'never'), 'when policies are enforced'),
+  audit: live(boolean, 'report denials, do not apply them'),
+  'failsafe.ingress': live(list(transportPort, 'ports such as tcp/22'), 'inbound ports that always pass'),
+  'failsafe.egress': live(list(transportPort, 'ports such as tcp/22'), 'outbound ports that always pass'),
+  'lastGood.fallback': live(
     choice('nothing', 'failsafe'),
     'what a boot enforces when there is no last-good snapshot that can be used',
   ),
-  'fqdn.minTtl': key(
+  'fqdn.minTtl': live(
     integer('a number of seconds, up to a week', 0, 604_800),
     'DNS answers count for at least so many seconds (tofqdns-min-ttl)',
   ),
-  'fqdn.grace': key(
+  'fqdn.grace': live(
     integer('a number of seconds, up to an hour', 0, 3600),
     'addresses of DNS names stay allowed for so many seconds beyond their lifetime',
   ),
-  'services.enabled': key(boolean, 'services of the mesh are reachable by their cluster addresses'),
-  'services.affinity': key(
+  'services.enabled': live(boolean, 'services of the mesh are reachable by their cluster addresses'),
+  'services.affinity': live(
     mapping(affinity, service, '{production/api: local}'),
     'which backends a global service prefers; by namespace/name',
   ),
-  'services.local': key(optional(clusterName), 'cluster that counts as local; the joined one when not given'),
-  'services.onClusterLoss': key(
+  'services.local': live(optional(clusterName), 'cluster that counts as local; the joined one when not given'),
+  'services.onClusterLoss': live(
     choice('keep', 'remove'),
     'backends of a lost cluster are used when nothing else is left (keep), or not at all (remove)',
   ),
-  'services.lossGrace': key(duration, 'time after which a cluster that cannot be reached counts as lost'),
-  'services.sticky': key(list(service, 'services'), 'services whose clients stay with one backend (ClientIP)'),
-  'services.weights': key(
+  'services.lossGrace': live(duration, 'time after which a cluster that cannot be reached counts as lost'),
+  'services.sticky': live(list(service, 'services'), 'services whose clients stay with one backend (ClientIP)'),
+  'services.weights': live(
     mapping(integer('a weight (0 to 100)', 0, 100), clusterName, '{cluster-b: 3}'),
     'share of new connections of each backend of a cluster; 0 for none',
   ),
-  'services.frontends': key(
+  'services.frontends': live(
     list(prefix, 'prefixes'),
     'where frontends of remote clusters may lie, besides private addresses',
   ),
-  'services.checks': key(
+  'services.checks': live(
     mapping(serviceCheck, serviceOrDefault, '{production/api: http:/healthz, default: tcp}'),
     'how this machine checks the backends of services: tcp, http:/path or none; not at all when not given',
   ),
-  policies: key(path, 'folder of local policies'),
+  policies: live(path, 'folder of local policies'),
   clustermesh: key(path, 'folder with one etcd configuration file per remote cluster'),
-  'metrics.listen': key(listenAddress, 'address of /metrics, /healthz and /readyz; empty for none'),
-  'log.level': key(choice('trace', 'debug', 'info', 'warn', 'error'), 'what is logged'),
+  'metrics.listen': live(listenAddress, 'address of /metrics, /healthz and /readyz; empty for none'),
+  'log.level': live(choice('trace', 'debug', 'info', 'warn', 'error'), 'what is logged'),
   'log.format': key(choice('auto', 'json', 'pretty'), 'form of the log'),
   stateDir: key(path, 'folder of the state'),
   socket: key(path, "the agent's socket"),
   socketGroup: key(optional(anyText), 'group that may use the socket, besides root'),
-  policyDefaultLocalCluster: key(boolean, 'peer selectors without a cluster mean the own cluster'),
-  allowLocalhost: key(choice('auto', 'always', 'policy'), 'whether the host always reaches its endpoints'),
-  namedPorts: key(namedPorts, 'named ports of this machine'),
+  policyDefaultLocalCluster: live(boolean, 'peer selectors without a cluster mean the own cluster'),
+  allowLocalhost: live(choice('auto', 'always', 'policy'), 'whether the host always reaches its endpoints'),
+  namedPorts: live(namedPorts, 'named ports of this machine'),
 } satisfies Record<string, Key<unknown>>;
 
 export type KeyName = keyof typeof KEYS;
@@ -136,6 +139,12 @@ export function isKey(name: string): name is KeyName {
 export function isSecret(name: KeyName): boolean {
   const found: Key<unknown> = KEYS[name];
   return found.secret === true;
+}
+
+/** Whether a reload takes the key over while the agent runs. */
+export function isLive(name: KeyName): boolean {
+  const found: Key<unknown> = KEYS[name];
+  return found.live === true;
 }
 
 /** `kvstore.endpoints` to `kvstore-endpoints`, `stateDir` to `state-dir`. */

@@ -1,15 +1,16 @@
 import { readdirSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { MeshError, messageOf } from '../core/errors.ts';
 import { assemble } from './assemble.ts';
 import type { Config } from './config.ts';
 import { ConfigErrors } from './config-errors.ts';
 import { defaultValue } from './defaults.ts';
-import { flagOf, KEY_NAMES, type KeyName, variableOf } from './keys.ts';
+import { flagOf, isLive, KEY_NAMES, type KeyName, variableOf } from './keys.ts';
 import { nearest } from './nearest.ts';
 import { readConfigFile } from './read-file.ts';
-import { type Origin, readEnvironment, readText, type Settings } from './settings.ts';
+import { type Origin, readEnvironment, readText, type Setting, type Settings } from './settings.ts';
 
 export const DEFAULT_FILE = '/etc/mesh-agent/config.yaml';
 
@@ -26,6 +27,10 @@ export interface LoadOptions {
 
 export interface LoadedConfig {
   readonly config: Config;
+  /** What it was loaded with, for `reloadConfig`. */
+  readonly options: LoadOptions;
+  /** Every key with its value. */
+  readonly settings: ReadonlyMap<KeyName, Setting>;
   readonly origins: ReadonlyMap<KeyName, Origin>;
   /** Worth a look, but no reason not to run. */
   readonly warnings: readonly MeshError[];
@@ -43,7 +48,42 @@ export async function loadConfig(options: LoadOptions): Promise<LoadedConfig> {
   const config = assemble(settings, { problems, warnings });
   if (problems.length > 0 || config === undefined) throw new ConfigErrors(problems);
   const origins = new Map([...settings].map(([name, setting]) => [name, setting.origin] as const));
-  return { config, origins, warnings, files: gathered.files };
+  return { config, options, settings, origins, warnings, files: gathered.files };
+}
+
+export interface ReloadedConfig {
+  /** What is to be in force: the new value of every key that is live, the value of the start for all others. */
+  readonly loaded: LoadedConfig;
+  /** Keys that have another value than before. */
+  readonly changed: ReadonlySet<KeyName>;
+  /** Keys with a new value that counts from the next start on. */
+  readonly waiting: readonly KeyName[];
+}
+
+/**
+ * Reads the same sources again for a program that runs with `running`.
+ * @throws ConfigErrors with every problem of every source: nothing is to be changed then
+ */
+export async function reloadConfig(running: LoadedConfig): Promise<ReloadedConfig> {
+  const found = await loadConfig(running.options);
+  const settings: Settings = new Map();
+  const changed = new Set<KeyName>();
+  const waiting: KeyName[] = [];
+  for (const name of KEY_NAMES) {
+    const [setting, before] = [found.settings.get(name), running.settings.get(name)];
+    if (setting === undefined || before === undefined) continue;
+    const same = isDeepStrictEqual(setting.value, before.value);
+    settings.set(name, same || isLive(name) ? setting : before);
+    if (same) continue;
+    if (isLive(name)) changed.add(name);
+    else waiting.push(name);
+  }
+  // Each of the two is checked already; together they might not fit.
+  const problems: MeshError[] = [];
+  const config = assemble(settings, { problems, warnings: [] });
+  if (config === undefined) throw new ConfigErrors(problems);
+  const origins = new Map([...settings].map(([name, setting]) => [name, setting.origin] as const));
+  return { loaded: { ...found, config, settings, origins }, changed, waiting };
 }
 
 /**

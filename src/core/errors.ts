@@ -35,6 +35,14 @@ export const ERROR_CODES = {
     'the configuration gives away more than it should',
     'restrict it to this machine, or protect it, unless you want it so',
   ),
+  'CFG-RELOAD': entry(
+    'the configuration could not be taken over',
+    'correct it (`mesh-agent config check` shows every problem), then `systemctl reload mesh-agent`',
+  ),
+  'CFG-RESTART': entry(
+    'changed keys of the configuration need a restart',
+    'systemctl restart mesh-agent: the rules stay in force meanwhile',
+  ),
   // host
   'HST-NATIVE': entry(
     'native module cannot be loaded',

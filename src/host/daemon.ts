@@ -1,5 +1,10 @@
 const SIGNALS = ['SIGTERM', 'SIGINT'] as const;
 
+/** SIGHUP asks a daemon to read its configuration again. */
+export function onReload(reload: () => void): void {
+  process.on('SIGHUP', reload);
+}
+
 /** Resolves at the first signal that ends a daemon. SIGHUP does not: a terminal that closes must not take it along. */
 export function stopSignal(onSignal: (signal: string) => void): Promise<void> {
   return new Promise((resolve) => {
@@ -9,7 +14,6 @@ export function stopSignal(onSignal: (signal: string) => void): Promise<void> {
         resolve();
       });
     }
-    process.on('SIGHUP', () => onSignal('SIGHUP'));
   });
 }
 

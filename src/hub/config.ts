@@ -52,6 +52,9 @@ export interface HubConfig {
   };
 }
 
+/** Keys that a reload takes over while the hub runs; any other key counts from the next start on. */
+export const HUB_LIVE_KEYS = ['log.level', 'metrics.listen'] as const;
+
 /** What `hub.yaml` may leave out, in text. */
 export const HUB_DEFAULTS = {
   etcd: '0.0.0.0:2379',

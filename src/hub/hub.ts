@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { Health, logTrouble } from '../api/health.ts';
-import { API_VERSION } from '../api/types.ts';
+import { API_VERSION, type ConfigurationRecord } from '../api/types.ts';
 import { MeshError, messageOf } from '../core/errors.ts';
 import { JobGroup, sleep } from '../core/job.ts';
 import { build } from '../host/build.ts';
@@ -31,6 +31,8 @@ export interface HubOptions {
   readonly metrics: Metrics;
   readonly parts: readonly PartFactory[];
   readonly onChange: () => void;
+  /** What the configuration is, and what came of the last reload; where something reads it again. */
+  readonly configuration?: () => ConfigurationRecord;
 }
 
 const RENEW_MS = 6 * 3_600_000;
@@ -138,7 +140,7 @@ export class Hub {
   }
 
   status(): HubStatusRecord {
-    const { config, pki } = this.#options;
+    const { config, pki, configuration } = this.#options;
     const health = this.health.list();
     const leader = this.#election?.leader;
     const process_ = this.#etcd?.process;
@@ -171,6 +173,7 @@ export class Hub {
       },
       guard: this.#guard?.status ?? null,
       certificates: this.#certificates(),
+      ...(configuration !== undefined && { configuration: configuration() }),
       caHash: pki.ca.publicKeyHash,
       parts: [...this.#everywhere.records(), ...(this.#led?.records() ?? [])],
       health,

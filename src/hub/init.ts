@@ -72,6 +72,11 @@ function hubYaml(choices: HubChoices): string {
 /** The configuration of a hub that was made. @throws ConfigErrors; MeshError HUB-MISSING, HUB-FILES */
 export function loadHub(stateDir: string): { readonly config: HubConfig; readonly folder: HubFolder } {
   const folder = hubFolder(stateDir);
+  return { config: readHubConfig(folder), folder };
+}
+
+/** What is in `hub.yaml` now. @throws ConfigErrors; MeshError HUB-MISSING, HUB-FILES */
+export function readHubConfig(folder: HubFolder): HubConfig {
   let yaml: string;
   try {
     yaml = readFileSync(folder.config, 'utf8');
@@ -79,5 +84,5 @@ export function loadHub(stateDir: string): { readonly config: HubConfig; readonl
     const code = (cause as NodeJS.ErrnoException).code === 'ENOENT' ? 'HUB-MISSING' : 'HUB-FILES';
     throw new MeshError(code, code === 'HUB-FILES' ? messageOf(cause) : '', { place: folder.config, cause });
   }
-  return { config: parseHubConfig(yaml, folder.config), folder };
+  return parseHubConfig(yaml, folder.config);
 }

@@ -1,10 +1,11 @@
+import { MetricsPort } from '../api/metrics-port.ts';
+import { Reloader } from '../api/reloader.ts';
 import { type ApiServer, serveSocket } from '../api/server.ts';
 import { build } from '../host/build.ts';
-import { crashOnSurprise, stopSignal } from '../host/daemon.ts';
+import { crashOnSurprise, onReload, stopSignal } from '../host/daemon.ts';
 import { openServiceManager } from '../host/systemd.ts';
 import { type Log, openLog } from '../observe/log.ts';
 import { openMetrics } from '../observe/metrics.ts';
-import { serveMetrics } from '../observe/metrics-server.ts';
 import { HUB_BODY_BYTES } from './api.ts';
 import type { HubConfig } from './config.ts';
 import type { HubFolder } from './folder.ts';
@@ -14,6 +15,7 @@ import { lockHub } from './lock.ts';
 import { exportHub } from './metrics.ts';
 import type { PartFactory } from './part.ts';
 import { HUB_PARTS } from './parts.ts';
+import { hubReload } from './reload.ts';
 
 export interface RunHubOptions {
   readonly config: HubConfig;
@@ -48,6 +50,7 @@ export async function runHub(options: RunHubOptions): Promise<number> {
       log.error('unexpected error: the hub ends', { error });
       rootLog.flush();
     });
+    let ready = false;
     const stopped = stopSignal((signal) => log.info(`${signal} received`)).then(() => stopping.abort());
     const hub = new Hub({
       config,
@@ -56,18 +59,34 @@ export async function runHub(options: RunHubOptions): Promise<number> {
       metrics,
       parts: options.parts ?? HUB_PARTS,
       onChange: () => service.notifyStatus(hub.line),
+      configuration: () => reloader.view,
+    });
+    const waiting = (): string | undefined => (hub.connected ? undefined : hub.line);
+    const port = new MetricsPort({ health: hub.health, log, metrics, live: () => undefined, ready: waiting });
+    const reloader = new Reloader({
+      files: [folder.config],
+      health: hub.health,
+      log,
+      onBusy(busy) {
+        if (!ready) return;
+        if (busy) service.notifyReloading();
+        else service.notifyReady(hub.line);
+      },
+      reload: hubReload(folder, async (next, changed) => {
+        rootLog.level = next.log.level;
+        if (changed.includes('metrics.listen')) await port.listen(next.metrics.listen);
+      }),
     });
     const socket = await serve(hub, { path: options.socket, log: log.child('api') });
     closers.push(() => socket.close());
     exportHub(metrics, () => hub.status());
-    if (config.metrics.listen !== '') {
-      const ready = (): string | undefined => (hub.connected ? undefined : hub.line);
-      const server = await serveMetrics({ listen: config.metrics.listen, metrics, live: () => undefined, ready });
-      closers.push(() => server.close());
-    }
+    closers.push(() => port.close());
+    await port.listen(config.metrics.listen);
     closers.push(() => hub.stop());
+    onReload(() => reloader.request());
     await Promise.race([hub.start(stopping.signal), stopped]);
     if (!stopping.signal.aborted) {
+      ready = true;
       service.notifyReady(hub.line);
       service.startWatchdog();
       log.info('the hub is ready');

@@ -1,4 +1,4 @@
-import type { HealthRecord } from '../api/types.ts';
+import type { ConfigurationRecord, HealthRecord } from '../api/types.ts';
 
 /** The answer to `hub status`, as JSON and YAML show it. */
 export interface HubStatusRecord {
@@ -36,6 +36,8 @@ export interface HubStatusRecord {
     readonly refused: number;
   } | null;
   readonly certificates: readonly { readonly name: string; readonly notAfter: number }[];
+  /** Undefined where nothing reads it again. */
+  readonly configuration?: ConfigurationRecord;
   readonly caHash: string;
   readonly parts: readonly PartRecord[];
   readonly health: readonly HealthRecord[];

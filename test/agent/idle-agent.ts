@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { Agent } from '../../src/agent/agent.ts';
 import { agentApi } from '../../src/agent/views/api.ts';
+import { Reloader } from '../../src/api/reloader.ts';
 import type { AgentApi } from '../../src/api/types.ts';
 import { loadConfig } from '../../src/config/load.ts';
 import { silentLog } from '../../src/observe/log.ts';
@@ -19,7 +20,7 @@ export async function idleAgent(t: TestContext): Promise<IdleAgent> {
   const folder = mkdtempSync(join(tmpdir(), 'mesh-idle-'));
   const file = join(folder, 'config.yaml');
   writeFileSync(file, JSON.stringify({ name: 'my-vm', policies: join(folder, 'policies.d') }));
-  const { config } = await loadConfig({ file, stateDir: folder, socket: join(folder, 'sock'), env: {} });
+  const { config, files } = await loadConfig({ file, stateDir: folder, socket: join(folder, 'sock'), env: {} });
   const metrics = openMetrics({ version: '0', commit: '0' } as Parameters<typeof openMetrics>[0]);
   const agent = new Agent({ config, log: silentLog, metrics, onChange: () => {} });
   t.after(async () => {
@@ -27,5 +28,7 @@ export async function idleAgent(t: TestContext): Promise<IdleAgent> {
     metrics.close();
     rmSync(folder, { recursive: true, force: true });
   });
-  return { agent, api: agentApi(agent) };
+  const reload = () => Promise.resolve({ changed: [], waiting: [], files });
+  const reloader = new Reloader({ files, health: agent.health, log: silentLog, onBusy: () => {}, reload });
+  return { agent, api: agentApi(agent, () => reloader.view) };
 }

@@ -35,7 +35,7 @@ const say = (change?: MachineFacts['change']): void => {
   };
   process.stdout.write(`${JSON.stringify(facts)}\n`);
 };
-const machine = new Machine({ config: { address: {}, devices: 'auto' }, health, onChange: say });
+const machine = new Machine({ config: () => ({ address: {}, devices: 'auto' }), health, onChange: say });
 await machine.open();
 say();
 process.stdin.on('data', () => say()).on('end', () => machine.close());

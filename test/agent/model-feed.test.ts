@@ -73,7 +73,7 @@ function worldOf(tables: Tables = emptyTables()): World {
     wakes: 0,
   } as World;
   world.desired = new DesiredFromFacts({
-    config: CONFIG,
+    config: () => CONFIG,
     tables,
     machine: new Proxy(world.machine, { get: (_, name) => world.machine[name as keyof Machine] }),
     resolved: () => model.resolved,

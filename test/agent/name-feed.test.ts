@@ -29,7 +29,7 @@ function open(content?: unknown) {
   const changes = { count: 0 };
   const feed = new NameFeed({
     stateDir,
-    fqdn: { minTtl: 0, grace: 0 },
+    fqdn: () => ({ minTtl: 0, grace: 0 }),
     model,
     health,
     log: silentLog,

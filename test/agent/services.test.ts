@@ -18,7 +18,7 @@ function facts(): { facts: MachineAddressFacts; own: Address[] } {
     networks: () => [parsePrefix('192.168.100.0/24') ?? assert.fail()],
     gateways: () => [address('192.168.100.1')],
     stores: () => [{ address: address('198.51.100.7') }],
-    allowed: ['203.0.113.0/24'],
+    allowed: () => ['203.0.113.0/24'],
   });
   return { facts: made, own };
 }
@@ -86,7 +86,7 @@ test('a remote cluster counts as lost after the grace, the joined one and what i
       cluster: { name, kind },
       store: { status: { state } },
     }));
-  const reach = new ClusterReach({ list } as unknown as Mesh, 30_000);
+  const reach = new ClusterReach({ list } as unknown as Mesh, () => 30_000);
   const lost = (at: number): string[] => reach.look(at).lost.map(({ name }) => name);
   assert.deepEqual([lost(1000), reach.look(1000).next], [[], 31_000]);
   assert.deepEqual(lost(30_999), []);

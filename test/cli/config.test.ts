@@ -93,8 +93,11 @@ test('the effective configuration is shown with origins, and without secrets', a
   const text =
     'name: vm\nkvstore: {endpoints: [https://hub:2379], username: u, password: hunter2}\nnamedPorts: {http: tcp/80}\n';
   const wide = await withConfig(text, 'show', '--log-level', 'debug', '-o', 'wide');
-  assert.match(wide.stdout, /^kvstore\.password +\[redacted\] +.*config\.yaml:2 +MESH_AGENT_KVSTORE_PASSWORD +- /m);
-  assert.match(wide.stdout, /^log\.level +debug +--log-level +MESH_AGENT_LOG_LEVEL +--log-level/m);
+  assert.match(
+    wide.stdout,
+    /^kvstore\.password +\[redacted\] +.*config\.yaml:2 +restart +MESH_AGENT_KVSTORE_PASSWORD +- /m,
+  );
+  assert.match(wide.stdout, /^log\.level +debug +--log-level +yes +MESH_AGENT_LOG_LEVEL +--log-level/m);
   assert.match(wide.stdout, /^routing +tunnel +default/m);
   const { stdout } = await withConfig(text, 'show', '-o', 'yaml');
   const record = parse(stdout) as {

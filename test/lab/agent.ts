@@ -36,6 +36,7 @@ export class Agent {
   readonly clustermesh: string;
   /** The local API, without the detour over the command line. */
   readonly api: AgentClient;
+  readonly #config: Readonly<Record<string, unknown>>;
   #child: ChildProcess | undefined;
   #log = '';
 
@@ -49,8 +50,14 @@ export class Agent {
     this.api = openClient({ socket: this.socket });
     mkdirSync(this.policies, { recursive: true });
     mkdirSync(this.clustermesh, { recursive: true, mode: 0o700 });
+    this.#config = { policies: this.policies, ...config };
+    this.configure({});
+  }
+
+  /** Writes the configuration file: that of the beginning with these keys over it. */
+  configure(config: Readonly<Record<string, unknown>>): void {
     // JSON is YAML.
-    writeFileSync(this.configFile, `${JSON.stringify({ policies: this.policies, ...config }, null, 2)}\n`);
+    writeFileSync(this.configFile, `${JSON.stringify({ ...this.#config, ...config }, null, 2)}\n`);
   }
 
   /** The end of what the agent logged, over all runs. */

@@ -56,6 +56,17 @@ test('it is ready when the machine is enforced, and says so in one line', async 
   assert.equal(lines('READY').length, 1);
 });
 
+test('a reload begins and is over, also one that is refused', async () => {
+  for (const [round, level] of ['debug', 'loud'].entries()) {
+    lab.agent.configure({ log: { level } });
+    process.kill(lab.agent.pid, 'SIGHUP');
+    await until('the reload is over', () => lines('READY').length === 2 + round);
+    assert.equal(lines('RELOADING').length, 1 + round);
+    assert.match(lines('MONOTONIC_USEC').at(-1) ?? '', /=[0-9]+$/);
+  }
+  assert.match(lines('STATUS').at(-1) ?? '', /^STATUS=enforcing/);
+});
+
 test('it says that it stops', async () => {
   await lab.agent.stop();
   await until('the end is announced', () => lines('STOPPING').length === 1);

@@ -12,7 +12,8 @@ import type { Restored } from './restored-state.ts';
 
 export interface InterimOptions {
   readonly place: LastGoodPlace;
-  readonly config: Config;
+  /** What is in force: another one after a reload. */
+  readonly config: () => Config;
   /** See `RestoreOptions.named`. */
   readonly named: boolean;
   readonly datapath: Datapath;
@@ -62,7 +63,7 @@ export class Interim {
     return this.#applied;
   }
 
-  /** What is ours in the kernel was changed. */
+  /** What is ours in the kernel was changed, or what is to be there of the snapshot. */
   drifted(): void {
     this.#drifted = true;
   }
@@ -90,7 +91,7 @@ export class Interim {
   async #read(): Promise<Restored | undefined> {
     const { place, health } = this.#options;
     try {
-      return await readRestored(place, this.#options);
+      return await readRestored(place, { config: this.#options.config(), named: this.#options.named });
     } catch (error) {
       if (!(error instanceof MeshError)) throw error;
       health.set('state/last-good', { code: error.code, text: error.message, place: place.file, severity: 'warning' });
@@ -99,7 +100,8 @@ export class Interim {
   }
 
   async #round(saved: DesiredState): Promise<void> {
-    const { datapath, config, log, present } = this.#options;
+    const { datapath, log, present } = this.#options;
+    const config = this.#options.config();
     const { border: presentBorder, ...sources } = present();
     const border = this.#border(saved.border, presentBorder);
     const told = JSON.stringify([border, sources]);
@@ -125,6 +127,6 @@ export class Interim {
     const nodes = new Map<string, Address>();
     for (const node of [...saved.nodes, ...border.nodes]) nodes.set(formatAddress(node), node);
     const watchNames = saved.watchNames === true || border.watchNames === true;
-    return { ...border, watchNames, nodes: this.#options.config.routing === 'tunnel' ? [...nodes.values()] : [] };
+    return { ...border, watchNames, nodes: this.#options.config().routing === 'tunnel' ? [...nodes.values()] : [] };
   }
 }

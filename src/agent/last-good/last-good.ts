@@ -13,7 +13,8 @@ import { LastGoodKeeper } from './keeper.ts';
 import { LastGoodPlace, type SnapshotFacts } from './place.ts';
 
 export interface LastGoodOptions {
-  readonly config: Config;
+  /** What is in force: another one after a reload. */
+  readonly config: () => Config;
   /** See `RestoreOptions.named`. */
   readonly named: boolean;
   readonly datapath: Datapath;
@@ -39,7 +40,8 @@ export class LastGood {
 
   constructor(options: LastGoodOptions) {
     this.#options = options;
-    const { config, desired, machine, mesh } = options;
+    const { desired, machine, mesh } = options;
+    const config = options.config();
     this.#place = new LastGoodPlace(config.stateDir);
     this.#interim = new Interim({
       ...options,
@@ -66,7 +68,7 @@ export class LastGood {
 
   /** Keeps the kernel as the snapshot says until the stores have been seen; after `Datapath.open`. */
   async hold(signal: AbortSignal): Promise<void> {
-    if (this.#options.config.datapath === 'none') return;
+    if (this.#options.config().datapath === 'none') return;
     await this.#interim.run(AbortSignal.any([signal, this.#live.signal]));
   }
 
@@ -92,7 +94,7 @@ export class LastGood {
 
   /** The kernel holds what the stores say; `changed`: it did not before. */
   applied(changed: boolean): void {
-    if (this.#options.config.datapath !== 'none') this.#keeper.applied(changed);
+    if (this.#options.config().datapath !== 'none') this.#keeper.applied(changed);
   }
 
   /** Before the facts go: what is not written yet is written. */

@@ -18,8 +18,8 @@ export interface AddressInputs {
   readonly networks: () => readonly Prefix[];
   readonly gateways: () => readonly Address[];
   readonly stores: () => readonly { readonly address: Address }[];
-  /** `services.frontends`. */
-  readonly allowed: readonly string[];
+  /** `services.frontends`, as it is now. */
+  readonly allowed: () => readonly string[];
 }
 
 const prefixes = (...texts: readonly string[]): readonly Prefix[] =>
@@ -45,13 +45,18 @@ const PRIVATE = prefixes('10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '100.6
  */
 export class MachineAddressFacts implements AddressFacts {
   readonly #inputs: AddressInputs;
-  readonly #allowed: readonly Prefix[];
+  #allowed: readonly Prefix[] = PRIVATE;
   #own = new Map<string, string>();
 
   constructor(inputs: AddressInputs) {
     this.#inputs = inputs;
-    this.#allowed = [...PRIVATE, ...prefixes(...inputs.allowed)];
+    this.allow();
     this.refresh();
+  }
+
+  /** `services.frontends` may be another. */
+  allow(): void {
+    this.#allowed = [...PRIVATE, ...prefixes(...this.#inputs.allowed())];
   }
 
   /** The machine's addresses, gateways or stores may be others. @returns whether they are */

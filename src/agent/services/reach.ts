@@ -12,10 +12,10 @@ export interface LostCluster {
  */
 export class ClusterReach {
   readonly #mesh: Pick<Mesh, 'list'>;
-  readonly #graceMs: number;
+  readonly #graceMs: () => number;
   readonly #away = new Map<string, { readonly since: number; readonly at: number }>();
 
-  constructor(mesh: Pick<Mesh, 'list'>, graceMs: number) {
+  constructor(mesh: Pick<Mesh, 'list'>, graceMs: () => number) {
     this.#mesh = mesh;
     this.#graceMs = graceMs;
   }
@@ -30,7 +30,7 @@ export class ClusterReach {
       present.add(cluster.name);
       const away = this.#away.get(cluster.name) ?? { since: Date.now(), at: now };
       this.#away.set(cluster.name, away);
-      const due = away.at + this.#graceMs;
+      const due = away.at + this.#graceMs();
       if (now >= due) lost.push({ name: cluster.name, since: away.since });
       else next = Math.min(next ?? due, due);
     }

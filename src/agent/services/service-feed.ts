@@ -14,7 +14,8 @@ import { BackendChecks, type Probe } from './backend-checks.ts';
 import { ClusterReach } from './reach.ts';
 
 export interface ServiceFeedOptions {
-  readonly config: Pick<Config, 'services' | 'name'>;
+  /** What is in force: another one after a reload. */
+  readonly config: () => Pick<Config, 'services' | 'name'>;
   readonly tables: Tables;
   readonly mesh: Mesh;
   readonly machine: Machine;
@@ -57,23 +58,23 @@ export class ServiceFeed {
       networks: () => machine.networks,
       gateways: () => machine.gateways,
       stores,
-      allowed: config.services.frontends,
+      allowed: () => config().services.frontends,
     });
     this.model = new ServiceModel(this.#facts, Date.now);
-    this.model.configure(settingsOf(config));
+    this.model.configure(settingsOf(config()));
     this.#checks = new BackendChecks({
-      machine: config.name,
+      machine: config().name,
       probe: probeBackend,
       onHealth: (pool, place, failure) => this.#checked(pool, place, failure),
     });
-    this.#reach = new ClusterReach(mesh, config.services.lossGrace * 1000);
+    this.#reach = new ClusterReach(mesh, () => config().services.lossGrace * 1000);
     this.#services = tables.services.changed.read(wake);
     this.#prefixes = tables.ipcache.changedPrefixes.read(wake);
   }
 
   /** What the data path is to hold: nothing unless it is wanted. */
   get desired(): ServiceMap | 'off' {
-    return this.#options.config.services.enabled ? this.model.frontends : 'off';
+    return this.#options.config().services.enabled ? this.model.frontends : 'off';
   }
 
   /** Lost clusters, by name. */
@@ -100,9 +101,16 @@ export class ServiceFeed {
   collect(): ReadonlySet<FrontendKey> {
     this.#take();
     if (!this.model.settle(SLICE_MS)) setImmediate(this.#options.wake);
-    if (this.#options.config.services.enabled && !this.#closed)
-      for (const pool of this.model.drainPlans()) this.#checks.set(pool, this.model.planOf(pool));
+    if (!this.#closed) for (const pool of this.model.drainPlans()) this.#checks.set(pool, this.model.planOf(pool));
     return this.model.drainChanges();
+  }
+
+  /** Services may be configured differently now. */
+  reconfigure(): void {
+    this.#facts.allow();
+    this.model.configure(settingsOf(this.#options.config()));
+    this.look();
+    this.#options.wake();
   }
 
   /** The machine's addresses, stores, or the state of clusters may have changed. */
@@ -157,24 +165,32 @@ export class ServiceFeed {
 const probeBackend: Probe = ({ address, port }, { type, path, timeoutMs }, signal) =>
   tryPort({ address: formatAddress(address), port, timeoutMs, signal, ...(type === 'http' && { path }) });
 
+/** One object for all that are equal: a reload that changes something else leaves the checks as they are. */
+const known = new Map<string, CheckSettings>();
+
 function checkSettings(check: ServiceCheck | 'none'): CheckSettings | 'none' {
   if (check === 'none') return 'none';
   const { type, path, port, interval, timeout, rise, fall } = check;
-  return { type, path, port, intervalMs: interval * 1000, timeoutMs: timeout * 1000, rise, fall };
+  const made = { type, path, port, intervalMs: interval * 1000, timeoutMs: timeout * 1000, rise, fall };
+  const text = JSON.stringify(made);
+  const same = known.get(text) ?? made;
+  known.set(text, same);
+  return same;
 }
 
-function settingsOf({ services, name }: ServiceFeedOptions['config']): ServiceSettings {
+function settingsOf({ services, name }: Pick<Config, 'services' | 'name'>): ServiceSettings {
   const affinity = Object.entries(services.affinity).map(
     ([service, value]) => [service, value === 'default' ? 'none' : value] as const,
   );
+  const checks: Config['services']['checks'] = services.enabled ? services.checks : {};
   return {
     affinity: new Map(affinity),
     local: services.local,
     onClusterLoss: services.onClusterLoss,
     sticky: new Set(services.sticky),
     weights: new Map(Object.entries(services.weights)),
-    checks: new Map(Object.entries(services.checks).map(([service, check]) => [service, checkSettings(check)])),
-    defaultCheck: checkSettings(services.checks.default ?? 'none'),
+    checks: new Map(Object.entries(checks).map(([service, check]) => [service, checkSettings(check)])),
+    defaultCheck: checkSettings(checks.default ?? 'none'),
     machine: name,
   };
 }

@@ -1,4 +1,4 @@
-import type { AgentApi } from '../../api/types.ts';
+import type { AgentApi, ConfigurationRecord } from '../../api/types.ts';
 import type { Agent } from '../agent.ts';
 import { explain } from '../explain/explain.ts';
 import {
@@ -16,9 +16,9 @@ import { kernelServiceViews, serviceViews } from './service-views.ts';
 import { statusView } from './status-view.ts';
 
 /** What the local API serves: present facts of the agent, as records. */
-export function agentApi(agent: Agent): AgentApi {
+export function agentApi(agent: Agent, configuration: () => ConfigurationRecord): AgentApi {
   return {
-    status: () => statusView(agent),
+    status: () => ({ ...statusView(agent), configuration: configuration() }),
     endpoints: (filter) => endpointViews(agent, filter),
     identities: () => pacedIdentityViews(agent),
     identity: (id) => identityView(agent, id),

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { group } from '../command.ts';
+import { hubReloadCommand } from '../reload.ts';
 import { auditCommand } from './audit.ts';
 import { hubBackupCommand, hubRestoreCommand } from './backup.ts';
 import { clusterCommands } from './cluster.ts';
@@ -13,6 +14,7 @@ export function hubCommands(): Command {
   return group('hub', 'The control plane of a fleet of machines', [
     hubInitCommand(),
     hubRunCommand(),
+    hubReloadCommand(),
     hubStatusCommand(),
     workloadCommands(),
     clusterCommands(),
