@@ -86,7 +86,11 @@ export type AuditEvent =
   | 'join-refused'
   | 'renew-refused'
   | 'left'
-  | 'revoked';
+  | 'revoked'
+  | RegistrationAuditEvent;
+
+/** What became of the registrations of machines; kept apart from the rest, so that these cannot push those out. */
+export type RegistrationAuditEvent = 'registered' | 'registration-refused' | 'registration-ended' | 'withdrawn';
 
 /** One line of `hub audit`. */
 export interface AuditRecord {
@@ -103,8 +107,10 @@ export interface AuditRecord {
   /** A code of the table of errors. */
   readonly code?: string;
   readonly token?: string;
-  /** Serial number of the certificate. */
+  /** Serial number of the certificate; of a registration the newest good one of the machine. */
   readonly serial?: string;
-  /** So many more refusals were not written since the record before, because there were too many. */
+  /** The lease of a registration, hexadecimal: it ends with the machine's connection. */
+  readonly session?: string;
+  /** So many more refusals, or events of this machine, were not written since the record before, because there were too many. */
   readonly suppressed?: number;
 }

@@ -143,7 +143,7 @@ export class Prefix {
 
   #put(kv: WireKeyValue): void {
     try {
-      this.#sink.put(kv.key, kv.value, kv.modRevision);
+      this.#sink.put(kv.key, kv.value, kv.modRevision, kv.lease);
     } catch (error) {
       this.#onSinkError(this.target.key + kv.key, error);
     }

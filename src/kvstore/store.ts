@@ -22,9 +22,9 @@ export interface PrefixSink {
   listing(): void;
   /**
    * `value` is a view into a message of up to a megabyte, valid during the call only: whoever keeps it, or a `subarray`
-   * of it, pins the whole message. Keep what was decoded from it, or a copy. Strings are copies.
+   * of it, pins the whole message. Keep what was decoded from it, or a copy. Strings are copies. `lease` is zero for none.
    */
-  put(key: string, value: Buffer, modRevision: number): void;
+  put(key: string, value: Buffer, modRevision: number, lease: bigint): void;
   remove(key: string): void;
   listed(): void;
 }

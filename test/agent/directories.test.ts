@@ -139,7 +139,7 @@ test('policies of the store go when a list lacks them, and stay while a store th
   const list = (at: number, ...policyNames: string[]): void => {
     const watch = watched[at];
     watch?.sink.listing();
-    for (const name of policyNames) watch?.sink.put(name, Buffer.from(policyText(name)), 1);
+    for (const name of policyNames) watch?.sink.put(name, Buffer.from(policyText(name)), 1, 0n);
     watch?.sink.listed();
     if (watch !== undefined) watch.synced = true;
   };

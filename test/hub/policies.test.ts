@@ -145,7 +145,7 @@ test('the list says which machines have the present set', async () => {
   const { revision } = await book.list();
   const machine = (policyRevision: string | undefined, state: 'registered' | 'revoked' = 'registered') => ({
     ...{ uid: 'u', state, since: 1, lastSeen: 1, identity: 1, addresses: [], refused: [], claims: [] },
-    ...{ reason: undefined, agentVersion: undefined, policyRevision },
+    ...{ session: undefined, reason: undefined, agentVersion: undefined, policyRevision },
   });
   await store.put('mesh-agent/v1/registrations/a', encodeMachineRecord(machine(revision)));
   await store.put('mesh-agent/v1/registrations/b', encodeMachineRecord(machine('1-1')));

@@ -1,35 +1,16 @@
 import assert from 'node:assert/strict';
-import { after, afterEach, before, beforeEach, test } from 'node:test';
+import { test } from 'node:test';
 import { formatPrefix, type Prefix, parsePrefix } from '../../src/core/ip.ts';
 import { PrefixIndex } from '../../src/hub/workloads/prefix-index.ts';
 import type { WorkloadRecord } from '../../src/hub/workloads/records.ts';
 import { decodeWorkload } from '../../src/hub/workloads/workload.ts';
-import { Etcd } from '../lab/etcd.ts';
 import { until } from '../lab/namespace.ts';
 import { addressValue, nodeValue } from '../lab/values.ts';
-import { HubLab } from './hub-lab.ts';
+import type { HubLab } from './hub-lab.ts';
+import { HubScene } from './hub-scene.ts';
 
-let etcd: Etcd;
-let hubs: HubLab[] = [];
-
-before(async () => {
-  etcd = await Etcd.start();
-});
-after(() => etcd.close());
-beforeEach(async () => {
-  await etcd.ctl('del', '--prefix', 'cilium/');
-  await etcd.ctl('del', '--prefix', 'mesh-agent/');
-});
-afterEach(async () => {
-  await Promise.all(hubs.map((hub) => hub.stop()));
-  hubs = [];
-});
-
-async function open(config?: string): Promise<HubLab> {
-  const hub = await HubLab.start({ etcd, ...(config !== undefined && { config }) });
-  hubs.push(hub);
-  return hub;
-}
+const scene = new HubScene();
+const open = (config?: string): Promise<HubLab> => scene.start(config === undefined ? {} : { config });
 
 const SMALL = `
 cluster: {name: vms, id: 100}
@@ -45,7 +26,7 @@ test('a workload is kept as it was asked for, with ranges from the pools', async
     ['web-1', 'shop', { app: 'web' }, 'runner', '10.192.0.0/30', 'fd00:192::/126', 'never-seen'],
   );
   assert.deepEqual(await hub.get('web-1'), made);
-  const stored = await etcd.get('mesh-agent/v1/workloads/shop/web-1');
+  const stored = await scene.etcd.get('mesh-agent/v1/workloads/shop/web-1');
   assert.equal(decodeWorkload('shop/web-1', Buffer.from(stored ?? '')).uid, made.uid);
   const ranges = await hub.store.list('mesh-agent/v1/ranges/');
   assert.deepEqual(
@@ -99,25 +80,15 @@ test('an exhausted pool says so, and a deleted workload gives its range back', a
   assert.deepEqual(hub.revoked, ['a'], 'its rights end');
   assert.equal((await hub.create('c')).ipv4AllocCidr, '10.192.0.0/30');
   await assert.rejects(hub.ask('DELETE', 'workloads/a'), { code: 'HUB-WORKLOAD-MISSING' });
-  assert.equal(await etcd.get('mesh-agent/v1/names/a'), undefined);
+  assert.equal(await scene.etcd.get('mesh-agent/v1/names/a'), undefined);
 });
 
 test('a range that is given must be free: of workloads, pools, and everything that connected clusters have', async () => {
-  await etcd.put(
-    'cilium/cache/nodes/v1/cluster-b/node-1',
-    nodeValue({
-      name: 'node-1',
-      cluster: 'cluster-b',
-      clusterId: 2,
-      range4: '10.2.0.0/24',
-      addresses: [
-        { Type: 'InternalIP', IP: '172.18.0.7' },
-        { Type: 'CiliumInternalIP', IP: '10.2.0.99' },
-      ],
-    }),
+  await scene.neighbor({ router: '10.2.0.99' });
+  await scene.etcd.put(
+    'cilium/cache/ip/v1/cluster-b/10.88.0.0/24',
+    addressValue({ ip: '10.88.0.0/24', identity: 131_073 }),
   );
-  await etcd.put('cilium/cache/ip/v1/cluster-b/10.77.0.5', addressValue({ ip: '10.77.0.5', identity: 131_073 }));
-  await etcd.put('cilium/cache/ip/v1/cluster-b/10.88.0.0/24', addressValue({ ip: '10.88.0.0/24', identity: 131_073 }));
   const hub = await open();
   await hub.create('first', { ipv4AllocCidr: '10.50.0.0/24' });
   const refused: Readonly<Record<string, RegExp>> = {
@@ -152,7 +123,10 @@ test('a range that is given must be free: of workloads, pools, and everything th
 });
 
 test('what a connected cluster has is stepped over in the pools', async () => {
-  await etcd.put('cilium/cache/ip/v1/cluster-b/10.192.0.1', addressValue({ ip: '10.192.0.1', identity: 131_073 }));
+  await scene.etcd.put(
+    'cilium/cache/ip/v1/cluster-b/10.192.0.1',
+    addressValue({ ip: '10.192.0.1', identity: 131_073 }),
+  );
   const hub = await open(SMALL);
   assert.equal((await hub.create('a')).ipv4AllocCidr, '10.192.0.4/30');
   await assert.rejects(hub.create('b'), { code: 'HUB-POOL' });
@@ -161,9 +135,9 @@ test('what a connected cluster has is stepped over in the pools', async () => {
 test('a cluster that has half of a pool, or says that it has everything, does not hold up the rest', async () => {
   const node = (range4: string) =>
     nodeValue({ name: 'n', cluster: 'b', clusterId: 2, range4, addresses: [{ Type: 'InternalIP', IP: '172.18.0.7' }] });
-  await etcd.put('cilium/cache/nodes/v1/b/n', node('10.192.0.0/17'));
-  await etcd.put('cilium/cache/nodes/v1/b/all', node('0.0.0.0/0').replace('"Name":"n"', '"Name":"all"'));
-  await etcd.put('cilium/cache/ip/v1/b/0.0.0.0/0', addressValue({ ip: '0.0.0.0/0', identity: 131_073 }));
+  await scene.etcd.put('cilium/cache/nodes/v1/b/n', node('10.192.0.0/17'));
+  await scene.etcd.put('cilium/cache/nodes/v1/b/all', node('0.0.0.0/0').replace('"Name":"n"', '"Name":"all"'));
+  await scene.etcd.put('cilium/cache/ip/v1/b/0.0.0.0/0', addressValue({ ip: '0.0.0.0/0', identity: 131_073 }));
   const hub = await open();
   assert.equal((await hub.create('a')).ipv4AllocCidr, '10.192.128.0/30');
   assert.equal((await hub.create('b')).ipv4AllocCidr, '10.192.128.4/30');
@@ -222,7 +196,7 @@ test('labels change live, from several hubs at once, and no change is lost', asy
 test('an object that cannot be read is no workload, and is told', async () => {
   const hub = await open();
   const { uid } = await hub.create('good');
-  const text = (await etcd.get('mesh-agent/v1/workloads/default/good')) ?? '';
+  const text = (await scene.etcd.get('mesh-agent/v1/workloads/default/good')) ?? '';
   const object = JSON.parse(text) as Record<string, unknown>;
   for (const [name, wrong] of Object.entries({
     newer: { ...object, version: 2 },
@@ -232,17 +206,17 @@ test('an object that cannot be read is no workload, and is told', async () => {
     range: { ...object, ipv4AllocCidr: '10.192.0.1/30' },
     array: [],
   }))
-    await etcd.put(
+    await scene.etcd.put(
       `mesh-agent/v1/workloads/default/${name}`,
       JSON.stringify(name === 'other' || name === 'array' ? wrong : { ...wrong, name }),
     );
-  await etcd.put('mesh-agent/v1/workloads/default/broken', '{');
+  await scene.etcd.put('mesh-agent/v1/workloads/default/broken', '{');
   await until('all are seen', () => hub.facts.book.unreadable.size === 7);
   assert.deepEqual(
     (await listOf(hub)).map((each) => each.uid),
     [uid],
   );
-  await etcd.put('mesh-agent/v1/workloads/default/good', '{"version":3}');
+  await scene.etcd.put('mesh-agent/v1/workloads/default/good', '{"version":3}');
   await until('it is seen', () => hub.facts.book.unreadable.size === 8);
   assert.equal((await hub.get('good')).uid, uid, 'a good one stays in force behind one that cannot be read');
 });

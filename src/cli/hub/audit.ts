@@ -17,8 +17,8 @@ interface Options {
 export function auditCommand(): Command {
   return command<Options>({
     name: 'audit',
-    summary: 'Show who joined, who was refused and why, who was revoked, and by whom',
-    details: 'The oldest first. The last 10,000 acts are kept.',
+    summary: 'Show who joined, who registered, who was refused and why, who was revoked, and by whom',
+    details: 'The oldest first. The last 10,000 events of registrations are kept, and the last 10,000 acts besides.',
     examples: [
       ['hub audit', 'all'],
       ['hub audit --workload web-1', 'of one workload'],
@@ -47,6 +47,7 @@ export function auditCommand(): Command {
           { heading: 'Why', cell: whyOf },
           { heading: 'Token', wide: true, cell: ({ token = '' }) => token },
           { heading: 'Serial', wide: true, cell: ({ serial = '' }) => serial },
+          { heading: 'Session', wide: true, cell: ({ session = '' }) => session },
         ],
       });
       return EXIT.ok;
@@ -55,6 +56,6 @@ export function auditCommand(): Command {
 }
 
 function whyOf({ code, reason = '', suppressed }: AuditRecord): string {
-  const more = suppressed === undefined ? '' : ` (and ${suppressed} more refusals before it)`;
+  const more = suppressed === undefined ? '' : ` (and ${suppressed} more before it)`;
   return `${reason}${code === undefined ? '' : ` (${code})`}${more}`.trim();
 }

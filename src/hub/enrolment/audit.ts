@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { AuditEvent, AuditRecord } from '../../api/enrolment.ts';
+import type { AuditEvent, AuditRecord, RegistrationAuditEvent } from '../../api/enrolment.ts';
 import { messageOf } from '../../core/errors.ts';
 import { TokenBucket } from '../../core/token-bucket.ts';
 import type { Operation } from '../../kvstore/transaction.ts';
@@ -11,11 +11,17 @@ export interface AuditOptions {
   readonly store: Pick<HubStore, 'put' | 'readPrefix' | 'transact'>;
   readonly log: Log;
   readonly now: () => number;
-  /** The newest that are kept. */
+  /** The newest that are kept, of registrations and of all else. */
   readonly keep?: number;
   /** Refusals that are written at once, and per second after that. */
   readonly burst?: number;
   readonly perSecond?: number;
+}
+
+/** Of something that was over before it is written. */
+export interface AuditedAt {
+  readonly at?: number;
+  readonly suppressed?: number;
 }
 
 export type AuditEntry = Omit<AuditRecord, 'at' | 'suppressed'>;
@@ -23,6 +29,12 @@ export type AuditEntry = Omit<AuditRecord, 'at' | 'suppressed'>;
 const KEEP = 10_000;
 const MAX_TEXT = 300;
 const REMOVED_AT_ONCE = 128;
+const REGISTRATIONS: ReadonlySet<string> = new Set<RegistrationAuditEvent>([
+  'registered',
+  'registration-refused',
+  'registration-ended',
+  'withdrawn',
+]);
 const EVENTS: ReadonlySet<string> = new Set<AuditEvent>([
   'token-created',
   'token-withdrawn',
@@ -32,6 +44,7 @@ const EVENTS: ReadonlySet<string> = new Set<AuditEvent>([
   'renew-refused',
   'left',
   'revoked',
+  ...(REGISTRATIONS as ReadonlySet<RegistrationAuditEvent>),
 ]);
 
 /**
@@ -49,8 +62,8 @@ export class AuditLog {
   }
 
   /** The write of a record, for the transaction of the act itself: both are done, or none. */
-  operation(entry: AuditEntry): Operation {
-    const { key, value } = this.#encode(entry, 0);
+  operation(entry: AuditEntry, { at, suppressed }: AuditedAt = {}): Operation {
+    const { key, value } = this.#encode(entry, suppressed ?? 0, at);
     return { put: key, value };
   }
 
@@ -89,7 +102,11 @@ export class AuditLog {
   async trim(): Promise<number> {
     const { store, keep = KEEP } = this.#options;
     const { entries } = await store.readPrefix(AUDIT_PREFIX);
-    const old = entries.slice(0, Math.max(0, entries.length - keep));
+    const isRegistration = ({ value }: (typeof entries)[number]): boolean =>
+      REGISTRATIONS.has(String(parseObject(value)?.event));
+    // A network that fails ends the registrations of a whole fleet: that must not push out who joined.
+    const both = [entries.filter(isRegistration), entries.filter((entry) => !isRegistration(entry))];
+    const old = both.flatMap((some) => some.slice(0, Math.max(0, some.length - keep)));
     for (let at = 0; at < old.length; at += REMOVED_AT_ONCE) {
       const perform = old.slice(at, at + REMOVED_AT_ONCE).map(({ key }) => ({ remove: AUDIT_PREFIX + key }));
       await store.transact({ perform });
@@ -97,8 +114,7 @@ export class AuditLog {
     return old.length;
   }
 
-  #encode(entry: AuditEntry, suppressed: number): { key: string; value: string } {
-    const at = this.#options.now();
+  #encode(entry: AuditEntry, suppressed: number, at = this.#options.now()): { key: string; value: string } {
     const short = Object.fromEntries(
       Object.entries(entry).map(([name, text]) => [name, cut(String(text))]),
     ) as unknown as AuditEntry;

@@ -84,6 +84,17 @@ export class Books {
     return entries.map(({ key }) => key).filter((key) => !key.includes('/'));
   }
 
+  /** Serial number of the certificate of a machine that was signed last, of those that are good. */
+  async newestGood(workload: string, now: number): Promise<string | undefined> {
+    let newest: { readonly serial: string; readonly issuedAt: number } | undefined;
+    for (const serial of await this.serials(workload)) {
+      const found = (await this.certificate(serial))?.value;
+      if (found === undefined || found.revokedAt !== undefined || found.notAfter < now) continue;
+      if (found.issuedAt >= (newest?.issuedAt ?? 0)) newest = { serial, issuedAt: found.issuedAt };
+    }
+    return newest?.serial;
+  }
+
   async #read<T>(key: string, decode: (value: Buffer) => T | undefined): Promise<Held<T> | undefined> {
     const found = await this.#store.read(key);
     const value = found === undefined ? undefined : decode(found.value);

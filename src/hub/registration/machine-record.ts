@@ -14,6 +14,8 @@ export interface MachineRecord {
   /** Of the last value that the machine wrote, to ten minutes or so. */
   readonly lastSeen: number | undefined;
   readonly identity: number | undefined;
+  /** The lease that it last registered under, hexadecimal. */
+  readonly session: string | undefined;
   /** Published ones. */
   readonly addresses: readonly string[];
   readonly refused: readonly RefusedAddress[];
@@ -46,6 +48,7 @@ export function decodeMachineRecord(value: Buffer): MachineRecord {
     since: number('since'),
     lastSeen: number('lastSeen') || undefined,
     identity: number('identity') || undefined,
+    session: text(fields, 'session') || undefined,
     addresses: strings(list(fields, 'addresses')),
     refused: list(fields, 'refused').map((item) => {
       const refused = fieldsOf(item, 'refused');

@@ -4,12 +4,15 @@ import type { LabelSet } from '../../core/labels.ts';
 import { BadValue } from '../../kvstore/codec/json.ts';
 import type { Node, NodeAddress } from '../../kvstore/codec/node.ts';
 import { decodeRegisterNode } from '../../kvstore/codec/register-node.ts';
+import { Diary } from './diary.ts';
 import type { MachineRecord } from './machine-record.ts';
 import type { RefusedAddress } from './review.ts';
 
 /** What lies in a registration key. */
 export interface Registration {
   readonly revision: number;
+  /** Hexadecimal; undefined without one. */
+  readonly session: string | undefined;
   /** Undefined when it cannot be read: `problem` says why. */
   readonly node: Node | undefined;
   readonly problem: string | undefined;
@@ -38,6 +41,7 @@ export interface Machine {
   expires: number | undefined;
   lastSeen: number | undefined;
   record: MachineRecord | undefined;
+  readonly diary: Diary;
 }
 
 export function newMachine(record?: MachineRecord): Machine {
@@ -55,21 +59,29 @@ export function newMachine(record?: MachineRecord): Machine {
     expires: undefined,
     lastSeen: record?.lastSeen,
     record,
+    diary: new Diary(),
   };
 }
 
 /** Of a registration: it is kept, and there are thousands. */
 const MAX_BYTES = 65_536;
 
+export interface RegisteredAt {
+  readonly revision: number;
+  /** Zero for none. */
+  readonly lease: bigint;
+}
+
 /** Never throws. `value` is not kept. */
-export function readRegistration(name: string, value: Buffer, revision: number): Registration {
+export function readRegistration(name: string, value: Buffer, { revision, lease }: RegisteredAt): Registration {
+  const session = lease === 0n ? undefined : BigInt.asUintN(64, lease).toString(16);
   try {
     if (value.length > MAX_BYTES) throw new BadValue(`a value of ${value.length} bytes is too long`);
     const node = decodeRegisterNode(name, value);
     const answer = node.nodeIdentity !== 0 && node.addresses.length === 0;
-    return { revision, node, problem: undefined, text: answer ? value.toString('utf8') : undefined };
+    return { revision, session, node, problem: undefined, text: answer ? value.toString('utf8') : undefined };
   } catch (error) {
-    return { revision, node: undefined, problem: messageOf(error).slice(0, 200), text: undefined };
+    return { revision, session, node: undefined, problem: messageOf(error).slice(0, 200), text: undefined };
   }
 }
 

@@ -3,16 +3,19 @@ import { messageOf } from '../../core/errors.ts';
 import { type Address, parseAddress, parsePrefix } from '../../core/ip.ts';
 import { JobGroup, sleep } from '../../core/job.ts';
 import { collectGarbage } from '../../host/memory.ts';
+import type { Operation } from '../../kvstore/transaction.ts';
 import type { HubConfig } from '../config.ts';
 import type { Leadership } from '../election.ts';
+import { AuditLog } from '../enrolment/audit.ts';
 import { Books } from '../enrolment/books.ts';
 import { IdentityAllocator } from '../identities/allocator.ts';
 import { IdentityCollector } from '../identities/collector.ts';
 import type { HubContext, HubPart, PartFactory } from '../part.ts';
 import { Publisher } from '../publish/publisher.ts';
 import { hubFactsOf } from '../workloads/hub-facts.ts';
+import type { DiaryEntry, RegistrationEvent } from './diary.ts';
 import { RecordWriter } from './record-writer.ts';
-import { type RegistrationEvent, Responder } from './responder.ts';
+import { Responder } from './responder.ts';
 import { notUnicast } from './review.ts';
 import { Troubles } from './troubles.ts';
 
@@ -76,7 +79,10 @@ class RegistrationPart implements HubPart {
       onProblem,
       ...(heartbeatMs !== undefined && { heartbeatMs }),
     });
-    this.#records = new RecordWriter({ transact, onProblem });
+    const books = new Books(store);
+    const log = new AuditLog({ store, log: context.log, now: Date.now });
+    const audit = (workload: string, entry: DiaryEntry) => auditEntry({ log, books, workload, entry });
+    this.#records = new RecordWriter({ transact, audit, onProblem });
     this.#troubles = new Troubles(health);
     this.#responder = new Responder({
       store,
@@ -91,8 +97,8 @@ class RegistrationPart implements HubPart {
       known: records.entries(),
       troubles: this.#troubles,
       own: ownAddresses(config),
-      isRevoked: (name) => isRevoked(new Books(store), name),
-      audit: (entry) => this.#audit(entry),
+      isRevoked: (name) => isRevoked(books, name),
+      onEvent: (workload, event) => this.#say(workload, event),
       onProblem,
       ...(graceMs !== undefined && { graceMs }),
     });
@@ -144,11 +150,33 @@ class RegistrationPart implements HubPart {
     };
   }
 
-  #audit({ event, workload, detail }: RegistrationEvent): void {
+  #say(workload: string, { event, ...facts }: RegistrationEvent): void {
     const { log } = this.#context;
-    if (event === 'refused') log.warn('a registration is refused in part', { workload, detail });
-    else log.info(`a machine is ${event}`, { workload, detail });
+    if (event === 'registration-refused') log.warn(WORDS[event], { workload, ...facts });
+    else log.info(WORDS[event], { workload, ...facts });
   }
+}
+
+const WORDS: Readonly<Record<RegistrationEvent['event'], string>> = {
+  registered: 'a machine is registered',
+  'registration-refused': 'a registration is refused in part',
+  'registration-ended': 'the registration of a machine ended',
+  withdrawn: 'the facts of a machine are withdrawn',
+};
+
+interface AuditedEntry {
+  readonly log: AuditLog;
+  readonly books: Books;
+  readonly workload: string;
+  readonly entry: DiaryEntry;
+}
+
+async function auditEntry({ log, books, workload, entry }: AuditedEntry): Promise<Operation> {
+  const { at, suppressed, ...facts } = entry;
+  const byMachine = facts.event === 'registered' || facts.event === 'registration-refused';
+  const serial = byMachine ? await books.newestGood(workload, at) : undefined;
+  const by = byMachine ? `machine ${workload}` : 'the hub';
+  return log.operation({ workload, by, ...facts, ...(serial !== undefined && { serial }) }, { at, suppressed });
 }
 
 /** Of all its certificates none is good any more, and not by age alone. */

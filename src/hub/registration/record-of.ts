@@ -29,6 +29,7 @@ export function recordOf(machine: Machine, { workload, published, overlap }: Rec
     since: state === before?.state ? before.since : Date.now(),
     lastSeen: fresh ? known : seen,
     identity: machine.identity?.number,
+    session: machine.registration?.session ?? before?.session,
     addresses: published ? addressTexts(machine) : [],
     refused: machine.refused,
     claims: machine.claims,

@@ -14,6 +14,8 @@ import type { ForeignAddresses } from '../workloads/foreign-addresses.ts';
 import { securityLabels, type Workload } from '../workloads/workload.ts';
 import type { WorkloadBook } from '../workloads/workload-book.ts';
 import { registrationAnswer } from './answer.ts';
+import type { RegistrationEvent } from './diary.ts';
+import { eventsOf } from './events-of.ts';
 import { addressTexts, type Machine, newMachine, readRegistration } from './machine.ts';
 import { encodeMachineRecord, type MachineRecord } from './machine-record.ts';
 import { Objections } from './objections.ts';
@@ -41,16 +43,11 @@ export interface ResponderOptions {
   readonly own: readonly Address[];
   /** Whether the machine lost all rights, rather than its way to the store. */
   readonly isRevoked: (name: string) => Promise<boolean>;
-  readonly audit: (entry: RegistrationEvent) => void;
+  /** Something that goes on record. */
+  readonly onEvent: (workload: string, event: RegistrationEvent) => void;
   readonly onProblem: (message: string) => void;
   /** Between the end of a registration and the withdrawal of its facts. */
   readonly graceMs?: number;
-}
-
-export interface RegistrationEvent {
-  readonly event: 'registered' | 'expired' | 'withdrawn' | 'refused';
-  readonly workload: string;
-  readonly detail: string;
 }
 
 const GRACE_MS = 120_000;
@@ -190,10 +187,10 @@ export class Responder {
         listing: () => {
           present = new Set();
         },
-        put: (name, value, revision) => {
+        put: (name, value, revision, lease) => {
           present?.add(name);
           const machine = this.#machine(name);
-          machine.registration = readRegistration(name, value, revision);
+          machine.registration = readRegistration(name, value, { revision, lease });
           machine.expires = undefined;
           machine.revoked = false;
           this.#queue.add(name);
@@ -383,7 +380,7 @@ export class Responder {
   }
 
   async #withdraw(name: string, why?: string): Promise<void> {
-    const { publisher, identities, audit } = this.#options;
+    const { publisher, identities } = this.#options;
     const machine = this.#machine(name);
     const had = machine.accepted.length > 0;
     const texts = addressTexts(machine);
@@ -394,7 +391,7 @@ export class Responder {
     machine.expires = undefined;
     publisher.set(name, new Map());
     for (const text of texts) this.#free(text, name);
-    if (had && why !== undefined) audit({ event: 'withdrawn', workload: name, detail: why });
+    if (had && why !== undefined) this.#note(name, { event: 'withdrawn', reason: why });
     if (former !== undefined) await identities.release(former.labels);
   }
 
@@ -403,16 +400,18 @@ export class Responder {
     const { records, troubles } = this.#options;
     await this.#withdraw(name, 'its workload was deleted');
     machine.uid = undefined;
-    if (machine.record !== undefined) records.write(name, undefined);
-    machine.record = undefined;
     if (machine.registration === undefined) {
       this.#machines.delete(name);
       troubles.clear(name);
-    } else troubles.set(name, 'it registers, and there is no workload of that name');
+    } else if (troubles.set(name, NO_WORKLOAD))
+      this.#note(name, { event: 'registration-refused', reason: NO_WORKLOAD });
+    const entries = machine.diary.take();
+    if (machine.record !== undefined || entries.length > 0) records.write(name, undefined, entries);
+    machine.record = undefined;
   }
 
   #tell(name: string, workload: Workload): void {
-    const { records, troubles, audit, publisher } = this.#options;
+    const { records, troubles, publisher } = this.#options;
     const machine = this.#machine(name);
     const before = machine.record;
     const overlap = this.#overlaps.find(workload);
@@ -420,16 +419,21 @@ export class Responder {
     const record = recordOf(machine, { workload, published: publisher.facts(name) !== undefined, overlap });
     const trouble = troubleOf(machine, record);
     if (trouble === undefined) troubles.clear(name);
-    else if (troubles.set(name, trouble)) audit({ event: 'refused', workload: name, detail: trouble });
-    if (record === undefined) return;
-    if (record.state !== before?.state && (record.state === 'registered' || record.state === 'expired'))
-      audit({ event: record.state, workload: name, detail: record.addresses.join(', ') });
-    machine.record = record;
-    const text = encodeMachineRecord(record);
-    if (before === undefined || text !== encodeMachineRecord(before)) records.write(name, text);
+    else troubles.set(name, trouble);
+    for (const event of eventsOf(machine, { before, record, trouble })) this.#note(name, event);
+    const entries = machine.diary.take();
+    machine.record = record ?? before;
+    const text = record === undefined ? undefined : encodeMachineRecord(record);
+    const same = text === (before === undefined ? undefined : encodeMachineRecord(before));
+    if (entries.length > 0 || (text !== undefined && !same)) records.write(name, text, entries);
+  }
+
+  #note(name: string, event: RegistrationEvent): void {
+    if (this.#machine(name).diary.add(event)) this.#options.onEvent(name, event);
   }
 }
 
+const NO_WORKLOAD = 'it registers, and there is no workload of that name';
 const NO_LEASE = 'its registration has no lease, so it would never end';
 
 function aborted(signal: AbortSignal): Promise<void> {
