@@ -1,5 +1,5 @@
 /*
- * The native module of mesh-agent: the three things that Node cannot do. The contract of every function is in
+ * The native module of mesh-agent: the few things that Node cannot do. The contract of every function is in
  * src/host/native.ts. A wrong type of argument throws a TypeError; everything that the kernel refuses comes back as
  * -errno. Nothing here blocks, and nothing is closed by the garbage collector: what was opened is closed by its owner.
  *
@@ -12,7 +12,11 @@
 #include <uv.h>
 
 #include <errno.h>
+#include <linux/filter.h>
 #include <linux/netlink.h>
+#include <netinet/icmp6.h>
+#include <netinet/in.h>
+#include <netinet/ip_icmp.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -31,6 +35,10 @@
 #define WAKE_NANOSECONDS (10ull * 1000 * 1000)
 /* The kernel sends dumps in pieces of at most 32 KiB and events below that; more is for requests that are echoed. */
 #define DATAGRAM_MAX (1 << 20)
+#define ADDRESS_MAX 16
+#define IPV4_HEADER_MIN 20
+/* What is read of an echo reply, IP header included: ours are smaller. */
+#define ECHO_MAX 256
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -130,32 +138,36 @@ static napi_value datagram_send(napi_env env, napi_callback_info info) {
   return number(env, sent < 0 ? -error : 0);
 }
 
-/* ---- netlink sockets on the event loop ---- */
+/* ---- sockets on the event loop: netlink, and ICMP echo ---- */
 
-struct netlink {
-  struct netlink *next;
+struct watched {
+  struct watched *next;
   napi_env env;
   napi_ref on_data;
   uv_poll_t poll;
   int32_t handle;
   uint32_t port_id;
+  /* AF_NETLINK, or that of an echo socket. */
+  int family;
   int fd;
   bool closing;
 };
 
-static struct netlink *netlink_sockets;
-static int32_t netlink_last_handle;
-static uint8_t datagram[DATAGRAM_MAX];
+static struct watched *watched_sockets;
+static int32_t watched_last_handle;
+/* The address of a sender goes before what it sent. */
+static uint8_t room[ADDRESS_MAX + DATAGRAM_MAX];
+static uint8_t *const datagram = room + ADDRESS_MAX;
 
-static struct netlink *find_netlink(int32_t handle) {
-  struct netlink *entry = netlink_sockets;
+static struct watched *find_watched(int32_t handle) {
+  struct watched *entry = watched_sockets;
   while (entry != NULL && entry->handle != handle) entry = entry->next;
   return entry;
 }
 
 /* Calls back with a datagram, or with -errno when `data` is NULL. */
-static void deliver(struct netlink *netlink, const uint8_t *data, int64_t length_or_error) {
-  napi_env env = netlink->env;
+static void deliver(struct watched *watched, const uint8_t *data, int64_t length_or_error) {
+  napi_env env = watched->env;
   napi_handle_scope scope;
   napi_value argument, receiver, callback;
   if (napi_open_handle_scope(env, &scope) != napi_ok) return;
@@ -163,7 +175,7 @@ static void deliver(struct netlink *netlink, const uint8_t *data, int64_t length
                            ? napi_create_int64(env, length_or_error, &argument)
                            : napi_create_buffer_copy(env, (size_t)length_or_error, data, NULL, &argument);
   if (status == napi_ok) status = napi_get_global(env, &receiver);
-  if (status == napi_ok) status = napi_get_reference_value(env, netlink->on_data, &callback);
+  if (status == napi_ok) status = napi_get_reference_value(env, watched->on_data, &callback);
   if (status == napi_ok) status = napi_make_callback(env, NULL, receiver, callback, 1, &argument, NULL);
   if (status == napi_pending_exception) {
     napi_value exception;
@@ -173,39 +185,63 @@ static void deliver(struct netlink *netlink, const uint8_t *data, int64_t length
   napi_close_handle_scope(env, scope);
 }
 
+union sender {
+  struct sockaddr_nl netlink;
+  struct sockaddr_in ipv4;
+  struct sockaddr_in6 ipv6;
+};
+
+/* Hands over the sender's address and the ICMP message behind it; IPv4 comes with its header, IPv6 without. */
+static void deliver_echo(struct watched *watched, const union sender *sender, ssize_t length) {
+  if (watched->family == AF_INET6) {
+    memcpy(room, &sender->ipv6.sin6_addr, ADDRESS_MAX);
+    deliver(watched, room, ADDRESS_MAX + length);
+    return;
+  }
+  ssize_t header = length < IPV4_HEADER_MIN ? 0 : (datagram[0] & 15) * 4;
+  if (header < IPV4_HEADER_MIN || header > length) return;
+  uint8_t *start = datagram + header - sizeof sender->ipv4.sin_addr;
+  memcpy(start, &sender->ipv4.sin_addr, sizeof sender->ipv4.sin_addr);
+  deliver(watched, start, length - header + (ssize_t)sizeof sender->ipv4.sin_addr);
+}
+
 static void on_readable(uv_poll_t *poll, int status, int events);
 
-static void watch(struct netlink *netlink) {
-  uv_poll_start(&netlink->poll, UV_READABLE, on_readable);
+static void watch(struct watched *watched) {
+  uv_poll_start(&watched->poll, UV_READABLE, on_readable);
 }
 
 static void on_readable(uv_poll_t *poll, int status, int events) {
-  struct netlink *netlink = poll->data;
+  struct watched *watched = poll->data;
   (void)events;
   /* A full receive buffer raises POLLERR, upon which libuv stops the watch and reports EBADF: the socket is fine. */
-  if (status < 0) watch(netlink);
+  if (status < 0) watch(watched);
   uint64_t deadline = uv_hrtime() + WAKE_NANOSECONDS;
-  for (int i = 0; i < DATAGRAMS_PER_WAKE && !netlink->closing && uv_hrtime() < deadline; i++) {
-    struct sockaddr_nl sender = {0};
-    struct iovec part = {.iov_base = datagram, .iov_len = sizeof datagram};
+  for (int i = 0; i < DATAGRAMS_PER_WAKE && !watched->closing && uv_hrtime() < deadline; i++) {
+    union sender sender = {0};
+    struct iovec part = {.iov_base = datagram, .iov_len = DATAGRAM_MAX};
     struct msghdr message = {.msg_name = &sender, .msg_namelen = sizeof sender, .msg_iov = &part, .msg_iovlen = 1};
-    ssize_t length = recvmsg(netlink->fd, &message, MSG_DONTWAIT);
+    ssize_t length = recvmsg(watched->fd, &message, MSG_DONTWAIT);
     if (length < 0 && errno == EINTR) continue;
     if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
     if (length < 0) {
       int error = errno;
       /* Lost events leave the socket usable; after anything else a watch would only spin. */
-      if (error != ENOBUFS) uv_poll_stop(&netlink->poll);
-      deliver(netlink, NULL, -error);
+      if (error != ENOBUFS) uv_poll_stop(&watched->poll);
+      deliver(watched, NULL, -error);
       if (error != ENOBUFS) return;
       continue;
     }
+    if (watched->family != AF_NETLINK) {
+      deliver_echo(watched, &sender, length);
+      continue;
+    }
     /* Only the kernel may speak to us. */
-    if (sender.nl_pid != 0) continue;
+    if (sender.netlink.nl_pid != 0) continue;
     if (message.msg_flags & MSG_TRUNC) {
-      deliver(netlink, NULL, -EMSGSIZE);
+      deliver(watched, NULL, -EMSGSIZE);
     } else {
-      deliver(netlink, datagram, length);
+      deliver(watched, datagram, length);
     }
   }
 }
@@ -230,48 +266,93 @@ static int open_socket(int family, uint32_t *port_id) {
   return fd;
 }
 
+/* Watches an open socket, or closes it; a handle or -errno. */
+static napi_value start_watch(napi_env env, struct watched from, napi_value on_data) {
+  uv_loop_t *loop;
+  struct watched *watched = calloc(1, sizeof *watched);
+  if (watched == NULL) {
+    close(from.fd);
+    return number(env, -ENOMEM);
+  }
+  *watched = from;
+  watched->env = env;
+  watched->poll.data = watched;
+  if (napi_get_uv_event_loop(env, &loop) != napi_ok || uv_poll_init(loop, &watched->poll, watched->fd) != 0) {
+    close(watched->fd);
+    free(watched);
+    return number(env, -EIO);
+  }
+  napi_create_reference(env, on_data, 1, &watched->on_data);
+  watch(watched);
+  uv_unref((uv_handle_t *)&watched->poll);
+  watched->handle = ++watched_last_handle;
+  watched->next = watched_sockets;
+  watched_sockets = watched;
+  return number(env, watched->handle);
+}
+
+static bool is_function(napi_env env, napi_value value) {
+  napi_valuetype type;
+  if (napi_typeof(env, value, &type) == napi_ok && type == napi_function) return true;
+  type_error(env, "a function is expected");
+  return false;
+}
+
 static napi_value netlink_open(napi_env env, napi_callback_info info) {
   napi_value values[2];
   size_t count = COUNT(values);
-  int32_t family;
-  napi_valuetype type;
-  uv_loop_t *loop;
-  if (!arguments(env, info, &count, values, 2) || !get_int(env, values[0], &family)) return NULL;
-  if (napi_typeof(env, values[1], &type) != napi_ok || type != napi_function) {
-    return type_error(env, "a function is expected");
+  int32_t protocol;
+  struct watched from = {.family = AF_NETLINK};
+  if (!arguments(env, info, &count, values, 2) || !get_int(env, values[0], &protocol)) return NULL;
+  if (!is_function(env, values[1])) return NULL;
+  from.fd = open_socket(protocol, &from.port_id);
+  return from.fd < 0 ? number(env, from.fd) : start_watch(env, from, values[1]);
+}
+
+/* A raw socket that hears replies to echo requests with this identifier alone, and no more of each than it needs. */
+static int open_echo_socket(int family, uint16_t identifier) {
+  bool ipv4 = family == AF_INET;
+  /* What the kernel hands over begins with the IP header for IPv4, with the ICMP header for IPv6. */
+  struct sock_filter code[] = {
+      ipv4 ? (struct sock_filter)BPF_STMT(BPF_LDX | BPF_B | BPF_MSH, 0)
+           : (struct sock_filter)BPF_STMT(BPF_LDX | BPF_IMM, 0),
+      BPF_STMT(BPF_LD | BPF_B | BPF_IND, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ipv4 ? ICMP_ECHOREPLY : ICMP6_ECHO_REPLY, 0, 3),
+      BPF_STMT(BPF_LD | BPF_H | BPF_IND, 4),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, identifier, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, ECHO_MAX),
+      BPF_STMT(BPF_RET | BPF_K, 0),
+  };
+  struct sock_fprog filter = {.len = COUNT(code), .filter = code};
+  int fd = socket(family, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, ipv4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+  if (fd < 0) return -errno;
+  if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter) < 0) {
+    int error = errno;
+    close(fd);
+    return -error;
   }
-  struct netlink *netlink = calloc(1, sizeof *netlink);
-  if (netlink == NULL) return number(env, -ENOMEM);
-  netlink->fd = open_socket(family, &netlink->port_id);
-  if (netlink->fd < 0) {
-    int error = netlink->fd;
-    free(netlink);
-    return number(env, error);
-  }
-  netlink->env = env;
-  netlink->poll.data = netlink;
-  if (napi_get_uv_event_loop(env, &loop) != napi_ok || uv_poll_init(loop, &netlink->poll, netlink->fd) != 0) {
-    close(netlink->fd);
-    free(netlink);
-    return number(env, -EIO);
-  }
-  napi_create_reference(env, values[1], 1, &netlink->on_data);
-  watch(netlink);
-  uv_unref((uv_handle_t *)&netlink->poll);
-  netlink->handle = ++netlink_last_handle;
-  netlink->next = netlink_sockets;
-  netlink_sockets = netlink;
-  return number(env, netlink->handle);
+  return fd;
+}
+
+static napi_value echo_open(napi_env env, napi_callback_info info) {
+  napi_value values[3];
+  size_t count = COUNT(values);
+  int32_t version, identifier;
+  if (!arguments(env, info, &count, values, 3) || !get_int(env, values[0], &version)) return NULL;
+  if (!get_int(env, values[1], &identifier) || !is_function(env, values[2])) return NULL;
+  struct watched from = {.family = version == 4 ? AF_INET : AF_INET6};
+  from.fd = open_echo_socket(from.family, (uint16_t)identifier);
+  return from.fd < 0 ? number(env, from.fd) : start_watch(env, from, values[2]);
 }
 
 /* The socket named by the first argument. NULL with *result set when there is none (-EBADF), or an exception pends. */
-static struct netlink *netlink_argument(napi_env env, napi_value value, napi_value *result) {
+static struct watched *watched_argument(napi_env env, napi_value value, napi_value *result) {
   int32_t handle;
   *result = NULL;
   if (!get_int(env, value, &handle)) return NULL;
-  struct netlink *netlink = find_netlink(handle);
-  if (netlink == NULL) *result = number(env, -EBADF);
-  return netlink;
+  struct watched *watched = find_watched(handle);
+  if (watched == NULL) *result = number(env, -EBADF);
+  return watched;
 }
 
 static napi_value netlink_send(napi_env env, napi_callback_info info) {
@@ -281,10 +362,31 @@ static napi_value netlink_send(napi_env env, napi_callback_info info) {
   size_t length;
   struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
   if (!arguments(env, info, &count, values, 2)) return NULL;
-  struct netlink *netlink = netlink_argument(env, values[0], &result);
-  if (netlink == NULL) return result;
+  struct watched *watched = watched_argument(env, values[0], &result);
+  if (watched == NULL) return result;
   if (!get_buffer(env, values[1], &data, &length)) return NULL;
-  ssize_t sent = sendto(netlink->fd, data, length, MSG_DONTWAIT, (struct sockaddr *)&kernel, sizeof kernel);
+  ssize_t sent = sendto(watched->fd, data, length, MSG_DONTWAIT, (struct sockaddr *)&kernel, sizeof kernel);
+  return number(env, sent < 0 ? -errno : sent);
+}
+
+static napi_value echo_send(napi_env env, napi_callback_info info) {
+  napi_value values[3], result;
+  size_t count = COUNT(values);
+  uint8_t *address, *data;
+  size_t address_length, length;
+  if (!arguments(env, info, &count, values, 3)) return NULL;
+  struct watched *watched = watched_argument(env, values[0], &result);
+  if (watched == NULL) return result;
+  if (!get_buffer(env, values[1], &address, &address_length)) return NULL;
+  if (!get_buffer(env, values[2], &data, &length)) return NULL;
+  struct sockaddr_in ipv4 = {.sin_family = AF_INET};
+  struct sockaddr_in6 ipv6 = {.sin6_family = AF_INET6};
+  bool is_ipv4 = watched->family == AF_INET;
+  void *into = is_ipv4 ? (void *)&ipv4.sin_addr : (void *)&ipv6.sin6_addr;
+  if (address_length != (is_ipv4 ? sizeof ipv4.sin_addr : sizeof ipv6.sin6_addr)) return number(env, -EINVAL);
+  memcpy(into, address, address_length);
+  const struct sockaddr *to = is_ipv4 ? (struct sockaddr *)&ipv4 : (struct sockaddr *)&ipv6;
+  ssize_t sent = sendto(watched->fd, data, length, MSG_DONTWAIT, to, is_ipv4 ? sizeof ipv4 : sizeof ipv6);
   return number(env, sent < 0 ? -errno : sent);
 }
 
@@ -293,10 +395,10 @@ static napi_value netlink_join(napi_env env, napi_callback_info info) {
   size_t count = COUNT(values);
   int32_t group;
   if (!arguments(env, info, &count, values, 2)) return NULL;
-  struct netlink *netlink = netlink_argument(env, values[0], &result);
-  if (netlink == NULL) return result;
+  struct watched *watched = watched_argument(env, values[0], &result);
+  if (watched == NULL) return result;
   if (!get_int(env, values[1], &group)) return NULL;
-  int status = setsockopt(netlink->fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group);
+  int status = setsockopt(watched->fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group);
   return number(env, status < 0 ? -errno : 0);
 }
 
@@ -313,11 +415,11 @@ static napi_value netlink_buffers(napi_env env, napi_callback_info info) {
   size_t count = COUNT(values);
   int32_t send_bytes, receive_bytes;
   if (!arguments(env, info, &count, values, 3)) return NULL;
-  struct netlink *netlink = netlink_argument(env, values[0], &result);
-  if (netlink == NULL) return result;
+  struct watched *watched = watched_argument(env, values[0], &result);
+  if (watched == NULL) return result;
   if (!get_int(env, values[1], &send_bytes) || !get_int(env, values[2], &receive_bytes)) return NULL;
-  int status = set_buffer(netlink->fd, SO_SNDBUFFORCE, SO_SNDBUF, send_bytes);
-  if (status == 0) status = set_buffer(netlink->fd, SO_RCVBUFFORCE, SO_RCVBUF, receive_bytes);
+  int status = set_buffer(watched->fd, SO_SNDBUFFORCE, SO_SNDBUF, send_bytes);
+  if (status == 0) status = set_buffer(watched->fd, SO_RCVBUFFORCE, SO_RCVBUF, receive_bytes);
   return number(env, status);
 }
 
@@ -325,8 +427,8 @@ static napi_value netlink_port_id(napi_env env, napi_callback_info info) {
   napi_value values[1], result;
   size_t count = COUNT(values);
   if (!arguments(env, info, &count, values, 1)) return NULL;
-  struct netlink *netlink = netlink_argument(env, values[0], &result);
-  return netlink == NULL ? result : number(env, netlink->port_id);
+  struct watched *watched = watched_argument(env, values[0], &result);
+  return watched == NULL ? result : number(env, watched->port_id);
 }
 
 static napi_value netlink_ref(napi_env env, napi_callback_info info) {
@@ -334,37 +436,37 @@ static napi_value netlink_ref(napi_env env, napi_callback_info info) {
   size_t count = COUNT(values);
   bool keep;
   if (!arguments(env, info, &count, values, 2)) return NULL;
-  struct netlink *netlink = netlink_argument(env, values[0], &result);
-  if (netlink == NULL) return result;
+  struct watched *watched = watched_argument(env, values[0], &result);
+  if (watched == NULL) return result;
   if (napi_get_value_bool(env, values[1], &keep) != napi_ok) return type_error(env, "a boolean is expected");
   if (keep) {
-    uv_ref((uv_handle_t *)&netlink->poll);
+    uv_ref((uv_handle_t *)&watched->poll);
   } else {
-    uv_unref((uv_handle_t *)&netlink->poll);
+    uv_unref((uv_handle_t *)&watched->poll);
   }
   return number(env, 0);
 }
 
 static void on_closed(uv_handle_t *handle) {
-  struct netlink *netlink = handle->data;
-  napi_delete_reference(netlink->env, netlink->on_data);
-  free(netlink);
+  struct watched *watched = handle->data;
+  napi_delete_reference(watched->env, watched->on_data);
+  free(watched);
 }
 
-static napi_value netlink_close(napi_env env, napi_callback_info info) {
+static napi_value socket_close(napi_env env, napi_callback_info info) {
   napi_value values[1], result;
   size_t count = COUNT(values);
   if (!arguments(env, info, &count, values, 1)) return NULL;
-  struct netlink *netlink = netlink_argument(env, values[0], &result);
-  if (netlink == NULL) return result;
-  struct netlink **link = &netlink_sockets;
-  while (*link != netlink) link = &(*link)->next;
-  *link = netlink->next;
+  struct watched *watched = watched_argument(env, values[0], &result);
+  if (watched == NULL) return result;
+  struct watched **link = &watched_sockets;
+  while (*link != watched) link = &(*link)->next;
+  *link = watched->next;
   /* The memory lives until libuv has let go of it: this may run inside the callback of this very socket. */
-  netlink->closing = true;
-  uv_poll_stop(&netlink->poll);
-  close(netlink->fd);
-  uv_close((uv_handle_t *)&netlink->poll, on_closed);
+  watched->closing = true;
+  uv_poll_stop(&watched->poll);
+  close(watched->fd);
+  uv_close((uv_handle_t *)&watched->poll, on_closed);
   return number(env, 0);
 }
 
@@ -387,7 +489,10 @@ NAPI_MODULE_INIT() {
       FUNCTION("netlinkBuffers", netlink_buffers),
       FUNCTION("netlinkPortId", netlink_port_id),
       FUNCTION("netlinkRef", netlink_ref),
-      FUNCTION("netlinkClose", netlink_close),
+      FUNCTION("netlinkClose", socket_close),
+      FUNCTION("echoOpen", echo_open),
+      FUNCTION("echoSend", echo_send),
+      FUNCTION("echoClose", socket_close),
       FUNCTION("closeFd", close_fd),
   };
   if (napi_define_properties(env, exports, COUNT(functions), functions) != napi_ok) return NULL;

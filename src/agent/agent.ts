@@ -31,6 +31,8 @@ import { ModelFeed } from './model-feed.ts';
 import { NameFeed } from './name-feed.ts';
 import { chooseDatapath } from './open-datapath.ts';
 import { PolicyFeed } from './policy-feed.ts';
+import type { NodeHealth } from './probes/node-health.ts';
+import { answeringAddresses, openNodeHealth } from './probes/open.ts';
 import { Readiness } from './readiness.ts';
 import { Reconciler } from './reconciler.ts';
 import { refusalLog } from './refusals.ts';
@@ -78,6 +80,8 @@ export class Agent {
   readonly renewal: Renewal;
   readonly lastGood: LastGood;
   readonly services: ServiceFeed;
+  /** Undefined when probes are off. */
+  readonly nodeHealth: NodeHealth | undefined;
   readonly #options: AgentOptions;
   /** Parts that follow a reload ask for it, the others keep what it was at the start. */
   #config: Config;
@@ -219,6 +223,7 @@ export class Agent {
       onChange: () => this.#soon(),
       onRegistered: (registered) => this.#registered(registered),
     });
+    this.nodeHealth = openNodeHealth(this, options.metrics);
     this.readiness = new Readiness({
       registration: () => this.registration,
       mesh: this.mesh,
@@ -260,6 +265,9 @@ export class Agent {
     this.#jobs.start('store addresses', (signal) => this.storeAddresses.run(signal));
     this.#jobs.start('certificate', (signal) => this.renewal.run(signal));
     this.#jobs.start('conditions', (signal) => this.#idle(signal));
+    const { nodeHealth } = this;
+    if (nodeHealth !== undefined) this.#jobs.start('probes', (signal) => nodeHealth.run(signal));
+    nodeHealth?.answerOn(answeringAddresses(this));
     void this.#clusters.first.then(() => {
       this.#clustersRead = true;
       this.#soon();
@@ -305,6 +313,7 @@ export class Agent {
     // First of all: the facts are still there, and a reboot may follow.
     await this.lastGood.close();
     this.machine.close();
+    this.nodeHealth?.close();
     this.services.close();
     this.#policies.close();
     this.mesh.close();
@@ -371,6 +380,7 @@ export class Agent {
     if (own) {
       this.model.configure(this.policySettings());
       this.#membership.addressesChanged();
+      this.nodeHealth?.answerOn(answeringAddresses(this));
     }
     if (network) for (const store of [this.store, ...this.#clusters.stores]) store?.networkChanged();
     this.#feed.touch();

@@ -61,6 +61,7 @@ export class Troubles {
     watchRegistration(agent, lasts);
     watchReadiness(agent, lasts);
     watchClusters(agent, lasts);
+    watchNodes(agent);
     watchFacts(agent);
     watchPolicies(agent);
     watchServices(agent);
@@ -173,6 +174,22 @@ function watchStore(health: Agent['health'], subject: string, status: StoreStatu
 /** A store that answers, and refuses what everybody needs who may read it: facts, and the own registration. */
 function refusalOf({ troubles }: StoreStatus): StoreTrouble | undefined {
   return troubles.find(({ code, subject }) => code === 'KVS-AUTH' && subject.includes(` ${FACTS}`));
+}
+
+/** One record for each cluster, however many of its nodes are silent. */
+function watchNodes({ health, nodeHealth, mesh }: Agent): void {
+  const silent = nodeHealth?.silent();
+  for (const { cluster } of mesh.list()) {
+    const found = silent?.get(cluster.name);
+    const text =
+      found &&
+      `${found.silent} of ${found.nodes} node${found.nodes === 1 ? ' does' : 's do'} not answer probes: ${found.examples.join('; ')}`;
+    health.check(
+      `cluster/${cluster.name}`,
+      'MSH-UNREACHABLE',
+      text === undefined ? undefined : { text, severity: 'warning' },
+    );
+  }
 }
 
 function watchFacts(agent: Agent): void {

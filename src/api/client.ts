@@ -1,4 +1,5 @@
 import { type AskOptions, askList, askRecord } from './ask.ts';
+import type { NodeHealthRecord } from './node-health-types.ts';
 import type {
   AppliedPolicyRecord,
   ApplyAnswer,
@@ -18,6 +19,7 @@ import type {
   NodeRecord,
   PolicyDetail,
   PolicyRecord,
+  ProbeAnswer,
   ServiceRecord,
   StatusRecord,
 } from './types.ts';
@@ -42,6 +44,8 @@ export interface AgentClient {
   identities(filter?: ListFilter): AsyncIterable<IdentityRecord>;
   identity(id: string): Promise<IdentityRecord>;
   nodes(filter?: ListFilter): AsyncIterable<NodeRecord>;
+  nodeHealth(filter?: ListFilter): AsyncIterable<NodeHealthRecord>;
+  probeNodes(): Promise<ProbeAnswer>;
   services(filter?: ListFilter): AsyncIterable<ServiceRecord>;
   ipcache(filter?: ListFilter): AsyncIterable<IpcacheRecord>;
   ipcacheGet(address: string): Promise<IpcacheRecord>;
@@ -67,6 +71,8 @@ export function openClient(options: ClientOptions): AgentClient {
     identities: (filter) => list('/v1/identities', filter),
     identity: (id) => record(`/v1/identities/${encodeURIComponent(id)}`),
     nodes: (filter) => list('/v1/nodes', filter),
+    nodeHealth: (filter) => list('/v1/health', filter),
+    probeNodes: () => askRecord(options, '/v1/health', { method: 'POST' }),
     services: (filter) => list('/v1/services', filter),
     ipcache: (filter) => list('/v1/ipcache', filter),
     ipcacheGet: (address) => record(`/v1/ipcache/${encodeURIComponent(address)}`),

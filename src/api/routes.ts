@@ -35,6 +35,7 @@ const LISTS: Readonly<Record<string, Handler>> = {
   },
   identities: (api, query) => list(api.identities(), query),
   nodes: (api, query) => list(api.nodes(), query),
+  health: (api, query) => list(api.nodeHealth(), query),
   services: (api, query) => list(api.services(), query),
   ipcache: (api, query) => list(api.ipcache(), query),
   policies: (api, query) => list(api.policies(), query),
@@ -91,6 +92,7 @@ async function answerOther(
   { readOnly }: RouteOptions,
 ): Promise<Answer> {
   if (method === 'POST' && rest === 'explain') return { kind: 'record', record: await api.explain(readExplain(body)) };
+  if (method === 'POST' && rest === 'health') return { kind: 'record', record: api.probeNodes() };
   const [group = '', name = ''] = splitOnce(rest, '/');
   const applies = method === 'POST' && rest === 'policies';
   if (!applies && !(method === 'DELETE' && group === 'policies' && name !== ''))

@@ -5,6 +5,7 @@
  */
 import type { ErrorCode } from '../core/errors.ts';
 import type { BackendState } from '../service/result.ts';
+import type { NodeHealthRecord, NodeHealthSummary } from './node-health-types.ts';
 import type {
   AppliedPolicyRecord,
   ApplyAnswer,
@@ -256,6 +257,8 @@ export interface StatusRecord {
     readonly routes: number;
     readonly error?: { readonly code: string; readonly message: string; readonly since: number };
   };
+  /** Probes between nodes; absent when they are off. */
+  readonly nodeHealth?: NodeHealthSummary;
   readonly devices: readonly DeviceRecord[];
   readonly allowances: readonly AllowanceRecord[];
   readonly quarantine: readonly QuarantineRecord[];
@@ -410,7 +413,7 @@ export interface KernelPolicyRecord {
 
 /**
  * What the agent offers to the local API: present facts, looked up at the moment of the call. Lists may be a million
- * long, so they are iterated, never collected. Only `applyPolicies` and `deletePolicy` change anything.
+ * long, so they are iterated, never collected. Only `applyPolicies` and `deletePolicy` change anything; `probeNodes` sends packets.
  */
 export interface AgentApi {
   status(): StatusRecord;
@@ -419,6 +422,10 @@ export interface AgentApi {
   identities(): Iterable<IdentityRecord | undefined>;
   identity(id: number): IdentityRecord | undefined;
   nodes(): Iterable<NodeRecord>;
+  /** Throws MeshError API-NOT-FOUND when probes are off. */
+  nodeHealth(): Iterable<NodeHealthRecord>;
+  /** Probes all nodes now, and says when it began. Throws as `nodeHealth`. */
+  probeNodes(): ProbeAnswer;
   services(): Iterable<ServiceRecord>;
   ipcache(): Iterable<IpcacheRecord>;
   /** Longest match; undefined when the text is no address. */
@@ -435,6 +442,13 @@ export interface AgentApi {
   applyPolicies(request: ApplyRequest): Promise<ApplyAnswer>;
   /** A policy that came by the API; undefined when there is none of that name. */
   deletePolicy(name: string): Promise<AppliedPolicyRecord | undefined>;
+}
+
+/** Done when `nodeHealth.probedAt` of the status is `begunAt` or later. */
+export interface ProbeAnswer {
+  readonly apiVersion: typeof API_VERSION;
+  readonly kind: 'ProbeAnswer';
+  readonly begunAt: number;
 }
 
 export interface EndpointFilter {

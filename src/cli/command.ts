@@ -65,10 +65,10 @@ export function command<Options = object>(spec: CommandSpec<Options>): Command {
   return result;
 }
 
-/** A name that only holds other commands. */
-export function group(name: string, summary: string, commands: readonly Command[]): Command {
+/** A name that only holds other commands. `usual`: the one that is meant when none is named. */
+export function group(name: string, summary: string, commands: readonly Command[], usual?: string): Command {
   const result = new Command(name).summary(summary).description(`${summary}.`).helpCommand(false);
-  for (const each of commands) result.addCommand(each);
+  for (const each of commands) result.addCommand(each, { isDefault: each.name() === usual });
   heeded.set(result, []);
   return result;
 }

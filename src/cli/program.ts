@@ -6,6 +6,7 @@ import { configCommands } from './config.ts';
 import { endpointCommands } from './endpoint.ts';
 import { EXIT, type ExitCode } from './exit-code.ts';
 import { fqdnCommands } from './fqdn.ts';
+import { healthCommands } from './health.ts';
 import { hubCommands } from './hub/hub.ts';
 import { identityCommands } from './identity.ts';
 import { ipcacheCommands } from './ipcache.ts';
@@ -67,6 +68,7 @@ export function commandTree(): Command {
     endpointCommands(),
     identityCommands(),
     nodeCommands(),
+    healthCommands(),
     serviceCommands(),
     ipcacheCommands(),
     policyCommands(),

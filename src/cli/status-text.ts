@@ -4,6 +4,7 @@ import { BACKEND_STATES } from '../service/result.ts';
 import { padCells } from './cells.ts';
 import { clustermeshText } from './clustermesh-text.ts';
 import { type Concern, concernsOf } from './concerns.ts';
+import { clusterHealthText } from './health-text.ts';
 import { type Paint, painter, type Tone } from './paint.ts';
 import { ago, plural, span } from './words.ts';
 
@@ -46,6 +47,7 @@ export function statusText(status: StatusRecord, options: StatusTextOptions): st
   if (status.lastGood !== undefined && status.lastGood.enforced !== 'live')
     add('Last good', lastGoodValue(status.lastGood, options.now));
   add('Routing', routingValue(status));
+  if (status.nodeHealth !== undefined) add('Cluster health', clusterHealthText(status.nodeHealth));
   if (options.verbose) addDetails(status, options.now, add);
   return `${lines.join('\n')}\n`;
 }

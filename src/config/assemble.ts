@@ -38,6 +38,12 @@ export function assemble(settings: Settings, findings: Findings): Config | undef
     failsafe: { ingress: get('failsafe.ingress'), egress: get('failsafe.egress') },
     fqdn: { minTtl: get('fqdn.minTtl'), grace: get('fqdn.grace') },
     services: servicesOf(get),
+    health: {
+      enabled: get('health.enabled'),
+      port: get('health.port'),
+      interval: get('health.interval'),
+      timeout: get('health.timeout'),
+    },
     policies: get('policies'),
     clustermesh: get('clustermesh'),
     metrics: { listen: get('metrics.listen') },

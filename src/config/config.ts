@@ -32,6 +32,13 @@ export interface Config {
     /** By service, or `default` for those that are not named. */
     readonly checks: Readonly<Record<string, ServiceCheck | 'none'>>;
   };
+  /** Probes between nodes; times in seconds. */
+  readonly health: {
+    readonly enabled: boolean;
+    readonly port: number;
+    readonly interval: number;
+    readonly timeout: number;
+  };
   /** Folder of local policies. */
   readonly policies: string;
   /** Folder with one etcd configuration file per remote cluster. */

@@ -1,6 +1,7 @@
 import { serviceCheck } from './service-check.ts';
 import {
   address,
+  atLeast,
   boolean,
   choice,
   duration,
@@ -114,6 +115,13 @@ export const KEYS = {
     mapping(serviceCheck, serviceOrDefault, '{production/api: http:/healthz, default: tcp}'),
     'how this machine checks the backends of services: tcp, http:/path or none; not at all when not given',
   ),
+  'health.enabled': key(boolean, 'nodes are probed, and probes of nodes are answered'),
+  'health.port': key(
+    integer('a port number', 1, 65535),
+    'TCP port of the probes, the same on every node (cluster-health-port)',
+  ),
+  'health.interval': key(atLeast(duration, 5), 'time in which every node is probed once, at least 5s'),
+  'health.timeout': key(atLeast(duration, 1), 'how long a probe waits for an answer, at least 1s'),
   policies: live(path, 'folder of local policies'),
   clustermesh: key(path, 'folder with one etcd configuration file per remote cluster'),
   'metrics.listen': live(listenAddress, 'address of /metrics, /healthz and /readyz; empty for none'),

@@ -253,6 +253,17 @@ export const duration: ValueKind<number> = {
   fromText: (value) => value,
 };
 
+/** A number that must not be smaller. */
+export function atLeast(kind: ValueKind<number>, least: number): ValueKind<number> {
+  return {
+    ...kind,
+    read(value) {
+      const number = kind.read(value);
+      return number >= least ? number : refuse(value, `${kind.expects}, and ${least} s at least`);
+    },
+  };
+}
+
 /** A prefix, in canonical text. */
 export const prefix: ValueKind<string> = {
   expects: 'a prefix such as 10.96.0.0/12',

@@ -166,6 +166,11 @@ export const ERROR_CODES = {
     'backends of services do not pass the checks of this machine',
     '`mesh-agent service get NAMESPACE/NAME` shows which and why; repair them, let the egress policy of this machine through to them, or correct `services.checks`',
   ),
+  'MSH-UNREACHABLE': entry(
+    'nodes of a cluster do not answer probes',
+    'run `mesh-agent health --failing`; check routes and firewalls on the way to them for ICMP echo and the health port',
+    true,
+  ),
   'MSH-REGISTRATION': entry(
     'the registration of this machine is not answered',
     'create the external workload under the name of this machine in the cluster (`cilium clustermesh vm create NAME`)',
@@ -270,6 +275,11 @@ export const ERROR_CODES = {
   'AGT-NAMES': entry(
     'DNS answers cannot be seen, so that rules with `toFQDNs` learn no addresses',
     'load the kernel modules nft_log and nfnetlink_log; end the other program that listens to the same log group',
+    true,
+  ),
+  'AGT-HEALTH': entry(
+    'probes between nodes do not work on this machine',
+    'free the port that is named, or set `health.port` (the same on every node); echo requests need CAP_NET_RAW',
     true,
   ),
   'AGT-FAILED': entry('the agent cannot run', 'read the message that is attached'),

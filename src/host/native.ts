@@ -1,5 +1,5 @@
 /**
- * The native module (`native/mesh.c`): the three things that Node cannot do. Everything is synchronous and never blocks;
+ * The native module (`native/mesh.c`): the few things that Node cannot do. Everything is synchronous and never blocks;
  * results below zero are `-errno`. Buffers that are handed over are only used during the call.
  */
 export interface Native {
@@ -27,5 +27,14 @@ export interface Native {
   /** Whether the socket keeps the process alive; it does not by default. */
   netlinkRef(handle: number, keep: boolean): number;
   netlinkClose(handle: number): number;
+  /**
+   * A raw ICMP socket (`version` 4 or 6) on the event loop that hears echo replies with this identifier alone. `onData`
+   * gets the sender's address (4 or 16 bytes) and the ICMP message behind it, cut to 256 bytes, or -errno: the socket is
+   * of no use then. Does not keep the process alive. @returns a handle above zero, or -errno
+   */
+  echoOpen(version: 4 | 6, identifier: number, onData: (data: Buffer | number) => void): number;
+  /** Sends an ICMP message, with its checksum for IPv4, to an address of 4 or 16 bytes. @returns bytes sent or -errno */
+  echoSend(handle: number, address: Buffer, data: Buffer): number;
+  echoClose(handle: number): number;
   closeFd(fd: number): number;
 }

@@ -221,6 +221,8 @@ export function memoryAgent(over: Partial<AgentApi> = {}): AgentApi {
       { name: 'my-vm', cluster: 'cluster-a', ipv4: '192.168.1.100', ipv4Range: '10.192.1.0/24', source: 'local' },
       { name: 'node-1', cluster: 'cluster-b', ipv4: '10.0.0.21', ipv4Range: '10.245.1.0/24', source: 'clustermesh' },
     ],
+    nodeHealth: () => [],
+    probeNodes: () => ({ apiVersion: 'mesh-agent/v1', kind: 'ProbeAnswer', begunAt: NOW }),
     services: () => [
       {
         cluster: 'cluster-b',

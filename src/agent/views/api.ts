@@ -1,6 +1,8 @@
-import type { AgentApi, ConfigurationRecord } from '../../api/types.ts';
+import { type AgentApi, API_VERSION, type ConfigurationRecord } from '../../api/types.ts';
+import { MeshError } from '../../core/errors.ts';
 import type { Agent } from '../agent.ts';
 import { explain } from '../explain/explain.ts';
+import type { NodeHealth } from '../probes/node-health.ts';
 import {
   endpointViews,
   identityView,
@@ -23,6 +25,8 @@ export function agentApi(agent: Agent, configuration: () => ConfigurationRecord)
     identities: () => pacedIdentityViews(agent),
     identity: (id) => identityView(agent, id),
     nodes: () => nodeViews(agent),
+    nodeHealth: () => probesOf(agent).list(),
+    probeNodes: () => ({ apiVersion: API_VERSION, kind: 'ProbeAnswer', begunAt: probesOf(agent).probe() }),
     services: () => serviceViews(agent),
     ipcache: () => ipcacheViews(agent),
     ipcacheGet: (address) => ipcacheGet(agent, address),
@@ -36,4 +40,10 @@ export function agentApi(agent: Agent, configuration: () => ConfigurationRecord)
     applyPolicies: (request) => agent.apiPolicies.apply(request),
     deletePolicy: (name) => agent.apiPolicies.delete(name),
   };
+}
+
+function probesOf({ nodeHealth }: Agent): NodeHealth {
+  if (nodeHealth === undefined)
+    throw new MeshError('API-NOT-FOUND', 'probes between nodes are off: health.enabled is false');
+  return nodeHealth;
 }

@@ -59,6 +59,7 @@ export function statusView(agent: Agent): StatusRecord {
     datapath: datapathView(agent),
     ...(agent.lastGood.view !== undefined && { lastGood: agent.lastGood.view }),
     routing: routingView(agent),
+    ...(agent.nodeHealth !== undefined && { nodeHealth: agent.nodeHealth.summary() }),
     devices: agent.machine.devices,
     allowances: allowancesView(agent),
     quarantine: agent.tables.quarantine.list(),

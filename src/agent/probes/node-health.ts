@@ -1,0 +1,186 @@
+import type { NodeHealthRecord, NodeHealthSummary } from '../../api/node-health-types.ts';
+import type { Config } from '../../config/config.ts';
+import type { Feed } from '../../core/feed.ts';
+import { sleep } from '../../core/job.ts';
+import type { Node } from '../../kvstore/codec/node.ts';
+import { HelloServer } from './hello-server.ts';
+import { type Probed, Prober, type ProberOptions } from './prober.ts';
+import { addressRecord, ProbeResults } from './results.ts';
+import { type TargetOptions, targetsOf } from './targets.ts';
+
+export interface NodeHealthOptions extends Pick<ProberOptions, 'blocked' | 'onFinding' | 'onEchoTrouble'> {
+  readonly config: Config['health'];
+  /** The other nodes, by `<cluster>/<name>`. */
+  readonly nodes: () => Iterable<readonly [string, Node]>;
+  readonly changed: Feed<string>;
+  readonly targets: () => TargetOptions;
+  /** Probes of other nodes that this machine's policy does not let in. */
+  readonly refuses: () => readonly string[];
+  readonly onListenTrouble: (text: string | undefined) => void;
+}
+
+/** Nodes that do not answer so often in a row are a trouble: one lost packet is none. */
+const TROUBLE_FAILURES = 2;
+/** New nodes gather for so long, milliseconds. */
+const GATHER_MS = 500;
+/** A look that somebody waits for, or the first at new nodes, takes so long for each address, milliseconds. */
+const QUICK_MS = 10;
+const EXAMPLES = 3;
+
+/** What the probes of one cluster's nodes say, when some do not answer. */
+export interface SilentNodes {
+  readonly nodes: number;
+  readonly silent: number;
+  readonly examples: readonly string[];
+}
+
+/**
+ * Probes the other nodes, round after round, and answers their probes. Every node is probed once in the interval, evenly
+ * spread; a new one within a second or so.
+ */
+export class NodeHealth {
+  readonly #options: NodeHealthOptions;
+  readonly #results = new ProbeResults();
+  readonly #prober: Prober;
+  readonly #server: HelloServer;
+  /** Not all machines begin with the same node. */
+  readonly #start = Math.random();
+  #known: ReadonlyMap<string, Node> = new Map();
+  #probedAt: number | undefined;
+  #asked: Promise<void> | undefined;
+
+  constructor(options: NodeHealthOptions) {
+    this.#options = options;
+    const { port, timeout } = options.config;
+    this.#prober = new Prober({ ...options, port, timeoutMs: timeout * 1000, results: this.#results });
+    this.#server = new HelloServer({ port, onTrouble: options.onListenTrouble });
+  }
+
+  /** The machine's own addresses, as text. */
+  answerOn(addresses: readonly string[]): void {
+    this.#server.listenOn(addresses);
+  }
+
+  close(): void {
+    this.#prober.close();
+    this.#server.close();
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    let wake: () => void = () => undefined;
+    const reader = this.#options.changed.read(() => wake());
+    const firstLooks = async (): Promise<void> => {
+      while (!signal.aborted) {
+        if (!reader.pending) {
+          const woken = new AbortController();
+          wake = () => woken.abort();
+          await sleep(1 << 30, AbortSignal.any([signal, woken.signal]));
+        }
+        await sleep(GATHER_MS, signal);
+        reader.drain();
+        if (!signal.aborted) await this.#look(this.#refresh().filter((each) => !this.#isProbed(each)));
+      }
+    };
+    await Promise.all([firstLooks(), this.#rounds(signal)]);
+    reader.close();
+  }
+
+  /** One quick round over all nodes, beside the slow ones. @returns when it began; whoever asks meanwhile waits for it, too */
+  probe(): number {
+    const begun = Date.now();
+    this.#asked ??= this.#look(this.#refresh()).finally(() => {
+      this.#asked = undefined;
+    });
+    return begun;
+  }
+
+  summary(): NodeHealthSummary {
+    const counts = { reachable: 0, unreachable: 0, blocked: 0, unknown: 0 };
+    let nodes = 0;
+    for (const node of this.#results.nodes()) {
+      nodes++;
+      counts[this.#results.stateOf(node)]++;
+    }
+    return {
+      ...(this.#probedAt !== undefined && { probedAt: this.#probedAt }),
+      nodes,
+      ...counts,
+      answersOn: this.#server.listening,
+      refuses: this.#options.refuses(),
+    };
+  }
+
+  *list(): Iterable<NodeHealthRecord> {
+    for (const key of [...this.#results.nodes()].sort()) {
+      const node = this.#known.get(key);
+      if (node === undefined) continue;
+      yield {
+        name: node.name,
+        cluster: node.cluster,
+        state: this.#results.stateOf(key),
+        addresses: this.#results.of(key).map(addressRecord),
+      };
+    }
+  }
+
+  /** By cluster; clusters whose nodes all answer are left out. */
+  silent(): ReadonlyMap<string, SilentNodes> {
+    const found = new Map<string, { nodes: number; silent: number; examples: string[] }>();
+    for (const [key, node] of this.#known) {
+      const cluster = found.get(node.cluster) ?? { nodes: 0, silent: 0, examples: [] };
+      found.set(node.cluster, cluster);
+      cluster.nodes++;
+      const failing = this.#results
+        .of(key)
+        .find(({ target, failures }) => target.primary && failures >= TROUBLE_FAILURES);
+      if (failing === undefined) continue;
+      cluster.silent++;
+      if (cluster.examples.length >= EXAMPLES) continue;
+      const how = [
+        ...(failing.icmp.state === 'failed' ? [`ICMP ${failing.icmp.reason}`] : []),
+        ...(failing.http.state === 'failed' ? [`HTTP ${failing.http.reason}`] : []),
+      ];
+      cluster.examples.push(`${node.name} (${failing.target.ip}: ${how.join(', ')})`);
+    }
+    for (const [cluster, { silent }] of found) if (silent === 0) found.delete(cluster);
+    return found;
+  }
+
+  async #rounds(signal: AbortSignal): Promise<void> {
+    const intervalMs = this.#options.config.interval * 1000;
+    while (!signal.aborted) {
+      const began = performance.now();
+      const all = this.#refresh();
+      const first = Math.floor(all.length * this.#start);
+      await this.#prober.round([...all.slice(first), ...all.slice(0, first)], intervalMs);
+      if (signal.aborted) return;
+      if (all.length > 0) this.#probedAt = Date.now();
+      await sleep(began + intervalMs - performance.now(), signal);
+    }
+  }
+
+  async #look(probed: readonly Probed[]): Promise<void> {
+    if (probed.length === 0) return;
+    const spreadMs = Math.min(this.#options.config.interval * 1000, probed.length * QUICK_MS);
+    await this.#prober.round(probed, spreadMs);
+    this.#probedAt = Date.now();
+  }
+
+  #isProbed({ node, target }: Probed): boolean {
+    const found = this.#results.of(node).find((each) => each.target.ip === target.ip);
+    return found?.icmp.probedAt !== undefined;
+  }
+
+  /** Takes in which nodes there are; what is to be probed, in the order of their names. */
+  #refresh(): Probed[] {
+    const known = new Map([...this.#options.nodes()].sort(([a], [b]) => (a < b ? -1 : 1)));
+    const options = this.#options.targets();
+    for (const node of this.#known.keys()) if (!known.has(node)) this.#results.retain(node, []);
+    this.#known = known;
+    return [...known].flatMap(([node, value]) => {
+      const targets = targetsOf(value, options);
+      this.#results.retain(node, targets);
+      return targets.map((target) => ({ node, target }));
+    });
+  }
+}
