@@ -35,10 +35,10 @@ function status(): Command {
       'Host: the node itself, reached directly. Endpoint and Router: its addresses inside the overlay, reached through the tunnel. ' +
       'Blocked: the policy of this machine does not let the probe out. Exit code: 4 when a node does not answer.',
     examples: [
-      ['health', 'all nodes'],
-      ['health --failing', 'those that do not answer'],
-      ['health --probe --succinct', 'probe now, one line per node'],
-      ['health -o json', 'for scripts'],
+      ['health status', 'all nodes; `mesh-agent health` is the same'],
+      ['health status --failing', 'those that do not answer'],
+      ['health status --probe --succinct', 'probe now, one line per node'],
+      ['health status -o json', 'for scripts'],
     ],
     shared: SHOWS_AGENT,
     options: [

@@ -30,6 +30,8 @@ const ECHO = { 4: { request: 8, reply: 0 }, 6: { request: 128, reply: 129 } } as
 const HEADER = 8;
 const NONCE = 16;
 const SEQUENCES = 0x1_0000;
+/** Room for the answers of hundreds of addresses that come at once, bytes. */
+const RECEIVE_BYTES = 1 << 20;
 /** Errors of one destination: the socket is fine, and the next request may pass. */
 const OF_DESTINATION: ReadonlySet<string> = new Set(['EAGAIN', 'ENOBUFS']);
 
@@ -85,6 +87,7 @@ export class EchoSocket {
       else this.#receive(data);
     });
     if (handle < 0) throw new NetlinkError({ errno: -handle, operation: `open an ICMP socket (IPv${this.#family})` });
+    module.netlinkBuffers(handle, 0, RECEIVE_BYTES);
     this.#handle = handle;
     return handle;
   }

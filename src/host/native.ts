@@ -20,7 +20,7 @@ export interface Native {
   netlinkSend(handle: number, data: Buffer): number;
   /** Joins a multicast group by number. @returns 0 or -errno */
   netlinkJoin(handle: number, group: number): number;
-  /** SO_SNDBUFFORCE and SO_RCVBUFFORCE, in bytes. @returns 0 or -errno */
+  /** SO_SNDBUFFORCE and SO_RCVBUFFORCE, in bytes; of an echo socket as well. @returns 0 or -errno */
   netlinkBuffers(handle: number, send: number, receive: number): number;
   /** The port id that the kernel gave the socket: the sender id in events that this socket caused. */
   netlinkPortId(handle: number): number;

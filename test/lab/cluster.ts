@@ -42,6 +42,10 @@ export interface NodeOptions {
   readonly ipv6?: string;
   readonly range4?: string;
   readonly range6?: string;
+  readonly healthIpv4?: string;
+  readonly healthIpv6?: string;
+  /** Its own address in its range. */
+  readonly router?: string;
 }
 
 export interface PodOptions {
@@ -141,6 +145,7 @@ export class StandInCluster {
 
   node(node: NodeOptions): Promise<void> {
     const addresses = [node.ipv4, node.ipv6].flatMap((IP) => (IP === undefined ? [] : [{ Type: 'InternalIP', IP }]));
+    if (node.router !== undefined) addresses.push({ Type: 'CiliumInternalIP', IP: node.router });
     const value = nodeValue({ ...node, cluster: this.name, clusterId: this.id, addresses });
     return this.set('nodes', node.name, value);
   }

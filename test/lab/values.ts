@@ -56,6 +56,8 @@ export interface NodeFields {
   readonly addresses?: readonly { readonly Type: string; readonly IP: string }[];
   readonly range4?: string | undefined;
   readonly range6?: string | undefined;
+  readonly healthIpv4?: string | undefined;
+  readonly healthIpv6?: string | undefined;
   readonly source?: string;
   readonly labels?: Labels | undefined;
   readonly nodeIdentity?: number;
@@ -72,8 +74,8 @@ export function nodeValue(node: NodeFields): string {
     IPv4SecondaryAllocCIDRs: null,
     IPv6AllocCIDR: ipNet(node.range6),
     IPv6SecondaryAllocCIDRs: null,
-    IPv4HealthIP: '',
-    IPv6HealthIP: '',
+    IPv4HealthIP: node.healthIpv4 ?? '',
+    IPv6HealthIP: node.healthIpv6 ?? '',
     IPv4IngressIP: '',
     IPv6IngressIP: '',
     ClusterID: node.clusterId,
