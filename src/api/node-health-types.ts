@@ -35,7 +35,8 @@ export interface NodeHealthRecord {
 
 /** All nodes in short. */
 export interface NodeHealthSummary {
-  /** End of the last round over all nodes; absent before the first. */
+  /** Beginning and end of the last round that is over; absent before the first. */
+  readonly begunAt?: number;
   readonly probedAt?: number;
   readonly nodes: number;
   readonly reachable: number;

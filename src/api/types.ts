@@ -444,11 +444,11 @@ export interface AgentApi {
   deletePolicy(name: string): Promise<AppliedPolicyRecord | undefined>;
 }
 
-/** Done when `nodeHealth.probedAt` of the status is `begunAt` or later. */
+/** Done when `nodeHealth.begunAt` of the status is `askedAt` or later. */
 export interface ProbeAnswer {
   readonly apiVersion: typeof API_VERSION;
   readonly kind: 'ProbeAnswer';
-  readonly begunAt: number;
+  readonly askedAt: number;
 }
 
 export interface EndpointFilter {

@@ -87,13 +87,13 @@ async function getOne(call: Call<Options>): Promise<ExitCode> {
 
 /** The summary; with `probe`, after a round that was begun for us. */
 async function lookAt(client: AgentClient, probe: boolean): Promise<NodeHealthSummary> {
-  const begunAt = probe ? (await client.probeNodes()).begunAt : 0;
+  const askedAt = probe ? (await client.probeNodes()).askedAt : 0;
   const until = performance.now() + PROBE_MS;
   for (;;) {
     const { nodeHealth } = await client.status();
     if (nodeHealth === undefined)
       throw new MeshError('API-NOT-FOUND', 'probes between nodes are off: health.enabled is false');
-    const done = nodeHealth.nodes === 0 || (nodeHealth.probedAt ?? 0) >= begunAt;
+    const done = nodeHealth.nodes === 0 || (nodeHealth.begunAt ?? 0) >= askedAt;
     if (done || performance.now() > until) return nodeHealth;
     await sleep(POLL_MS);
   }

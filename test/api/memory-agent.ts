@@ -222,7 +222,7 @@ export function memoryAgent(over: Partial<AgentApi> = {}): AgentApi {
       { name: 'node-1', cluster: 'cluster-b', ipv4: '10.0.0.21', ipv4Range: '10.245.1.0/24', source: 'clustermesh' },
     ],
     nodeHealth: () => [],
-    probeNodes: () => ({ apiVersion: 'mesh-agent/v1', kind: 'ProbeAnswer', begunAt: NOW }),
+    probeNodes: () => ({ apiVersion: 'mesh-agent/v1', kind: 'ProbeAnswer', askedAt: NOW }),
     services: () => [
       {
         cluster: 'cluster-b',

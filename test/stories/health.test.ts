@@ -101,8 +101,9 @@ test('the nodes of a cluster that do not answer are one trouble, begun once, and
   assert.match(record.text, /closed \(192\.168\.100\.22: HTTP connection refused\)/);
   assert.equal(record.severity, 'warning');
   assert.equal((await lab.agent.status()).state, 'ok');
-  const lines = lab.agent.log.split('\n').filter((line) => line.includes('MSH-UNREACHABLE'));
-  assert.equal(lines.length, 1, lines.join('\n'));
+  const lines = (): string[] => lab.agent.log.split('\n').filter((line) => line.includes('MSH-UNREACHABLE'));
+  await until('the log has it', () => lines().length > 0);
+  assert.equal(lines().length, 1, lines().join('\n'));
 });
 
 test('the command says it in the shape of cilium-health, and its exit code tells that a node is silent', async () => {

@@ -46,8 +46,10 @@ export class NodeHealth {
   /** Not all machines begin with the same node. */
   readonly #start = Math.random();
   #known: ReadonlyMap<string, Node> = new Map();
-  #probedAt: number | undefined;
-  #asked: Promise<void> | undefined;
+  #last: { readonly begunAt: number; readonly probedAt: number } | undefined;
+  /** A look that somebody asked for: it is under way, or waits for the one that is. */
+  #asked: Promise<void> = Promise.resolve();
+  #waiting = false;
 
   constructor(options: NodeHealthOptions) {
     this.#options = options;
@@ -78,20 +80,29 @@ export class NodeHealth {
         }
         await sleep(GATHER_MS, signal);
         reader.drain();
-        if (!signal.aborted) await this.#look(this.#refresh().filter((each) => !this.#isProbed(each)));
+        if (signal.aborted) return;
+        const all = this.#refresh();
+        await this.#look(
+          all.filter((each) => !this.#isProbed(each)),
+          all.length,
+        );
       }
     };
     await Promise.all([firstLooks(), this.#rounds(signal)]);
     reader.close();
   }
 
-  /** One quick round over all nodes, beside the slow ones. @returns when it began; whoever asks meanwhile waits for it, too */
+  /** One quick round over all nodes, beside the slow ones. It begins after this moment, milliseconds since the epoch. */
   probe(): number {
-    const begun = Date.now();
-    this.#asked ??= this.#look(this.#refresh()).finally(() => {
-      this.#asked = undefined;
-    });
-    return begun;
+    if (!this.#waiting) {
+      this.#waiting = true;
+      this.#asked = this.#asked.then(() => {
+        this.#waiting = false;
+        const all = this.#refresh();
+        return this.#look(all, all.length);
+      });
+    }
+    return Date.now();
   }
 
   summary(): NodeHealthSummary {
@@ -102,7 +113,7 @@ export class NodeHealth {
       counts[this.#results.stateOf(node)]++;
     }
     return {
-      ...(this.#probedAt !== undefined && { probedAt: this.#probedAt }),
+      ...this.#last,
       nodes,
       ...counts,
       answersOn: this.#server.listening,
@@ -149,21 +160,28 @@ export class NodeHealth {
   async #rounds(signal: AbortSignal): Promise<void> {
     const intervalMs = this.#options.config.interval * 1000;
     while (!signal.aborted) {
-      const began = performance.now();
+      const [began, begunAt] = [performance.now(), Date.now()];
       const all = this.#refresh();
       const first = Math.floor(all.length * this.#start);
       await this.#prober.round([...all.slice(first), ...all.slice(0, first)], intervalMs);
       if (signal.aborted) return;
-      if (all.length > 0) this.#probedAt = Date.now();
+      if (all.length > 0) this.#done(begunAt);
       await sleep(began + intervalMs - performance.now(), signal);
     }
   }
 
-  async #look(probed: readonly Probed[]): Promise<void> {
+  /** `known`: so many addresses there are; a look at some of them is no round. */
+  async #look(probed: readonly Probed[], known: number): Promise<void> {
     if (probed.length === 0) return;
     const spreadMs = Math.min(this.#options.config.interval * 1000, probed.length * QUICK_MS);
+    const begunAt = Date.now();
     await this.#prober.round(probed, spreadMs);
-    this.#probedAt = Date.now();
+    if (probed.length === known || this.#last === undefined) this.#done(begunAt);
+  }
+
+  /** Of two rounds side by side, the one that began later is the last. */
+  #done(begunAt: number): void {
+    if (begunAt >= (this.#last?.begunAt ?? 0)) this.#last = { begunAt, probedAt: Date.now() };
   }
 
   #isProbed({ node, target }: Probed): boolean {
