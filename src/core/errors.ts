@@ -282,6 +282,16 @@ export const ERROR_CODES = {
     'free the port that is named, or set `health.port` (the same on every node); echo requests need CAP_NET_RAW',
     true,
   ),
+  'AGT-DNS': entry(
+    'names of services are not answered',
+    'free the address that is named, or set another one as `dns.listen` (`ss -lunp`, `ss -ltnp` show who has it)',
+    true,
+  ),
+  'AGT-RESOLVED': entry(
+    'systemd-resolved does not send names of services here',
+    'read the message that is attached; `resolvectl status mesh_dns` shows what it knows',
+    true,
+  ),
   'AGT-FAILED': entry('the agent cannot run', 'read the message that is attached'),
   // certificates
   'PKI-FILE': entry('a file of keys or certificates cannot be written', 'check the folder, its rights and free space'),

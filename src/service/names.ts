@@ -25,6 +25,9 @@ export interface NamedService {
   readonly headless: readonly NamedBackend[] | undefined;
 }
 
+/** Backends of a headless service that a name can lead to; of more, this machine takes a share. */
+export const MAX_NAMED = 1000;
+
 /** `isInForce` is asked of each frontend port. */
 export function namedFrontends(
   pool: Pool,

@@ -1,7 +1,7 @@
 import { type Address, parseAddress } from '../core/ip.ts';
 import type { ServicePort } from '../kvstore/codec/service.ts';
 import type { AddressFacts, BackendCondition, ClusterFacts, ServiceFact } from './facts.ts';
-import { isHeadless, type NamedBackend } from './names.ts';
+import { isHeadless, MAX_NAMED, type NamedBackend } from './names.ts';
 import { compareClusters, type Pool } from './pools.ts';
 import { matchingPorts, protocolOf } from './ports.ts';
 import {
@@ -102,7 +102,9 @@ export function resolvePool(pool: Pool, context: ResolveContext): Resolved {
       }
     }
   }
-  const headless = isHeadless(pool) ? serveByName({ believed, rotation, context, check, checked: targets }) : undefined;
+  const headless = isHeadless(pool)
+    ? serveByName({ believed, rotation, context, check, checked: targets, problems })
+    : undefined;
   for (const problem of disagreements(pool)) problems.add(problem);
   return {
     affinity: rotation.affinity,
@@ -222,8 +224,9 @@ function serveByName(from: {
   readonly context: ResolveContext;
   readonly check: CheckSettings | undefined;
   readonly checked: Map<PlaceKey, CheckTarget>;
+  readonly problems: Set<string>;
 }): NamedBackend[] {
-  const { believed, rotation, context, check, checked } = from;
+  const { believed, rotation, context, check, checked, problems } = from;
   const candidates = believed.flatMap((backend) => {
     const { condition, cluster, unreachable, weight } = backend;
     backend.matched = true;
@@ -234,7 +237,10 @@ function serveByName(from: {
     const unhealthy = backend.failure !== undefined;
     return [{ cluster, unreachable, weight, unhealthy, terminating: condition === 'terminating', backend }];
   });
-  return inRotation(candidates, rotation).map(({ backend }) => {
+  const chosen = inRotation(candidates, rotation);
+  if (chosen.length > MAX_NAMED)
+    problems.add(`${chosen.length} backends are more than ${MAX_NAMED}: the name leads to a share of them`);
+  return shareOf(chosen, MAX_NAMED, ({ backend }) => backend.text, context.settings.machine).map(({ backend }) => {
     backend.serving = true;
     const { address, cluster, ports } = backend;
     return { address, cluster, ports };
