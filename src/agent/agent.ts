@@ -22,6 +22,7 @@ import type { PolicySettings } from '../policy/settings.ts';
 import { ApiPolicies } from './api-policies.ts';
 import { ClusterDirectory } from './cluster-directory.ts';
 import { DesiredFromFacts } from './desired-state.ts';
+import { ServiceNames } from './dns/service-names.ts';
 import { joinFiles } from './join/files.ts';
 import { Renewal } from './join/renewal.ts';
 import { LastGood } from './last-good/last-good.ts';
@@ -82,6 +83,7 @@ export class Agent {
   readonly services: ServiceFeed;
   /** Undefined when probes are off. */
   readonly nodeHealth: NodeHealth | undefined;
+  readonly dns: ServiceNames;
   readonly #options: AgentOptions;
   /** Parts that follow a reload ask for it, the others keep what it was at the start. */
   #config: Config;
@@ -143,6 +145,17 @@ export class Agent {
       stores: () => this.storeAddresses.list(),
       denies: (address, port) => this.#denies(address, port),
       wake: () => this.reconciler.wake(),
+    });
+    const { model } = this.services;
+    this.dns = new ServiceNames({
+      dns: config.dns,
+      facts: {
+        isReady: () => this.reconciler.opened,
+        named: (name) => model.named(name),
+        hasNamespace: (namespace, kind) => model.hasNamespace(namespace, kind),
+      },
+      health: this.health,
+      log: log.child('dns'),
     });
     this.datapath = chooseDatapath(config, log.child('datapath'));
     this.reconciler = new Reconciler({
@@ -264,6 +277,7 @@ export class Agent {
     this.#jobs.start('clusters', (signal) => this.mesh.run(signal));
     this.#jobs.start('store addresses', (signal) => this.storeAddresses.run(signal));
     this.#jobs.start('certificate', (signal) => this.renewal.run(signal));
+    this.#jobs.start('names of services', (signal) => this.dns.run(signal));
     this.#jobs.start('conditions', (signal) => this.#idle(signal));
     const { nodeHealth } = this;
     if (nodeHealth !== undefined) this.#jobs.start('probes', (signal) => nodeHealth.run(signal));

@@ -8,7 +8,7 @@ import type { ClusterRecord, StatusRecord } from './types.ts';
  * ours else. Nothing is shown while there is no record yet.
  */
 export function exportStatus(metrics: Metrics, status: () => StatusRecord | undefined): void {
-  const families = [counts, clusters, services, policy, datapath, health].map((open) => open(metrics.registry));
+  const families = [counts, clusters, services, dns, policy, datapath, health].map((open) => open(metrics.registry));
   metrics.onScrape(() => {
     const record = status();
     if (record === undefined) return;
@@ -65,6 +65,17 @@ function services(registry: Registry): Render {
     lost.set(shown?.lostClusters.length ?? 0);
     problems.set(shown?.problems ?? 0);
     for (const state of BACKEND_STATES) backends.set({ state }, shown?.backends[state] ?? 0);
+  };
+}
+
+function dns(registry: Registry): Render {
+  const serving = gauges(registry, [])('mesh_agent_dns_serving', 'whether names of services are answered');
+  const messages = risingCounters(registry)('mesh_agent_dns_messages_total', 'DNS messages by what became of them', [
+    'outcome',
+  ]);
+  return ({ dns }) => {
+    serving.set(Number(dns?.serving === true));
+    for (const [outcome, count] of Object.entries(dns?.messages ?? {})) messages({ outcome }, count);
   };
 }
 

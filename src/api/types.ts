@@ -207,6 +207,8 @@ export interface StatusRecord {
     readonly lostClusters: readonly string[];
     readonly problems: number;
   };
+  /** Absent when names of services are not answered here. */
+  readonly dns?: NameServerRecord;
   readonly policy: {
     readonly revision: number;
     readonly mode: 'default' | 'always' | 'never';
@@ -311,8 +313,22 @@ export interface ServiceRecord {
   readonly global: boolean;
   readonly frontends: readonly string[];
   readonly backends: readonly string[];
+  /** Full names in DNS; absent when they are not answered here, or it has none on this machine. */
+  readonly names?: readonly string[];
   /** What this machine makes of it; absent when services are off, or the service is not for it. */
   readonly balanced?: BalancedRecord;
+}
+
+/** The DNS server for names of services. */
+export interface NameServerRecord {
+  /** `127.0.0.153:53` */
+  readonly listen: string;
+  readonly zones: readonly string[];
+  readonly serving: boolean;
+  /** Whether systemd-resolved sends the zones here; `absent`: there is none. */
+  readonly resolved: 'registered' | 'absent' | 'failed' | 'off';
+  /** What came, by what became of it, since the start. */
+  readonly messages: Readonly<Record<string, number>>;
 }
 
 /** Where connections to a service go from this machine. */

@@ -110,6 +110,7 @@ const COLUMNS: readonly Column<ServiceRecord>[] = [
   { heading: 'Name', cell: ({ namespace, name }) => `${namespace}/${name}` },
   { heading: 'Cluster', cell: ({ cluster }) => cluster },
   { heading: 'Scope', cell: ({ global, shared }) => (global ? 'global' : shared ? 'shared' : 'local') },
+  { heading: 'DNS', wide: true, cell: ({ names }) => names ?? [] },
   { heading: 'Affinity', wide: true, cell: ({ balanced }) => balanced?.affinity ?? '' },
 ];
 

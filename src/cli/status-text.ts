@@ -42,6 +42,7 @@ export function statusText(status: StatusRecord, options: StatusTextOptions): st
   );
   add('Facts', factsValue(status));
   if (status.services !== undefined) add('Services', servicesValue(status.services));
+  if (status.dns !== undefined) add('DNS', dnsValue(status.dns));
   add('Policy', policyValue(status));
   add('Datapath', datapathValue(status, options.now));
   if (status.lastGood !== undefined && status.lastGood.enforced !== 'live')
@@ -113,6 +114,22 @@ function servicesValue({
   const without = withoutBackend === 0 ? '' : `; ${plural(withoutBackend, 'service')} without a backend`;
   const lost = lostClusters.length === 0 ? '' : `; lost: ${lostClusters.join(', ')}`;
   return `${plural(frontends, 'frontend')}, ${backends.active} active backends${others.join('')}${without}${lost}`;
+}
+
+function dnsValue({ listen, zones, serving, resolved, messages }: NonNullable<StatusRecord['dns']>): string {
+  const words: Readonly<Record<typeof resolved, string>> = {
+    registered: 'systemd-resolved asks here',
+    absent: `no systemd-resolved: your resolver is to ask ${listen} for them`,
+    failed: 'systemd-resolved DOES NOT ask here',
+    off: 'systemd-resolved is left alone',
+  };
+  const { limited = 0, ...others } = messages;
+  const all = Object.values(others).reduce((sum, count) => sum + count, 0);
+  const dropped = limited === 0 ? '' : `, ${limited} too many`;
+  const state = serving
+    ? `${listen}; ${words[resolved]}; ${plural(all, 'message')}${dropped}`
+    : `NOT SERVED at ${listen}`;
+  return `${zones.join(', ')}: ${state}`;
 }
 
 function storeValue({ kvstore }: StatusRecord, now: number): string {

@@ -17,6 +17,7 @@ export function assemble(settings: Settings, findings: Findings): Config | undef
   checks.name();
   checks.cluster();
   checks.kvstore();
+  checks.dns();
   checks.warnExposed();
   if (findings.problems.length > 0) return undefined;
   const [clusterName, clusterId] = [get('cluster.name'), get('cluster.id')];
@@ -44,6 +45,7 @@ export function assemble(settings: Settings, findings: Findings): Config | undef
       interval: get('health.interval'),
       timeout: get('health.timeout'),
     },
+    dns: dnsOf(get),
     policies: get('policies'),
     clustermesh: get('clustermesh'),
     metrics: { listen: get('metrics.listen') },
@@ -69,6 +71,19 @@ function servicesOf(get: <K extends KeyName>(name: K) => ValueOf<K>): Config['se
     weights: get('services.weights'),
     frontends: get('services.frontends'),
     checks: get('services.checks'),
+  };
+}
+
+function dnsOf(get: <K extends KeyName>(name: K) => ValueOf<K>): Config['dns'] {
+  const [domain, clusterset] = [get('dns.domain'), get('dns.clusterset')];
+  return {
+    enabled: get('dns.enabled'),
+    listen: get('dns.listen'),
+    ...(domain !== undefined && { domain }),
+    ...(clusterset !== undefined && { clusterset }),
+    ttl: get('dns.ttl'),
+    resolved: get('dns.resolved'),
+    maxQueries: get('dns.maxQueries'),
   };
 }
 
@@ -132,6 +147,20 @@ class Checks {
     if (first !== undefined && !this.#given('kvstore.endpoints')) {
       this.#problem('CFG-VALUE', `${first} needs kvstore.endpoints as well`, [first]);
     }
+  }
+
+  dns(): void {
+    if (this.#value('dns.enabled') !== true) return;
+    if (this.#value('services.enabled') === false)
+      this.#problem('CFG-CONFLICT', 'dns.enabled needs services.enabled', ['dns.enabled', 'services.enabled']);
+    if (!this.#given('dns.domain') && !this.#given('dns.clusterset'))
+      this.#problem('CFG-VALUE', 'dns.enabled needs dns.domain or dns.clusterset', ['dns.enabled']);
+    const domain = this.#value('dns.domain');
+    if (domain !== undefined && domain === this.#value('dns.clusterset'))
+      this.#problem('CFG-CONFLICT', `dns.domain and dns.clusterset are both ${quote(domain)}`, [
+        'dns.domain',
+        'dns.clusterset',
+      ]);
   }
 
   warnExposed(): void {

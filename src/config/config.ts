@@ -39,6 +39,20 @@ export interface Config {
     readonly interval: number;
     readonly timeout: number;
   };
+  /** Names of services, answered on this machine. */
+  readonly dns: {
+    readonly enabled: boolean;
+    /** `host:port` on the loopback. */
+    readonly listen: string;
+    /** Without the `svc` in front; at least one of both where it is enabled. */
+    readonly domain?: string;
+    readonly clusterset?: string;
+    /** Seconds. */
+    readonly ttl: number;
+    readonly resolved: 'auto' | 'off';
+    /** Per second. */
+    readonly maxQueries: number;
+  };
   /** Folder of local policies. */
   readonly policies: string;
   /** Folder with one etcd configuration file per remote cluster. */

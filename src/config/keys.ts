@@ -9,6 +9,7 @@ import {
   integer,
   list,
   listenAddress,
+  loopbackListen,
   mapping,
   maxClusters,
   namedPorts,
@@ -44,6 +45,10 @@ const name = text('text of lower-case letters, digits, "-" and "." (a DNS name)'
 const clusterName = text(
   'text of 1 to 32 lower-case letters, digits and "-" (and not the word default)',
   (value) => CLUSTER_NAME.test(value) && value !== 'default',
+);
+const domain = text(
+  'a domain such as cluster.local',
+  (value) => value.length <= 100 && NAME.test(value) && value.split('.').every((label) => label.length <= 63),
 );
 const anyText = text('text', (value) => value !== '' && !/\p{Cc}/u.test(value));
 const isServiceName = (value: string): boolean =>
@@ -122,6 +127,19 @@ export const KEYS = {
   ),
   'health.interval': key(atLeast(duration, 5), 'time in which every node is probed once, at least 5s'),
   'health.timeout': key(atLeast(duration, 1), 'how long a probe waits for an answer, at least 1s'),
+  'dns.enabled': key(boolean, 'names of services are answered on this machine'),
+  'dns.listen': key(loopbackListen, 'loopback address and port of the DNS server'),
+  'dns.domain': key(optional(domain), 'domain of service names (service.namespace.svc.cluster.local); empty for none'),
+  'dns.clusterset': key(optional(domain), 'the same for global services alone; empty for none'),
+  'dns.ttl': key(integer('a number of seconds, up to an hour', 0, 3600), 'how long answers may be remembered, seconds'),
+  'dns.resolved': key(
+    choice('auto', 'off'),
+    'systemd-resolved is told to ask here for these names (auto), or is left alone (off)',
+  ),
+  'dns.maxQueries': key(
+    integer('a number of queries (10 to 100000)', 10, 100_000),
+    'queries that are answered per second; more are dropped',
+  ),
   policies: live(path, 'folder of local policies'),
   clustermesh: key(path, 'folder with one etcd configuration file per remote cluster'),
   'metrics.listen': live(listenAddress, 'address of /metrics, /healthz and /readyz; empty for none'),

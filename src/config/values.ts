@@ -285,6 +285,12 @@ export const listenAddress = text('an address and port such as 127.0.0.1:9964, o
   return host.includes(':') ? parseAddress(host) !== undefined : /^[a-zA-Z0-9][a-zA-Z0-9.-]*$/.test(host);
 });
 
+/** An address that only this machine reaches, with a port. */
+export const loopbackListen = text('an IPv4 loopback address and port such as 127.0.0.153:53', (value) => {
+  const { host, port } = splitListen(value) ?? { host: '', port: 0 };
+  return port >= 1 && port <= 65535 && parseIpv4(host) >>> 24 === 127;
+});
+
 /** The parts of a checked `host:port`; undefined for empty text. */
 export function splitListen(listen: string): { host: string; port: number } | undefined {
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]\s]+)):([0-9]{1,5})$/.exec(listen);

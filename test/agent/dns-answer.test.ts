@@ -41,7 +41,7 @@ function factsOf(ready = true): NameFacts {
   for (const fact of SERVICES) model.setService(fact.cluster, `${fact.namespace}/${fact.name}`, fact);
   model.settle();
   return {
-    ready,
+    isReady: () => ready,
     named: (name) => model.named(name),
     hasNamespace: (namespace, kind) => model.hasNamespace(namespace, kind),
   };

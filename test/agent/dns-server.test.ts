@@ -16,7 +16,7 @@ const NAME = 'api.prod.svc.cluster.local';
 const address = parseAddress('10.96.0.10') ?? assert.fail();
 
 const FACTS: NameFacts = {
-  ready: true,
+  isReady: () => true,
   named: (name) =>
     name === 'prod/api'
       ? [

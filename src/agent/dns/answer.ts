@@ -33,7 +33,7 @@ export function answerTo({ question, edns, id }: Query, options: AnswerOptions):
   if (question.class !== DNS_CLASS_IN || meta) return emptyAnswer(RCODE.refused);
   const below = name.slice(0, name.length - zone.apex.length);
   if (below.length === 0) return positive(apexRecords(zone, type, options), zone, options);
-  if (!options.facts.ready) return emptyAnswer(RCODE.failure, REASON.notReady);
+  if (!options.facts.isReady()) return emptyAnswer(RCODE.failure, REASON.notReady);
   const node = nodeAt(zone, below, options.facts);
   if (node === undefined) return negative(RCODE.noName, zone, options);
   const { answers, additional } = recordsOf(node, { zone, name, type, turn: id, options });

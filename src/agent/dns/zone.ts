@@ -14,7 +14,7 @@ export interface Zone {
 /** What is asked about services; answers are those of this moment. */
 export interface NameFacts {
   /** Everything was seen once; before that, what is not known may well be. */
-  readonly ready: boolean;
+  isReady(): boolean;
   /** `name` is `<namespace>/<name>`. */
   named(name: string): readonly NamedService[];
   hasNamespace(namespace: string, kind: NamedService['kind']): boolean;

@@ -10,6 +10,7 @@ import { NoneDatapath } from '../../datapath/none.ts';
 import { Overlay } from '../../datapath/overlay/overlay.ts';
 import { run } from '../../host/command.ts';
 import { lockFile } from '../../host/lock-file.ts';
+import { unregisterZones } from '../../host/split-dns.ts';
 import { registerKey } from '../../kvstore/paths.ts';
 import { openJoinedStore } from '../joined-store.ts';
 import { LastGoodPlace } from '../last-good/place.ts';
@@ -169,11 +170,12 @@ async function tellHub({ files, onStep, timeoutMs = TIMEOUT_MS }: LeaveOptions):
 
 /** Without a data path of policies: what an earlier run left is taken away when it opens. */
 async function clearKernel({ onStep }: LeaveOptions): Promise<void> {
-  onStep('removing rules, overlay device and routes');
+  onStep('removing rules, devices and routes');
   const datapath = new KernelDatapath({ policy: new NoneDatapath(), overlay: new Overlay() });
   try {
     await datapath.open();
     await datapath.remove();
+    await unregisterZones();
   } catch (cause) {
     throw new MeshError('JOIN-LEAVE', `rules, device or routes: ${messageOf(cause)}`, { cause });
   } finally {

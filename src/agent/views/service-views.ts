@@ -12,6 +12,7 @@ import type { Agent } from '../agent.ts';
 
 /** One record for each service that a cluster announces, with what this machine makes of it. */
 export function* serviceViews(agent: Agent): Iterable<ServiceRecord> {
+  const { dns } = agent.config;
   const services = [...agent.tables.services.entries()].sort(([a], [b]) => (nameOf(a) < nameOf(b) ? -1 : 1));
   let known: { readonly name: string; readonly views: readonly ServiceView[] } | undefined;
   for (const [key, service] of services) {
@@ -27,6 +28,7 @@ export function* serviceViews(agent: Agent): Iterable<ServiceRecord> {
       global: service.includeExternal,
       frontends: portTexts(service.frontends),
       backends: portTexts(service.backends),
+      ...(balanced !== undefined && dns.enabled && { names: agent.dns.namesOf(service, balanced.global) }),
       ...(balanced !== undefined && { balanced: balancedRecord(balanced, service.cluster) }),
     };
   }

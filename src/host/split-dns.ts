@@ -1,0 +1,139 @@
+import { randomInt } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import { MeshError } from '../core/errors.ts';
+import { formatAddress } from '../core/ip.ts';
+import { CommandError, type CommandResult, run } from './command.ts';
+import { type Link, readAddresses, readLinks } from './links.ts';
+import { NETLINK_ROUTE, NetlinkSocket } from './netlink.ts';
+
+export interface SplitDns {
+  /** `127.0.0.153:53` */
+  readonly server: string;
+  /** Domains that go there, with all below, and nothing else. */
+  readonly zones: readonly string[];
+}
+
+/** `absent`: no systemd-resolved runs here, or it serves another network namespace. */
+export type SplitDnsState = 'registered' | 'absent';
+
+const LINK = 'mesh_dns';
+const PEER = 'mesh_dns_peer';
+/**
+ * resolved looks only at devices that have an address which is good for more than the host. Nobody sends to this one or from
+ * it: it is a loopback address, and its scope keeps the kernel from taking it as a source.
+ */
+const ADDRESS = '127.0.84.72';
+/**
+ * The index of a device is all that resolved is told. A number that nobody else has: a resolved of another network namespace
+ * then knows no such device, and does not take it for one of its own.
+ */
+const FIRST_INDEX = 1 << 30;
+const LAST_INDEX = 0x7fffffff;
+/** Settings of the machine that must not reach this server; not every release knows each. */
+const OFF = ['dnsovertls', 'dnssec', 'llmnr', 'mdns', 'default-route'] as const;
+const TIMEOUT_MS = 5000;
+
+/**
+ * Makes systemd-resolved send questions for zones to a server on this machine, for as long as the device is there that
+ * carries the setting; changes nothing where it is so already. @throws MeshError AGT-RESOLVED, HST-*
+ */
+export async function registerZones(wanted: SplitDns): Promise<SplitDnsState> {
+  // Before anything is made for it.
+  if ((await resolvectl('domain')) === 'absent') return 'absent';
+  if (!(await hasLink())) await makeLink();
+  const state = await isRegistered(wanted);
+  if (state === 'absent') await unregisterZones();
+  if (state !== 'different') return state;
+  for (const setting of OFF) await resolvectl(setting, LINK, 'no').catch(() => undefined);
+  // The zones first: a server without any would be asked for everything.
+  await must('domain', LINK, ...wanted.zones.map((zone) => `~${zone}`));
+  await must('dns', LINK, wanted.server);
+  return 'registered';
+}
+
+/** Takes that back, whoever made it: the device goes, and resolved forgets. Does nothing where there is none. Throws HST-*. */
+export async function unregisterZones(): Promise<void> {
+  if ((await ourLink()) === undefined) return;
+  await run('ip', ['link', 'delete', 'dev', LINK], { timeoutMs: TIMEOUT_MS });
+}
+
+async function isRegistered({ server, zones }: SplitDns): Promise<SplitDnsState | 'different'> {
+  const [domains, servers] = [await resolvectl('domain', LINK), await resolvectl('dns', LINK)];
+  if (domains === 'absent' || servers === 'absent') return 'absent';
+  const wanted = zones.map((zone) => `~${zone}`).join(' ');
+  // It leaves out the port that is usual.
+  const same = [server, server.replace(/:53$/, '')].includes(wordsOf(servers)) && wordsOf(domains) === wanted;
+  return same ? 'registered' : 'different';
+}
+
+/** `Link 7 (mesh_dns): ~a ~b` to `~a ~b`. */
+function wordsOf({ stdout }: CommandResult): string {
+  return stdout.slice(stdout.indexOf('): ') + 3).trim();
+}
+
+async function must(...args: string[]): Promise<void> {
+  if ((await resolvectl(...args)) === 'absent')
+    throw new MeshError('AGT-RESOLVED', `systemd-resolved went away (resolvectl ${args[0]})`);
+}
+
+async function resolvectl(...args: string[]): Promise<CommandResult | 'absent'> {
+  try {
+    return await run('resolvectl', args, { timeoutMs: TIMEOUT_MS });
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error;
+    if (error.failure === 'missing' || ABSENT.test(error.stderr)) return 'absent';
+    throw new MeshError('AGT-RESOLVED', error.message, { cause: error });
+  }
+}
+
+/** No bus, nobody on it who can be started, or one who does not know our device. */
+const ABSENT =
+  /not (found|known|provided|activatable)|Could not activate|Failed to connect|No such (file|link|device)/i;
+
+async function hasLink(): Promise<boolean> {
+  const link = await ourLink();
+  if (link === undefined) return false;
+  const addresses = await asked(readAddresses);
+  const fits = addresses.some((each) => each.link === link.index && formatAddress(each.address) === ADDRESS);
+  if (link.up && fits && link.index >= FIRST_INDEX) return true;
+  await unregisterZones();
+  return false;
+}
+
+/** Throws AGT-RESOLVED for a device of that name which cannot be ours. */
+async function ourLink(): Promise<Link | undefined> {
+  const link = (await asked(readLinks)).find(({ name }) => name === LINK);
+  if (link !== undefined && link.kind !== 'veth')
+    throw new MeshError('AGT-RESOLVED', `${LINK} is a ${link.kind} that is not ours`, { place: LINK });
+  return link;
+}
+
+async function asked<T>(read: (socket: NetlinkSocket) => Promise<T>): Promise<T> {
+  const socket = new NetlinkSocket({ family: NETLINK_ROUTE });
+  try {
+    return await read(socket);
+  } finally {
+    socket.close();
+  }
+}
+
+/** A pair, of which only one end is of use: the one kind of device that is there everywhere and up without a wire. */
+async function makeLink(): Promise<void> {
+  const index = String(randomInt(FIRST_INDEX, LAST_INDEX));
+  await ip(['link', 'add', 'name', LINK, 'index', index, 'type', 'veth', 'peer', 'name', PEER]);
+  try {
+    // No link-local address, which would announce itself; a kernel without IPv6 has no such setting.
+    for (const name of [LINK, PEER])
+      await writeFile(`/proc/sys/net/ipv6/conf/${name}/addr_gen_mode`, '1').catch(() => undefined);
+    await ip(['address', 'add', `${ADDRESS}/32`, 'dev', LINK, 'scope', 'site', 'noprefixroute']);
+    await ip(['link', 'set', 'dev', LINK, 'alias', 'mesh-agent names', 'up']);
+    await ip(['link', 'set', 'dev', PEER, 'alias', 'mesh-agent names', 'up']);
+  } catch (error) {
+    await unregisterZones();
+    throw error;
+  }
+}
+
+async function ip(args: readonly string[]): Promise<void> {
+  await run('ip', args, { timeoutMs: TIMEOUT_MS });
+}
