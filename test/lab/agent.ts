@@ -1,16 +1,10 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type AgentClient, openClient } from '../../src/api/client.ts';
 import type { HealthRecord, StatusRecord } from '../../src/api/types.ts';
-import { endProcess, until } from './namespace.ts';
+import { type CommandResult, Daemon, execute, PROGRAM } from './daemon.ts';
+import { until } from './namespace.ts';
 import type { Place } from './place.ts';
-
-/** The program under test: the sources, or what `MESH_AGENT` names (`dist/mesh-agent`). */
-export const PROGRAM: readonly [string, ...string[]] =
-  process.env.MESH_AGENT === undefined
-    ? [process.execPath, '--no-warnings', join(import.meta.dirname, '../../src/main.ts')]
-    : [process.env.MESH_AGENT];
 
 export interface AgentOptions {
   readonly place: Place;
@@ -20,15 +14,8 @@ export interface AgentOptions {
   readonly config: Readonly<Record<string, unknown>>;
 }
 
-export interface CommandResult {
-  readonly code: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
 /** A real agent on a machine of the lab, over as many runs as a test needs, and its command line. */
-export class Agent {
-  readonly place: Place;
+export class Agent extends Daemon {
   readonly configFile: string;
   readonly stateDir: string;
   readonly socket: string;
@@ -37,11 +24,9 @@ export class Agent {
   /** The local API, without the detour over the command line. */
   readonly api: AgentClient;
   readonly #config: Readonly<Record<string, unknown>>;
-  #child: ChildProcess | undefined;
-  #log = '';
 
   constructor({ place, folder, config }: AgentOptions) {
-    this.place = place;
+    super(place);
     this.configFile = join(folder, 'config.yaml');
     this.stateDir = join(folder, 'state');
     this.socket = join(folder, 'agent.sock');
@@ -61,45 +46,9 @@ export class Agent {
     writeFileSync(this.configFile, `${JSON.stringify({ ...this.#config, ...config }, null, 2)}\n`);
   }
 
-  /** The end of what the agent logged, over all runs. */
-  get log(): string {
-    return this.#log;
-  }
-
-  get pid(): number {
-    return this.#child?.pid ?? 0;
-  }
-
-  get running(): boolean {
-    return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
-  }
-
   /** Starts the daemon; does not wait for anything. */
   start(): void {
-    const [command, ...args] = PROGRAM;
-    const run = [command, ...args, 'run', ...this.#where(), '--config', this.configFile];
-    // An agent outlives nobody: a killed test takes it along.
-    const prefix = [`--net=/run/netns/${this.place.namespace.name}`, 'setpriv', '--pdeathsig', 'KILL'];
-    const child = spawn('nsenter', [...prefix, ...run], { stdio: ['ignore', 'pipe', 'pipe'] });
-    const keep = (data: Buffer): void => {
-      this.#log = (this.#log + data.toString()).slice(-200_000);
-    };
-    child.stdout.on('data', keep);
-    child.stderr.on('data', keep);
-    child.on('error', (error) => keep(Buffer.from(error.message)));
-    this.#child = child;
-  }
-
-  async stop(): Promise<void> {
-    if (this.#child !== undefined) await endProcess(this.#child);
-  }
-
-  async kill(): Promise<void> {
-    const child = this.#child;
-    if (child === undefined || !this.running) return;
-    const ended = new Promise((resolve) => child.once('exit', resolve));
-    child.kill('SIGKILL');
-    await ended;
+    this.launch([...PROGRAM, 'run', ...this.#where(), '--config', this.configFile]);
   }
 
   /** One command line against this agent. */
@@ -110,14 +59,7 @@ export class Agent {
 
   /** The same, run on the machine itself: for commands that reach out to others. */
   runThere(...args: string[]): Promise<CommandResult> {
-    return execute('nsenter', [
-      `--net=/run/netns/${this.place.namespace.name}`,
-      ...PROGRAM,
-      ...args,
-      ...this.#where(),
-      '--config',
-      this.configFile,
-    ]);
+    return this.executeThere([...args, ...this.#where(), '--config', this.configFile]);
   }
 
   /** The answer of a command in JSON. */
@@ -126,7 +68,7 @@ export class Agent {
     try {
       return JSON.parse(stdout) as Answer;
     } catch {
-      throw new Error(`mesh-agent ${args.join(' ')}: exit ${code}\n${stdout}${stderr}\n${this.#tail()}`);
+      throw new Error(`mesh-agent ${args.join(' ')}: exit ${code}\n${stdout}${stderr}\n${this.tail()}`);
     }
   }
 
@@ -158,7 +100,7 @@ export class Agent {
       );
     } catch (error) {
       const seen = last === undefined ? String(refusal) : JSON.stringify(last, null, 1);
-      throw new Error(`${String(error)}\nstatus: ${seen}\n${this.#tail()}`);
+      throw new Error(`${String(error)}\nstatus: ${seen}\n${this.tail()}`);
     }
     return last as StatusRecord;
   }
@@ -201,22 +143,4 @@ export class Agent {
   #where(): string[] {
     return ['--state-dir', this.stateDir, '--socket', this.socket];
   }
-
-  #tail(): string {
-    return `log:\n${this.#log.slice(-6000)}`;
-  }
-}
-
-/** Runs a program to its end, whatever that is. */
-export function execute(command: string, args: readonly string[]): Promise<CommandResult> {
-  return new Promise((resolve) => {
-    execFile(command, args, { maxBuffer: 1 << 28, timeout: 60_000 }, (error, stdout, stderr) =>
-      resolve({ code: exitCode(error), stdout, stderr }),
-    );
-  });
-}
-
-function exitCode(error: Error | null): number {
-  const code = error === null ? 0 : (error as { code?: unknown }).code;
-  return typeof code === 'number' ? code : -1;
 }

@@ -7,6 +7,8 @@ export interface BulkOptions {
   readonly layout?: Layout;
   /** Addresses of pods, from 10.128.0.0 on, up to eight million. */
   readonly addresses: number;
+  /** Number of the first address, a multiple of 128: clusters with different ones have no address in common. Default 0. */
+  readonly first?: number;
   /** Distinct identities; address `i` has number `i` modulo this. Default a hundredth of the addresses, at most 20,000. */
   readonly identities?: number;
   /** Nodes of 128 pods each, with a range of their own. Default: as many as the addresses need. */
@@ -64,7 +66,7 @@ function* nodes(options: BulkOptions): Generator<Entry> {
   const { cluster, id, layout = 'direct' } = options;
   const count = options.nodes ?? Math.ceil(options.addresses / 128);
   for (let index = 0; index < count; index++) {
-    const first = index << 7;
+    const first = (options.first ?? 0) + (index << 7);
     const value = nodeValue({
       name: `node-${index}`,
       cluster,
@@ -77,12 +79,13 @@ function* nodes(options: BulkOptions): Generator<Entry> {
 }
 
 function* addresses(options: BulkOptions): Generator<Entry> {
-  const { cluster, layout = 'direct' } = options;
+  const { cluster, layout = 'direct', first = 0 } = options;
   for (let index = 0; index < options.addresses; index++) {
-    const ip = bulkAddress(index);
+    const ip = bulkAddress(first + index);
+    const host = bulkHost(first + index);
     const identity = bulkIdentity(options, index);
     const pod = { namespace: `namespace-${identity % 50}`, pod: `pod-${index}` };
-    yield [factKey(cluster, layout, 'endpoints', ip), addressValue({ ip, host: bulkHost(index), identity, ...pod })];
+    yield [factKey(cluster, layout, 'endpoints', ip), addressValue({ ip, host, identity, ...pod })];
   }
 }
 

@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { CommandResult } from './agent.ts';
+import type { CommandResult } from './daemon.ts';
 import { CROSS_CLUSTER, type Demo, everyone, NARROWED, showReach, versions } from './demo-parts.ts';
 import { Screen } from './demo-screen.ts';
 import { Fleet } from './hub-fleet.ts';

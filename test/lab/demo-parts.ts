@@ -16,8 +16,7 @@ export interface Demo {
   close(): Promise<void>;
 }
 
-/** Section 3.2 of the text that describes the mesh, word for word. */
-export const CROSS_CLUSTER = `apiVersion: cilium.io/v2
+const POLICY = `apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
 metadata:
   name: allow-cross-cluster
@@ -27,33 +26,22 @@ spec:
     matchLabels:
       app: backend
   ingress:
-  - fromEndpoints:
-    - matchLabels:
-        app: frontend
-        io.cilium.k8s.policy.cluster: cluster-a
 `;
 
-export const NARROWED = `apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata:
-  name: allow-cross-cluster
-  namespace: production
-spec:
-  endpointSelector:
-    matchLabels:
-      app: backend
-  ingress:
-  - fromEndpoints:
+const FROM_FRONTEND = `  - fromEndpoints:
     - matchLabels:
         app: frontend
-        io.cilium.k8s.policy.cluster: cluster-a
+        io.cilium.k8s.policy.cluster: `;
+
+/** Section 3.2 of the text that describes the mesh, word for word. */
+export const CROSS_CLUSTER = `${POLICY}${FROM_FRONTEND}cluster-a
+`;
+
+export const NARROWED = `${POLICY}${FROM_FRONTEND}cluster-a
     toPorts:
     - ports:
       - {port: "80", protocol: TCP}
-  - fromEndpoints:
-    - matchLabels:
-        app: frontend
-        io.cilium.k8s.policy.cluster: cluster-b
+${FROM_FRONTEND}cluster-b
     toPorts:
     - ports:
       - {port: "53", protocol: UDP}

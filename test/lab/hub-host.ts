@@ -1,11 +1,10 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { askRecord } from '../../src/api/ask.ts';
 import { hubFolder } from '../../src/hub/folder.ts';
 import type { HubStatusRecord } from '../../src/hub/types.ts';
-import { type CommandResult, execute, PROGRAM } from './agent.ts';
-import { endProcess, until } from './namespace.ts';
+import { type CommandResult, Daemon, PROGRAM } from './daemon.ts';
+import { until } from './namespace.ts';
 import type { Place } from './place.ts';
 import type { DualAddress } from './topology.ts';
 
@@ -23,29 +22,18 @@ export interface HubHostOptions {
 }
 
 /** A host with a hub: the program under test in a namespace of its own, over as many runs as a test needs. */
-export class HubHost {
-  readonly place: Place & DualAddress;
+export class HubHost extends Daemon<Place & DualAddress> {
   readonly stateDir: string;
   readonly socket: string;
   readonly #options: HubHostOptions;
-  #child: ChildProcess | undefined;
-  #log = '';
 
   constructor(options: HubHostOptions) {
     const { place, folder } = options;
+    super(place);
     this.#options = options;
-    this.place = place;
     this.stateDir = join(folder, 'state');
     this.socket = join(folder, 'hub.sock');
     mkdirSync(folder, { recursive: true });
-  }
-
-  get log(): string {
-    return this.#log;
-  }
-
-  get running(): boolean {
-    return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
   /** `hub init`, and what is given beside the cluster. */
@@ -58,47 +46,24 @@ export class HubHost {
   /** Starts the daemon; does not wait for anything. */
   start(): void {
     const { hurry } = this.#options;
-    const run = hurry === undefined ? [...PROGRAM, 'hub', 'run', ...this.#where()] : this.#inAHurry(hurry);
-    // A hub outlives nobody: a killed test takes it along.
-    const prefix = [`--net=/run/netns/${this.place.namespace.name}`, 'setpriv', '--pdeathsig', 'KILL'];
-    const child = spawn('nsenter', [...prefix, ...run], { stdio: ['ignore', 'pipe', 'pipe'] });
-    const keep = (data: Buffer): void => {
-      this.#log = (this.#log + data.toString()).slice(-50_000);
-    };
-    child.stdout.on('data', keep);
-    child.stderr.on('data', keep);
-    child.on('error', (error) => keep(Buffer.from(error.message)));
-    this.#child = child;
-  }
-
-  async stop(): Promise<void> {
-    if (this.#child !== undefined) await endProcess(this.#child);
-  }
-
-  async kill(): Promise<void> {
-    const child = this.#child;
-    if (child === undefined || !this.running) return;
-    const ended = new Promise((resolve) => child.once('exit', resolve));
-    child.kill('SIGKILL');
-    await ended;
+    this.launch(hurry === undefined ? [...PROGRAM, 'hub', 'run', ...this.#where()] : this.#inAHurry(hurry));
   }
 
   /** Waits until it has ended by itself; its exit code. */
   async untilEnded(): Promise<number | null> {
     await until('the hub ends', () => !this.running, 30_000);
-    return this.#child?.exitCode ?? null;
+    return this.exit?.code ?? null;
   }
 
   /** One command line, on the host of the hub: `hub <args>`. */
   run(...args: string[]): Promise<CommandResult> {
-    const where = [`--net=/run/netns/${this.place.namespace.name}`, ...PROGRAM];
-    return execute('nsenter', [...where, 'hub', ...args, ...this.#where()]);
+    return this.executeThere(['hub', ...args, ...this.#where()]);
   }
 
   /** The same, and it must do well: what it printed. */
   async must(...args: string[]): Promise<string> {
     const { code, stdout, stderr } = await this.run(...args);
-    if (code !== 0) throw new Error(`hub ${args.join(' ')}: exit ${code}\n${stdout}${stderr}\n${this.#tail()}`);
+    if (code !== 0) throw new Error(`hub ${args.join(' ')}: exit ${code}\n${stdout}${stderr}\n${this.tail()}`);
     return stdout;
   }
 
@@ -107,7 +72,7 @@ export class HubHost {
     try {
       return JSON.parse(stdout) as Answer;
     } catch {
-      throw new Error(`hub ${args.join(' ')}: exit ${code}\n${stdout}${stderr}\n${this.#tail()}`);
+      throw new Error(`hub ${args.join(' ')}: exit ${code}\n${stdout}${stderr}\n${this.tail()}`);
     }
   }
 
@@ -135,7 +100,7 @@ export class HubHost {
       },
       timeoutMs,
     ).catch((error: unknown) => {
-      throw new Error(`${String(error)}\n${JSON.stringify(last, null, 1)}\n${this.#tail()}`);
+      throw new Error(`${String(error)}\n${JSON.stringify(last, null, 1)}\n${this.tail()}`);
     });
     return last as HubStatusRecord;
   }
@@ -160,10 +125,6 @@ export class HubHost {
 
   #where(): string[] {
     return ['--state-dir', this.stateDir, '--socket', this.socket];
-  }
-
-  #tail(): string {
-    return `log:\n${this.#log.slice(-6000)}`;
   }
 }
 
