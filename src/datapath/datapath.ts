@@ -1,5 +1,6 @@
 import type { DesiredChanges, DesiredState } from './desired.ts';
 import type { OverlayStatus } from './overlay/status.ts';
+import type { VerdictKind } from './verdict-log.ts';
 
 /**
  * A data path: brings the kernel to the desired state and says what the kernel really holds. One implementation per
@@ -52,6 +53,10 @@ export interface DatapathStatus {
   /** How often a foreign change was found and healed. */
   readonly healed: number;
   readonly denied: { readonly ingress: Counter; readonly egress: Counter };
+  /** By kind and direction; they never go back. Absent where nothing is judged. */
+  readonly verdicts?: readonly VerdictCount[];
+  /** Packets that were told of to whoever listens (`verdict-log.ts`); `verdicts` has all. */
+  readonly told?: number;
   /** False where `Border.watchNames` has no effect: the kernel cannot tell of packets. */
   readonly tellsNames?: boolean;
   /** False where `DesiredState.services` has no effect: nft or the kernel are too old for it. */
@@ -63,6 +68,11 @@ export interface DatapathStatus {
 export interface Counter {
   readonly packets: number;
   readonly bytes: number;
+}
+
+export interface VerdictCount extends Counter {
+  readonly kind: VerdictKind;
+  readonly direction: 'ingress' | 'egress';
 }
 
 export interface KernelAddress {

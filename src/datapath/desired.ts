@@ -41,6 +41,10 @@ export interface Border {
   readonly tunnelPort: number;
   /** DNS queries that leave and their answers are told of (`name-log.ts`). */
   readonly watchNames?: boolean;
+  /** Verdicts that are told of (`verdict-log.ts`), a second and for each kind; none by default. */
+  readonly tellRate?: number;
+  /** New connections that are allowed are told of, too. */
+  readonly watchAllowed?: boolean;
   /** Denials are counted and reported, never applied. */
   readonly audit: boolean;
 }

@@ -72,7 +72,7 @@ async function forgedIdentityIsDropped(lab: MeshLab): Promise<void> {
   world.namespace.run('ip', 'rule', 'add', 'pref', '50', 'ipproto', 'udp', 'dport', '8472', 'lookup', '98');
   world.namespace.run('ip', 'rule', 'add', 'pref', '100', 'to', ipv4, 'lookup', '99');
   const denied = (): number => {
-    const text = lab.machine.namespace.run('nft', 'list', 'counter', 'inet', 'mesh_agent', 'denied_in');
+    const text = lab.machine.namespace.run('nft', 'list', 'counter', 'inet', 'mesh_agent', 'stranger_in');
     return Number(/packets (\d+)/.exec(text)?.[1]);
   };
   const before = denied();

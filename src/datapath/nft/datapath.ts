@@ -23,6 +23,7 @@ import { StaleFlows } from './lb/stale.ts';
 import { ServiceWriter } from './lb/writer.ts';
 import { nft } from './program.ts';
 import { mapsText, type RulesShape, removalText, rulesText, stampOf, stampText } from './ruleset.ts';
+import type { Telling } from './verdict-rules.ts';
 import { TableWatch } from './watch.ts';
 import { ElementWriter, send } from './writer.ts';
 
@@ -111,7 +112,8 @@ export class NftDatapath implements Datapath {
   /** Whether nft and the kernel take the rules. Where they cannot do DNS names or services, it goes without that part. */
   async #probe(): Promise<void> {
     const probe = async (parts: { names: boolean; services: boolean }): Promise<void> => {
-      const everything = mapsText(parts) + rulesText({ overlay: true, ...parts, present: [] });
+      const fresh = { telling: { rate: parts.names ? 1 : 0 }, present: [], counted: new Map() };
+      const everything = mapsText({ ...parts, ...fresh }) + rulesText({ overlay: true, ...parts, ...fresh });
       await nft(everything.replaceAll('table inet mesh_agent ', 'table inet mesh_agent_probe '), { check: true });
     };
     const has = async (part: 'names' | 'services'): Promise<boolean> => {
@@ -180,14 +182,15 @@ export class NftDatapath implements Datapath {
     const changes: DesiredChanges = doubtful || this.#appliedAt === undefined ? { everything: true } : asked;
     const names = desired.border.watchNames === true && this.#tellsNames;
     const services = this.#balances(desired);
-    const shape: RulesShape = { overlay: desired.overlay !== undefined, names, services };
+    const telling = { rate: this.#tellsNames ? (desired.border.tellRate ?? 0) : 0 };
+    const shape: RulesShape = { overlay: desired.overlay !== undefined, names, services, telling };
     const right = this.#rulesAreRight(shape);
-    if (this.#held.incomplete) await this.#addMaps();
+    if (this.#held.incomplete) await this.#addMaps(telling);
 
     const batch = new ElementBatch(socket);
-    const closeFirst = !right && this.#appliedAt !== undefined && this.#held.chains.length === 0;
+    const closeFirst = !right && this.#appliedAt !== undefined && !this.#held.inForce;
     const close = closeFirst ? () => this.#writeRules(shape) : undefined;
-    const inForce = this.#held.chains.length > 0;
+    const { inForce } = this.#held;
     await this.#writer.write({ desired, changes, batch, watch, inForce, close });
     await this.#writeServices(desired, changes, batch);
     if (!right && !closeFirst) await this.#writeRules(shape);
@@ -236,13 +239,17 @@ export class NftDatapath implements Datapath {
   }
 
   /** Adds the maps that are missing. Where one is in the way that another version made otherwise, all is made anew. */
-  async #addMaps(): Promise<void> {
+  async #addMaps(telling: Telling): Promise<void> {
+    const text = (present: readonly string[]): string =>
+      mapsText({ services: this.#held.balances, telling, present, counted: this.#denials.totals });
+    if (this.#held.chains.length === 0) this.#denials.began();
     try {
-      await this.#nft(mapsText({ services: this.#held.balances }));
+      await this.#nft(text(this.#held.chains));
     } catch (error) {
       if (this.#held.chains.length === 0 && !(error instanceof MeshError && error.code === 'DPN-RULES')) throw error;
       this.#log?.warn({ error: messageOf(error) }, 'the table of another version is replaced');
-      await this.#nft(removalText() + mapsText({ services: this.#held.balances }));
+      this.#denials.began();
+      await this.#nft(removalText() + text([]));
       await this.#held.read(this.#kernel.socket);
     }
     this.#held.incomplete = false;
@@ -322,7 +329,9 @@ export class NftDatapath implements Datapath {
       },
       error: this.#error,
       healed: this.#healed,
-      denied: this.#denials.totals,
+      denied: this.#denials.denied,
+      verdicts: this.#denials.counts,
+      told: this.#denials.told,
       tellsNames: this.#tellsNames,
       balances: this.#held.balances,
     };

@@ -1,59 +1,66 @@
 import type { NetlinkSocket } from '../../host/netlink.ts';
-import type { Counter, DatapathStatus } from '../datapath.ts';
-import { forEachRow } from './dump.ts';
-import { VERDICT } from './elements.ts';
-import { readCounter } from './kernel.ts';
+import type { Counter, DatapathStatus, VerdictCount } from '../datapath.ts';
+import { VERDICT_KINDS, VERDICT_POINTS } from '../verdict-log.ts';
+import { readCounters } from './kernel.ts';
+import { TOLD } from './verdict-rules.ts';
 
-/** At most one part in so many of the time goes into reading counters: there may be thousands of rows. */
-const REST = 500;
-
-interface Total {
-  packets: number;
-  bytes: number;
-}
+const DIRECTION = { in: 'ingress', out: 'egress' } as const;
+const NOTHING: Counter = { packets: 0, bytes: 0 };
 
 /**
- * Packets denied so far (in audit: that would have been). A denying row has a counter of its own, which goes when the row
- * goes; what it had counted when it was last seen stays in the sum.
+ * Verdicts so far, as the kernel counts them. They go on where they were when the table is made anew (`totals` is what the
+ * counters begin with), so that they never go back.
  */
 export class Denials {
-  readonly #total = { ingress: { packets: 0, bytes: 0 }, egress: { packets: 0, bytes: 0 } };
+  #totals = new Map<string, Counter>();
   #last = new Map<string, Counter>();
-  #nextAt = 0;
 
-  get totals(): DatapathStatus['denied'] {
-    return this.#total;
+  /** By the name of the counter. */
+  get totals(): ReadonlyMap<string, Counter> {
+    return this.#totals;
   }
 
-  /** Reads the counters, unless it was done a moment ago and takes long. */
+  /** Dropped, or would have been if it were not for the audit. */
+  get denied(): DatapathStatus['denied'] {
+    const sum = { ingress: { packets: 0, bytes: 0 }, egress: { packets: 0, bytes: 0 } };
+    for (const { direction, kind, packets, bytes } of this.counts) {
+      if (VERDICT_KINDS[kind].verdict === 'FORWARDED') continue;
+      sum[direction].packets += packets;
+      sum[direction].bytes += bytes;
+    }
+    return sum;
+  }
+
+  get counts(): VerdictCount[] {
+    return VERDICT_POINTS.map(({ name, kind, side }) => ({
+      kind,
+      direction: DIRECTION[side],
+      ...(this.#totals.get(name) ?? NOTHING),
+    }));
+  }
+
+  /** Packets that the rules told of. */
+  get told(): number {
+    return (this.#totals.get(TOLD.in)?.packets ?? 0) + (this.#totals.get(TOLD.out)?.packets ?? 0);
+  }
+
   async read(socket: NetlinkSocket): Promise<void> {
-    const start = performance.now();
-    if (start < this.#nextAt) return;
-    const now = new Map<string, Counter>();
-    for (const [side, direction] of [
-      ['in', 'ingress'],
-      ['out', 'egress'],
-    ] as const) {
-      const total = this.#total[direction];
-      this.#count({ name: `denied_${side}`, counter: await readCounter(socket, `denied_${side}`) }, { now, total });
-      await forEachRow(socket, side, (name, { key, keyEnd, value, packets, bytes }) => {
-        if (value === VERDICT.return || packets === 0) return;
-        const row = `${name}_${side} ${key.toString('latin1')} ${keyEnd?.toString('latin1')}`;
-        this.#count({ name: row, counter: { packets, bytes } }, { now, total });
+    const now = await readCounters(socket);
+    for (const [name, counter] of now) {
+      const last = this.#last.get(name) ?? NOTHING;
+      const total = this.#totals.get(name) ?? NOTHING;
+      // Fewer than before: somebody has reset it.
+      const from = counter.packets < last.packets ? NOTHING : last;
+      this.#totals.set(name, {
+        packets: total.packets + counter.packets - from.packets,
+        bytes: total.bytes + counter.bytes - from.bytes,
       });
     }
     this.#last = now;
-    const end = performance.now();
-    this.#nextAt = end + (end - start) * REST;
   }
 
-  #count(of: { name: string; counter: Counter }, into: { now: Map<string, Counter>; total: Total }): void {
-    const { name, counter } = of;
-    const last = this.#last.get(name);
-    // Fewer than before: it was made anew meanwhile.
-    const fresh = last === undefined || counter.packets < last.packets;
-    into.total.packets += counter.packets - (fresh ? 0 : last.packets);
-    into.total.bytes += counter.bytes - (fresh ? 0 : last.bytes);
-    into.now.set(name, counter);
+  /** The table is made anew, and its counters begin with the totals. */
+  began(): void {
+    this.#last = new Map(this.#totals);
   }
 }

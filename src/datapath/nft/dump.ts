@@ -48,7 +48,7 @@ export async function dumpPolicy(socket: NetlinkSocket): Promise<KernelPolicyRow
       found.push({
         direction,
         verdict: element.value === VERDICT.return ? 'allow' : 'deny',
-        ...(element.value === VERDICT.audit && { audit: true }),
+        ...(element.value === VERDICT.audited && { audit: true }),
         identities: members.get(classNumber) ?? [],
         classNumber,
         ...portsOf(name, element),

@@ -1,5 +1,6 @@
 import type { NetlinkSocket } from '../../host/netlink.ts';
 import { NetlinkError } from '../../host/netlink-error.ts';
+import { VERDICT_POINTS } from '../verdict-log.ts';
 import { HostTracker } from './addresses.ts';
 import { ClassTracker } from './classes.ts';
 import { dumpElements, type KernelElement, SHAPES } from './elements.ts';
@@ -25,7 +26,7 @@ export class HeldState {
   balances = true;
   /** See `rulesDigest`; empty without a table. */
   digest = '';
-  /** A map or set that we need is not there. */
+  /** A map, a set or a chain that elements lead to is not there. */
   incomplete = true;
 
   constructor() {
@@ -35,10 +36,16 @@ export class HeldState {
     }
   }
 
+  /** Packets are judged by what is there. */
+  get inForce(): boolean {
+    return this.chains.includes('enter');
+  }
+
   async read(socket: NetlinkSocket): Promise<void> {
     this.clear();
     await this.readRules(socket);
-    this.incomplete = !(await this.#readElements(socket));
+    const elements = await this.#readElements(socket);
+    this.incomplete = !elements || VERDICT_POINTS.some(({ name }) => !this.chains.includes(name));
   }
 
   async readRules(socket: NetlinkSocket): Promise<void> {

@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
-import { Attributes, AttributeWriter } from '../../host/attributes.ts';
+import { Attributes } from '../../host/attributes.ts';
 import type { NetlinkMessage, NetlinkSocket } from '../../host/netlink.ts';
-import { NetlinkError } from '../../host/netlink-error.ts';
 import { INET, NETDEV, NFT, SUBSYSTEM } from './elements.ts';
 import { TABLE } from './names.ts';
 import { ARRIVAL_CHAIN, STAMP_PREFIX } from './ruleset.ts';
@@ -104,23 +103,16 @@ export async function generation(socket: NetlinkSocket): Promise<number> {
   return (body === undefined ? undefined : new Attributes(body, 4).u32be(1)) ?? 0;
 }
 
-/** A named counter; zero if there is none. */
-export async function readCounter(socket: NetlinkSocket, name: string): Promise<{ packets: number; bytes: number }> {
-  const writer = new AttributeWriter(128);
-  writer.raw(Uint8Array.of(INET, 0, 0, 0));
-  writer.string(1, TABLE);
-  writer.string(2, name);
-  writer.u32be(3, 1);
-  try {
-    const [body] = await socket.request({
-      type: SUBSYSTEM | NFT.getObject,
-      body: writer.bytes(),
-      operation: `read counter ${name}`,
-    });
-    const data = body === undefined ? undefined : new Attributes(body, 4).nested(4);
-    return { bytes: Number(data?.u64be(1) ?? 0n), packets: Number(data?.u64be(2) ?? 0n) };
-  } catch (error) {
-    if (error instanceof NetlinkError && error.errnoName === 'ENOENT') return { packets: 0, bytes: 0 };
-    throw error;
-  }
+const COUNTER = 1;
+
+/** The named counters of our table. */
+export async function readCounters(socket: NetlinkSocket): Promise<Map<string, { packets: number; bytes: number }>> {
+  const found = new Map<string, { packets: number; bytes: number }>();
+  await ours(socket, { type: NFT.getObject, operation: 'read counters' }, (attributes) => {
+    const name = attributes.string(2);
+    const data = attributes.nested(4);
+    if (name === undefined || data === undefined || attributes.u32be(3) !== COUNTER) return;
+    found.set(name, { bytes: Number(data.u64be(1) ?? 0n), packets: Number(data.u64be(2) ?? 0n) });
+  });
+  return found;
 }

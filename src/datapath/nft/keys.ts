@@ -80,7 +80,6 @@ export function flatPrefixes(prefixes: Iterable<{ readonly prefix: Prefix; reado
 /** The sets that follow from the border and the overlay. */
 export function borderElements(desired: DesiredState): ReadonlyMap<string, Elements> {
   const { border, overlay } = desired;
-  const verdict = border.audit ? VERDICT.return : VERDICT.drop;
   const sets = new Map<string, Elements>([
     [
       'world',
@@ -89,13 +88,8 @@ export function borderElements(desired: DesiredState): ReadonlyMap<string, Eleme
         [NFPROTO.ipv6, border.dualStack ? 10 : 2],
       ]),
     ],
-    [
-      'miss',
-      new Map([
-        [NFPROTO.ipv4, verdict],
-        [NFPROTO.ipv6, verdict],
-      ]),
-    ],
+    ['audits', members(border.audit ? FAMILIES : [])],
+    ['watched', members(border.watchAllowed === true ? FAMILIES : [])],
     ['external', members(deviceKeys(border.devices.filter((name) => name !== overlay?.device)))],
     ['overlay', members(deviceKeys(overlay === undefined ? [] : [overlay.device]))],
     ['tunnel', members(tunnelOpen(border, overlay) ? [portKey(border.tunnelPort, false)] : [])],
@@ -134,7 +128,7 @@ export function rowElements(policyClass: PolicyClass, policy: DirectionPolicy, a
   const rows: RowElements = new Map();
   const codeOf = (row: PolicyRow): number => {
     if (row.verdict === 'allow') return VERDICT.return;
-    return row.audit === true || audit ? VERDICT.audit : VERDICT.drop;
+    return row.audit === true || audit ? VERDICT.audited : VERDICT.denyRule;
   };
   const many = policyClass.rows.filter(isRange).length > MAX_RANGES;
   const isNarrow = (row: PolicyRow): boolean => many && isRange(row) && row.last - row.first < NARROW;
@@ -147,7 +141,7 @@ export function rowElements(policyClass: PolicyClass, policy: DirectionPolicy, a
   const open = !(policy.enforcing && policy.defaultDeny);
   if (open && !rows.has('all ')) rows.set('all ', VERDICT.return);
   // A class that denies everything has a row too: to be seen, to be counted, and to be found again by its identities.
-  if (rows.size === 0) rows.set('all ', audit ? VERDICT.audit : VERDICT.drop);
+  if (rows.size === 0) rows.set('all ', audit ? VERDICT.audited : VERDICT.noRule);
   return rows;
 }
 

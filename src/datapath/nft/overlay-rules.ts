@@ -11,7 +11,7 @@ import { FIRST_BELIEVED, LABEL } from './names.ts';
 export const OVERLAY_CHAINS = `
   chain from_overlay {
     ct label ${LABEL.passed} meta mark set 0 accept
-    ct label ${LABEL.withdrawn} counter name denied_in drop
+    ct label ${LABEL.withdrawn} goto withdrawn_in
     ct state related meta mark set 0 meta l4proto { 1, 58 } accept
     ct direction reply meta mark set 0 goto answer_in
     meta l4proto . th dport @failsafe_in meta mark set 0 goto passed_in
@@ -25,7 +25,7 @@ export const OVERLAY_CHAINS = `
   chain outer_identity {
     iifname @external ip saddr @nodes4 meta mark set @th,96,32 >> 8 accept
     iifname @external ip6 saddr @nodes6 meta mark set @th,96,32 >> 8 accept
-    counter name denied_in drop
+    goto stranger_in
   }
 `;
 

@@ -3,6 +3,7 @@ import { LB_CHAINS, LB_HOOKS, LB_MAPS } from './lb/rules.ts';
 import { NAME_HOOKS } from './name-rules.ts';
 import { CLASS_BIT, LABEL, SHARDS, TABLE } from './names.ts';
 import { OVERLAY_CHAINS, OVERLAY_HOOKS } from './overlay-rules.ts';
+import { type Telling, VERDICT_SETS, verdictChains, verdictCounters } from './verdict-rules.ts';
 
 /**
  * The text of the table. Rules are static; addresses, identities, policy and border live in the elements of maps.
@@ -23,7 +24,6 @@ const MAPS = `${hostMaps()}
   map cidr4 { type ipv4_addr : mark; flags interval; }
   map cidr6 { type ipv6_addr : mark; flags interval; }
   map world { type nf_proto : mark; }
-  map miss { type nf_proto : verdict; }
   map kept { typeof ct id : meta mark; flags dynamic,timeout; timeout 2s; size 1000000; }
   set external { type ifname; }
   set overlay { type ifname; }
@@ -33,9 +33,7 @@ const MAPS = `${hostMaps()}
   set failsafe_in { type inet_proto . inet_service; }
   set failsafe_out { type inet_proto . inet_service; }
   set stores4 { type ipv4_addr . inet_service; }
-  set stores6 { type ipv6_addr . inet_service; }
-  counter denied_in { }
-  counter denied_out { }
+  set stores6 { type ipv6_addr . inet_service; }${VERDICT_SETS}
 ${directionMaps('in')}${directionMaps('out')}`;
 
 function directionMaps(side: Side): string {
@@ -98,9 +96,7 @@ function verdictOf(side: Side, port: 'dport' | 'sport'): string {
     meta l4proto { 6, 17, 132 } meta mark . meta l4proto . th ${port} vmap @range_${side}${port === 'dport' ? icmp : ''}
     meta mark . meta l4proto vmap @proto_${side}
     meta mark vmap @all_${side}
-    counter name denied_${side}
-    meta nfproto vmap @miss
-    drop`;
+    goto no_rule_${side}`;
 }
 
 /** The mark is our scratch space while a packet is judged; a foreign one is put aside and given back. */
@@ -137,6 +133,7 @@ function judgement(side: Side): string {
   }
   chain passed_${side} {
     ct label set ${labels.join(' | ')}
+    meta nfproto @watched jump allowed_${side}
     accept
   }
 ${keepingMark(`new_${side}`, `judge_${side}`, `goto passed_${side}`)}
@@ -167,17 +164,17 @@ const CHAINS = `${shardChains('saddr')}${shardChains('daddr')}${judgement('in')}
   chain outer_in {
     ip saddr @nodes4 accept
     ip6 saddr @nodes6 accept
-    counter name denied_in drop
+    goto stranger_in
   }
   chain outer_out {
     ct state untracked ip daddr @nodes4 accept
     ct state untracked ip6 daddr @nodes6 accept
-    ip daddr @nodes4 counter name denied_out drop
-    ip6 daddr @nodes6 counter name denied_out drop
+    ip daddr @nodes4 goto spoofed_out
+    ip6 daddr @nodes6 goto spoofed_out
   }
   chain entering {
     udp dport @tunnel goto outer_in
-    ct label ${LABEL.withdrawn} counter name denied_in drop
+    ct label ${LABEL.withdrawn} goto withdrawn_in
     ${RELATED}
     ${NEIGHBOURS}
     ${TOO_BIG}
@@ -189,7 +186,7 @@ const CHAINS = `${shardChains('saddr')}${shardChains('daddr')}${judgement('in')}
   }
   chain leaving {
     udp dport @tunnel jump outer_out
-    ct label ${LABEL.withdrawn} counter name denied_out drop
+    ct label ${LABEL.withdrawn} goto withdrawn_out
     ${RELATED}
     ${NEIGHBOURS}
     ${TOO_BIG}
@@ -218,9 +215,20 @@ const HOOKS = `
   }
 `;
 
-/** Maps, sets and counters; nothing happens to those that are there. `services`: also theirs. */
-export function mapsText(options: { readonly services: boolean }): string {
-  return `table inet ${TABLE} {\n${MAPS}${options.services ? LB_MAPS : ''}}\n`;
+export interface MapsOptions {
+  /** Also those of services. */
+  readonly services: boolean;
+  readonly telling: Telling;
+  /** Chains in the kernel. */
+  readonly present: readonly string[];
+  /** Where counters that are made anew begin. */
+  readonly counted: ReadonlyMap<string, { packets: number; bytes: number }>;
+}
+
+/** Maps, sets, counters and the chains that elements lead to; nothing happens to those that are there. */
+export function mapsText({ services, telling, present, counted }: MapsOptions): string {
+  const chains = verdictChains(telling, present);
+  return `table inet ${TABLE} {${verdictCounters(counted)}\n${MAPS}${services ? LB_MAPS : ''}${chains}\n}\n`;
 }
 
 /** The parts that are there only when they are asked for, so that nobody else pays for their hooks. */
@@ -228,12 +236,13 @@ export interface RulesShape {
   readonly overlay: boolean;
   readonly names: boolean;
   readonly services: boolean;
+  readonly telling: Telling;
 }
 
 /** All chains, in one transaction: from here on packets are judged. `present` are the chains in the kernel. */
 export function rulesText(options: RulesShape & { present: readonly string[] }): string {
   const { overlay, names, services } = options;
-  const inner = `${CHAINS}${overlay ? OVERLAY_CHAINS : ''}${services ? LB_CHAINS : ''}`;
+  const inner = `${verdictChains(options.telling)}${CHAINS}${overlay ? OVERLAY_CHAINS : ''}${services ? LB_CHAINS : ''}`;
   const hooks = `${HOOKS}${overlay ? OVERLAY_HOOKS : ''}${names ? NAME_HOOKS : ''}${services ? LB_HOOKS : ''}`;
   const text = `table inet ${TABLE} {\n${inner}${hooks}}\n`;
   const ours = new Set([...text.matchAll(/^ {2}chain (\w+)/gm)].map(([, name]) => name));
@@ -247,13 +256,25 @@ export function rulesText(options: RulesShape & { present: readonly string[] }):
 
 /** Names the text of this version. */
 const VERSION = createHash('sha256')
-  .update(MAPS + CHAINS + HOOKS + OVERLAY_CHAINS + OVERLAY_HOOKS + NAME_HOOKS + LB_MAPS + LB_CHAINS + LB_HOOKS)
+  .update(
+    verdictChains({ rate: 1 }) +
+      MAPS +
+      CHAINS +
+      HOOKS +
+      OVERLAY_CHAINS +
+      OVERLAY_HOOKS +
+      NAME_HOOKS +
+      LB_MAPS +
+      LB_CHAINS +
+      LB_HOOKS,
+  )
   .digest('hex')
   .slice(0, 16);
 
 /** An empty chain of this name tells which text the rules came from and what they looked like in the kernel then. */
-export function stampOf({ overlay, names, services, digest }: RulesShape & { digest: string }): string {
-  const parts = `${overlay ? 'overlay' : 'plain'}${names ? '_names' : ''}${services ? '_services' : ''}`;
+export function stampOf(of: RulesShape & { digest: string }): string {
+  const { overlay, names, services, telling, digest } = of;
+  const parts = `${overlay ? 'overlay' : 'plain'}${names ? '_names' : ''}${services ? '_services' : ''}_${telling.rate}`;
   return `${STAMP_PREFIX}${VERSION}_${parts}_${digest}`;
 }
 

@@ -63,6 +63,7 @@ function family(version: 4 | 6): string {
 
 export const LB_CHAINS = `
   chain lb_refuse {
+    jump no_backend_out
     ${GIVE_BACK}
     meta l4proto 6 reject with tcp reset
     reject with icmpx port-unreachable
