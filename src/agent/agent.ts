@@ -29,6 +29,7 @@ import { LastGood } from './last-good/last-good.ts';
 import { Machine, type MachineChange } from './machine.ts';
 import { Membership } from './membership.ts';
 import { ModelFeed } from './model-feed.ts';
+import { FlowFeed } from './monitor/flow-feed.ts';
 import { NameFeed } from './name-feed.ts';
 import { chooseDatapath } from './open-datapath.ts';
 import { PolicyFeed } from './policy-feed.ts';
@@ -84,6 +85,7 @@ export class Agent {
   /** Undefined when probes are off. */
   readonly nodeHealth: NodeHealth | undefined;
   readonly dns: ServiceNames;
+  readonly flows: FlowFeed;
   readonly #options: AgentOptions;
   /** Parts that follow a reload ask for it, the others keep what it was at the start. */
   #config: Config;
@@ -135,6 +137,7 @@ export class Agent {
       registered: () => this.#membership.registered,
       stores: () => this.storeAddresses.list(),
       watchNames: () => this.model.wantsNames,
+      watchAllowed: () => this.flows?.watchesAllowed === true,
       services: () => this.services.desired,
     });
     this.services = new ServiceFeed({
@@ -212,6 +215,7 @@ export class Agent {
       log: log.child('last-good'),
       onChange: () => this.#soon(),
     });
+    this.flows = new FlowFeed(this, () => this.#feed.touch());
     this.renewal = new Renewal({
       files: joinFiles(config.stateDir, DEFAULT_FILE),
       health: this.health,
@@ -329,6 +333,7 @@ export class Agent {
     this.machine.close();
     this.nodeHealth?.close();
     this.services.close();
+    this.flows.close();
     this.#policies.close();
     this.mesh.close();
     await Promise.all([this.#membership.close(), this.#clusters.close(), this.names.close(), this.#jobs.stop()]);
@@ -430,6 +435,7 @@ export class Agent {
       if (this.services.prepare()) this.#open();
       else this.#soon();
     }
+    this.flows.look();
     this.names.want(this.model.wantsNames, this.datapath.status.tellsNames !== false);
     if (this.enforcing && this.reconciler.lagMs === 0) this.#membership.applied();
   }

@@ -19,6 +19,8 @@ export interface DesiredInputs {
   readonly stores: () => readonly StoreAddress[];
   /** Policies name DNS names. */
   readonly watchNames: () => boolean;
+  /** Somebody wants to know of new connections. */
+  readonly watchAllowed: () => boolean;
   readonly services: () => DesiredState['services'];
 }
 
@@ -102,6 +104,8 @@ export class DesiredFromFacts implements DesiredState {
       nodes: config.routing === 'tunnel' ? this.#peers() : [],
       tunnelPort: config.tunnel.port,
       watchNames: this.#inputs.watchNames(),
+      tellRate: config.monitor.rate,
+      watchAllowed: this.#inputs.watchAllowed(),
       audit: config.audit,
     };
   }

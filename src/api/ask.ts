@@ -6,6 +6,8 @@ export interface AskOptions {
   readonly socket: string;
   /** For the other side to say something, milliseconds; 10 s by default. */
   readonly silenceMs?: number;
+  /** Ends a list early, without an error. */
+  readonly signal?: AbortSignal;
   /** Who answers there, for messages; `agent` by default. */
   readonly whom?: 'agent' | 'hub';
 }
@@ -31,14 +33,19 @@ export async function askRecord<T>(options: AskOptions, path: string, change?: C
 /** A list, read while it comes. Throws MeshError. */
 export async function* askList<T>(options: AskOptions, path: string): AsyncGenerator<T> {
   const response = await request(options, path);
+  const { signal } = options;
+  const leave = (): void => void response.destroy();
+  signal?.addEventListener('abort', leave, { once: true });
   try {
     for await (const line of readLines(patiently(response, options), MAX_RECORD_BYTES)) yield JSON.parse(line) as T;
   } catch (cause) {
+    if (signal?.aborted === true) return;
     throw new MeshError('API-FAILED', `the list ends in the middle: ${messageOf(cause)}`, {
       place: options.socket,
       cause,
     });
   } finally {
+    signal?.removeEventListener('abort', leave);
     response.destroy();
   }
 }

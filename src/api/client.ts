@@ -1,4 +1,6 @@
 import { type AskOptions, askList, askRecord } from './ask.ts';
+import type { FlowParameters } from './flow-query.ts';
+import type { FlowEvent } from './flow-types.ts';
 import type { NodeHealthRecord } from './node-health-types.ts';
 import type {
   AppliedPolicyRecord,
@@ -55,6 +57,8 @@ export interface AgentClient {
   kernelPolicy(filter?: ListFilter): AsyncIterable<KernelPolicyRecord>;
   kernelServices(filter?: ListFilter): AsyncIterable<KernelServiceRecord>;
   names(filter?: ListFilter): AsyncIterable<NameRecord>;
+  /** Ends by itself unless it follows; then by the signal. */
+  flows(query: FlowParameters, signal?: AbortSignal): AsyncIterable<FlowEvent>;
   explain(request: ExplainRequest): Promise<ExplainAnswer>;
   applyPolicies(request: ApplyRequest): Promise<ApplyAnswer>;
   deletePolicy(name: string): Promise<AppliedPolicyRecord>;
@@ -82,6 +86,7 @@ export function openClient(options: ClientOptions): AgentClient {
     kernelServices: (filter) => list('/v1/kernel/services', filter),
     kernelPolicy: (filter) => list('/v1/kernel/policy', filter),
     names: (filter) => list('/v1/names', filter),
+    flows: (query, signal) => askList({ ...options, ...(signal && { signal }) }, withQuery('/v1/flows', query)),
     explain: (body) => askRecord(options, '/v1/explain', { method: 'POST', body }),
     applyPolicies: (body) => askRecord(options, '/v1/policies', { method: 'POST', body }),
     deletePolicy: (name) => askRecord(options, `/v1/policies/${encodeURIComponent(name)}`, { method: 'DELETE' }),

@@ -1,13 +1,16 @@
 import { MeshError } from '../core/errors.ts';
 import { parseAddress } from '../core/ip.ts';
+import { parseFlowQuery } from './flow-query.ts';
 import { readApply, readExplain } from './read-body.ts';
 import { type RecordFilter, recordFilter } from './record-filter.ts';
 import type { AgentApi } from './types.ts';
 
-/** What a request is answered with: nothing, one record, or a list that may be very long. */
+/** What a request is answered with: nothing, one record, a list that may be very long, or what happens from now on. */
 export type Answer =
   | { readonly kind: 'none' }
   | { readonly kind: 'record'; readonly record: object }
+  /** One event a line, until the end or until the reader leaves. */
+  | { readonly kind: 'stream'; events(signal: AbortSignal): AsyncIterable<object> }
   | { readonly kind: 'list'; readonly records: Iterable<object | undefined>; readonly filter: RecordFilter };
 
 type Handler = (api: AgentApi, query: URLSearchParams, name: string) => Answer | Promise<Answer>;
@@ -80,6 +83,10 @@ export async function answerRequest(api: AgentApi, request: AgentRequest, option
   if (method !== 'GET') return answerOther(api, { method, rest, body: request.body }, options);
   const query = new URLSearchParams(search);
   if (rest === 'status') return { kind: 'record', record: api.status() };
+  if (rest === 'flows') {
+    const parsed = parseFlowQuery(Object.fromEntries(query));
+    return { kind: 'stream', events: (signal) => api.flows(parsed, signal) };
+  }
   if (Object.hasOwn(LISTS, rest)) return (LISTS[rest] as Handler)(api, query, '');
   const [group = '', name = ''] = splitOnce(rest, '/');
   if (name === '' || !Object.hasOwn(ITEMS, group)) throw unknown(path);

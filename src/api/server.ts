@@ -4,6 +4,7 @@ import { ERROR_CODES, type ErrorCode, MeshError, messageOf } from '../core/error
 import { type Log, silentLog } from '../observe/log.ts';
 import { type Answer, answerRequest } from './routes.ts';
 import { bindSocket } from './socket-file.ts';
+import { streamEvents } from './stream-events.ts';
 import { streamList } from './stream-list.ts';
 import { type AgentApi, API_VERSION, type ErrorRecord } from './types.ts';
 
@@ -37,6 +38,8 @@ export interface ApiLimits {
   readonly requestMs: number;
   /** A reader that takes nothing for so long is put out; a pager may wait for a person. */
   readonly stallMs: number;
+  /** The same for one who follows events: what he does not take is lost for him anyway. */
+  readonly streamStallMs: number;
   /** Bytes of a body. Whoever reads only takes none. */
   readonly bodyBytes: number;
 }
@@ -45,7 +48,7 @@ export interface ApiServer {
   close(): Promise<void>;
 }
 
-const LIMITS: ApiLimits = { clients: 64, requestMs: 5000, stallMs: 900_000, bodyBytes: 0 };
+const LIMITS: ApiLimits = { clients: 64, requestMs: 5000, stallMs: 900_000, streamStallMs: 60_000, bodyBytes: 0 };
 const MAX_HEADER_BYTES = 16 << 10;
 
 /** Room for policies; a Kubernetes object has at most so much. */
@@ -154,6 +157,11 @@ async function respond(exchange: {
     if (answer.kind === 'none') return sendNothing(response);
     if (answer.kind === 'record') return sendJson(response, 200, answer.record);
     response.writeHead(200, { 'content-type': 'application/x-ndjson', 'x-api-version': API_VERSION });
+    if (answer.kind === 'stream') {
+      await streamEvents({ events: answer.events, to: response, stallMs: limits.streamStallMs });
+      response.end();
+      return;
+    }
     await streamList({ records: answer.records, filter: answer.filter, to: response, stallMs: limits.stallMs });
     response.end();
   } catch (error) {

@@ -163,8 +163,8 @@ function datapath(registry: Registry): Render {
   const lag = plain('mesh_agent_datapath_lag_seconds', 'age of the oldest change that is not in the kernel');
   const routes = plain('mesh_agent_routes', 'routes of ours');
   const rising = risingCounters(registry);
-  const drops = rising('cilium_drop_count_total', 'packets that were denied', ['reason', 'direction']);
-  const bytes = rising('cilium_drop_bytes_total', 'bytes that were denied', ['reason', 'direction']);
+  const drops = rising('cilium_drop_count_total', 'packets that were dropped', ['reason', 'direction']);
+  const bytes = rising('cilium_drop_bytes_total', 'bytes that were dropped', ['reason', 'direction']);
   const healed = rising('mesh_agent_datapath_healed_total', 'foreign changes that were undone', []);
   return ({ datapath, routing }) => {
     for (const [kind, value] of Object.entries(datapath.entries)) entries.set({ kind }, value);
@@ -172,10 +172,10 @@ function datapath(registry: Registry): Render {
     lag.set(datapath.lagMs / 1000);
     routes.set(routing.routes);
     healed({}, datapath.healed);
-    for (const direction of ['ingress', 'egress'] as const) {
-      const labels = { reason: 'Policy denied', direction: direction.toUpperCase() };
-      drops(labels, datapath.denied[direction].packets);
-      bytes(labels, datapath.denied[direction].bytes);
+    for (const each of datapath.drops) {
+      const labels = { reason: each.text, direction: each.direction.toUpperCase() };
+      drops(labels, each.packets);
+      bytes(labels, each.bytes);
     }
   };
 }

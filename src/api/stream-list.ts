@@ -28,7 +28,7 @@ export async function streamList(list: ListStream): Promise<void> {
   for (const record of list.records) {
     if (record !== undefined && list.filter(record)) chunk += `${JSON.stringify(record)}\n`;
     if (chunk.length >= CHUNK_CHARACTERS) {
-      await write(list, chunk);
+      await writeChunk(list, chunk);
       chunk = '';
     }
     if (++seen % CLOCK_EVERY === 0 && performance.now() - turn > TURN_MS) {
@@ -36,10 +36,11 @@ export async function streamList(list: ListStream): Promise<void> {
       turn = performance.now();
     }
   }
-  if (chunk !== '') await write(list, chunk);
+  if (chunk !== '') await writeChunk(list, chunk);
 }
 
-function write({ to, stallMs }: ListStream, chunk: string): Promise<void> {
+/** Waits while the reader is slow. Rejects when it is gone or stalls. */
+export function writeChunk({ to, stallMs }: Pick<ListStream, 'to' | 'stallMs'>, chunk: string): Promise<void> {
   if (to.destroyed) return Promise.reject(new Error('the reader is gone'));
   if (to.write(chunk)) return Promise.resolve();
   return new Promise((resolve, reject) => {

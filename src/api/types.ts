@@ -5,6 +5,8 @@
  */
 import type { ErrorCode } from '../core/errors.ts';
 import type { BackendState } from '../service/result.ts';
+import type { FlowQuery } from './flow-query.ts';
+import type { FlowEvent } from './flow-types.ts';
 import type { NodeHealthRecord, NodeHealthSummary } from './node-health-types.ts';
 import type {
   AppliedPolicyRecord,
@@ -240,6 +242,8 @@ export interface StatusRecord {
     readonly error?: { readonly code: string; readonly message: string; readonly since: number };
     readonly healed: number;
     readonly denied: { readonly ingress: CounterRecord; readonly egress: CounterRecord };
+    /** Packets that were dropped in earnest; by Cilium's reason, they never go back. */
+    readonly drops: readonly DropCountRecord[];
   };
   /** The snapshot that a boot without a store begins with. */
   readonly lastGood?: {
@@ -265,6 +269,14 @@ export interface StatusRecord {
   readonly allowances: readonly AllowanceRecord[];
   readonly quarantine: readonly QuarantineRecord[];
   readonly health: readonly HealthRecord[];
+}
+
+export interface DropCountRecord {
+  readonly reason: number;
+  readonly text: string;
+  readonly direction: 'ingress' | 'egress';
+  readonly packets: number;
+  readonly bytes: number;
 }
 
 export interface CounterRecord {
@@ -452,6 +464,8 @@ export interface AgentApi {
   kernelPolicy(): Promise<Iterable<KernelPolicyRecord>>;
   kernelServices(): Promise<Iterable<KernelServiceRecord>>;
   names(): Iterable<NameRecord>;
+  /** Ends with the past, or follows until the signal says so. */
+  flows(query: FlowQuery, signal: AbortSignal): AsyncIterable<FlowEvent>;
   /** Throws MeshError when the question makes no sense. */
   explain(request: ExplainRequest): Promise<ExplainAnswer>;
   /** Throws MeshError when they cannot be kept. */

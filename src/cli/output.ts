@@ -109,13 +109,14 @@ async function writeYaml<T extends object>({ terminal, kind, records }: ListOutp
   return count;
 }
 
-function jsonText(value: unknown, indent?: number): string {
+/** One line, or indented; safe on a terminal. */
+export function jsonText(value: unknown, indent?: number): string {
   const text = JSON.stringify(value, undefined, indent);
   return indent === undefined ? printableJson(text) : text.split('\n').map(printableJson).join('\n');
 }
 
 /** Text that could play tricks on a terminal is written in double quotes, with escapes. */
-function yamlText(value: unknown): string {
+export function yamlText(value: unknown): string {
   const options = { aliasDuplicateObjects: false, lineWidth: 0 } as const;
   const text = stringify(value, options);
   if (text.split('\n').every((line) => printableJson(line) === line)) return text;

@@ -13,6 +13,7 @@ import { ipcacheCommands } from './ipcache.ts';
 import { joinCommand } from './join.ts';
 import { kernelCommands } from './kernel.ts';
 import { leaveCommand } from './leave.ts';
+import { monitorCommand } from './monitor.ts';
 import { nodeCommands } from './node.ts';
 import { policyCommands } from './policy.ts';
 import { reportError } from './report-error.ts';
@@ -73,6 +74,7 @@ export function commandTree(): Command {
     ipcacheCommands(),
     policyCommands(),
     fqdnCommands(),
+    monitorCommand(),
     kernelCommands(),
     hubCommands(),
     configCommands(),

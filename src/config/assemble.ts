@@ -46,6 +46,7 @@ export function assemble(settings: Settings, findings: Findings): Config | undef
       timeout: get('health.timeout'),
     },
     dns: dnsOf(get),
+    monitor: { buffer: get('monitor.buffer'), rate: get('monitor.rate') },
     policies: get('policies'),
     clustermesh: get('clustermesh'),
     metrics: { listen: get('metrics.listen') },

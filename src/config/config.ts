@@ -53,6 +53,8 @@ export interface Config {
     /** Per second. */
     readonly maxQueries: number;
   };
+  /** Verdicts kept in memory, and packets told of a second (of each kind and direction). */
+  readonly monitor: { readonly buffer: number; readonly rate: number };
   /** Folder of local policies. */
   readonly policies: string;
   /** Folder with one etcd configuration file per remote cluster. */

@@ -50,6 +50,8 @@ const DEFAULTS: { readonly [K in KeyName]: ValueOf<K> | undefined } = {
   'dns.ttl': 5,
   'dns.resolved': 'auto',
   'dns.maxQueries': 2000,
+  'monitor.buffer': 4095,
+  'monitor.rate': 1000,
   policies: '/etc/mesh-agent/policies.d',
   clustermesh: undefined,
   'metrics.listen': '127.0.0.1:9964',

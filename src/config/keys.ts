@@ -140,6 +140,14 @@ export const KEYS = {
     integer('a number of queries (10 to 100000)', 10, 100_000),
     'queries that are answered per second; more are dropped',
   ),
+  'monitor.buffer': key(
+    integer('a number of records (16 to 65535)', 16, 65_535),
+    'verdicts that are kept in memory for mesh-agent monitor',
+  ),
+  'monitor.rate': live(
+    integer('packets a second (0 to 10000)', 0, 10_000),
+    'dropped packets of each kind and direction that are told of; 0 for none',
+  ),
   policies: live(path, 'folder of local policies'),
   clustermesh: key(path, 'folder with one etcd configuration file per remote cluster'),
   'metrics.listen': live(listenAddress, 'address of /metrics, /healthz and /readyz; empty for none'),

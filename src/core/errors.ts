@@ -292,6 +292,11 @@ export const ERROR_CODES = {
     'read the message that is attached; `resolvectl status mesh_dns` shows what it knows',
     true,
   ),
+  'AGT-MONITOR': entry(
+    'dropped packets cannot be seen, so that `mesh-agent monitor` shows nothing',
+    'load the kernel modules nft_log and nfnetlink_log; end the other program that listens to the same log group',
+    true,
+  ),
   'AGT-FAILED': entry('the agent cannot run', 'read the message that is attached'),
   // certificates
   'PKI-FILE': entry('a file of keys or certificates cannot be written', 'check the folder, its rights and free space'),

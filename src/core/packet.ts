@@ -10,6 +10,12 @@ export interface PacketHeaders {
   readonly sourcePort: number;
   readonly destinationPort: number;
   readonly tcpFlags: number;
+  /** Zero where it is no ICMP. */
+  readonly icmpCode: number;
+  /** A later fragment, which has no ports. */
+  readonly fragment: boolean;
+  /** Of the whole packet, as its header says. */
+  readonly length: number;
   /** Where the transport's payload begins; the length of the packet when it holds none. */
   readonly payloadAt: number;
 }
@@ -37,7 +43,14 @@ function readIpv4(data: Buffer): PacketHeaders | undefined {
   const source: Address = { family: 4, words: [data.readUInt32BE(12)] };
   const destination: Address = { family: 4, words: [data.readUInt32BE(16)] };
   const later = (data.readUInt16BE(6) & 0x1fff) !== 0;
-  return transport(data, { source, destination, protocol: data[9] as number, at: length, later });
+  return transport(data, {
+    source,
+    destination,
+    protocol: data[9] as number,
+    at: length,
+    later,
+    length: data.readUInt16BE(2),
+  });
 }
 
 function readIpv6(data: Buffer): PacketHeaders | undefined {
@@ -58,7 +71,7 @@ function readIpv6(data: Buffer): PacketHeaders | undefined {
       at += 8;
     } else break;
   }
-  return transport(data, { source, destination, protocol, at, later });
+  return transport(data, { source, destination, protocol, at, later, length: 40 + data.readUInt16BE(4) });
 }
 
 interface Transport {
@@ -68,9 +81,10 @@ interface Transport {
   readonly at: number;
   /** A later fragment: no transport header. */
   readonly later: boolean;
+  readonly length: number;
 }
 
-function transport(data: Buffer, { source, destination, protocol, at, later }: Transport): PacketHeaders {
+function transport(data: Buffer, { source, destination, protocol, at, later, length }: Transport): PacketHeaders {
   const none = {
     source,
     destination,
@@ -78,11 +92,15 @@ function transport(data: Buffer, { source, destination, protocol, at, later }: T
     sourcePort: 0,
     destinationPort: 0,
     tcpFlags: 0,
+    icmpCode: 0,
+    fragment: later,
+    length,
     payloadAt: data.length,
   };
   if (later) return none;
   if ((protocol === ICMP || protocol === ICMPV6) && at + 2 <= data.length) {
-    return { ...none, destinationPort: data[at] as number, payloadAt: Math.min(data.length, at + 8) };
+    const [type, code] = [data[at] as number, data[at + 1] as number];
+    return { ...none, destinationPort: type, icmpCode: code, payloadAt: Math.min(data.length, at + 8) };
   }
   if ((protocol !== TCP && protocol !== UDP && protocol !== SCTP) || at + 4 > data.length) return none;
   const ports = { ...none, sourcePort: data.readUInt16BE(at), destinationPort: data.readUInt16BE(at + 2) };

@@ -53,7 +53,7 @@ export interface DatapathStatus {
   /** How often a foreign change was found and healed. */
   readonly healed: number;
   readonly denied: { readonly ingress: Counter; readonly egress: Counter };
-  /** By kind and direction; they never go back. Absent where nothing is judged. */
+  /** By kind and direction; they never go back. Absent where nothing is judged, and until they are read. */
   readonly verdicts?: readonly VerdictCount[];
   /** Packets that were told of to whoever listens (`verdict-log.ts`); `verdicts` has all. */
   readonly told?: number;

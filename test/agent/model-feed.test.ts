@@ -80,6 +80,7 @@ function worldOf(tables: Tables = emptyTables()): World {
     registered: () => world.registered,
     stores: () => [{ address: address('198.51.100.5'), port: 2379 }],
     watchNames: () => false,
+    watchAllowed: () => false,
     services: () => undefined,
   } as ConstructorParameters<typeof DesiredFromFacts>[0]);
   world.feed = new ModelFeed({ tables, model, desired: world.desired, wake: () => world.wakes++ });

@@ -90,6 +90,7 @@ export const status = (over: Partial<StatusRecord> = {}): StatusRecord => ({
     entries: { addresses: 60, prefixes: 4, policyRows: 5, classes: 3 },
     healed: 0,
     denied: { ingress: { packets: 12, bytes: 720 }, egress: { packets: 0, bytes: 0 } },
+    drops: [{ reason: 133, text: 'Policy denied', direction: 'ingress', packets: 12, bytes: 720 }],
   },
   routing: { mode: 'tunnel', device: 'mesh_vxlan', mtu: 1450, routes: 6 },
   devices: [
@@ -285,6 +286,7 @@ export function memoryAgent(over: Partial<AgentApi> = {}): AgentApi {
         },
       ]),
     names: () => [],
+    flows: async function* () {},
     explain: () => Promise.reject(new MeshError('API-QUESTION', 'nothing is known here')),
     applyPolicies: () => Promise.reject(new MeshError('AGT-STATE', 'nothing is kept here')),
     deletePolicy: () => Promise.resolve(undefined),

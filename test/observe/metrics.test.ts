@@ -138,7 +138,7 @@ test('a counter never goes back when the kernel starts to count anew', async () 
       ...record,
       datapath: {
         ...record.datapath,
-        denied: { ...record.datapath.denied, ingress: { packets, bytes: packets * 60 } },
+        drops: [{ reason: 133, text: 'Policy denied', direction: 'ingress', packets, bytes: packets * 60 }],
       },
     };
   });

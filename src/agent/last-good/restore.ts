@@ -138,6 +138,7 @@ async function presentBorder(config: Config, saved: Border | undefined): Promise
     nodes: saved?.nodes ?? [],
     tunnelPort: saved?.tunnelPort ?? config.tunnel.port,
     watchNames: saved?.watchNames ?? false,
+    tellRate: config.monitor.rate,
     audit: config.audit,
   };
 }

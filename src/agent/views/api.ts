@@ -2,6 +2,7 @@ import { type AgentApi, API_VERSION, type ConfigurationRecord } from '../../api/
 import { MeshError } from '../../core/errors.ts';
 import type { Agent } from '../agent.ts';
 import { explain } from '../explain/explain.ts';
+import { flowEvents } from '../monitor/flow-events.ts';
 import type { NodeHealth } from '../probes/node-health.ts';
 import {
   endpointViews,
@@ -36,6 +37,7 @@ export function agentApi(agent: Agent, configuration: () => ConfigurationRecord)
     kernelPolicy: () => kernelPolicyViews(agent),
     kernelServices: () => kernelServiceViews(agent),
     names: () => nameViews(agent),
+    flows: (query, signal) => flowEvents(agent.flows, query, signal),
     explain: (request) => explain(agent, request),
     applyPolicies: (request) => agent.apiPolicies.apply(request),
     deletePolicy: (name) => agent.apiPolicies.delete(name),

@@ -2,12 +2,15 @@ import {
   type AllowanceRecord,
   API_VERSION,
   type ClusterRecord,
+  type DropCountRecord,
   type RegistrationRecord,
   type StatusRecord,
   type StoreRecord,
 } from '../../api/types.ts';
 import { formatAddress } from '../../core/ip.ts';
+import type { VerdictCount } from '../../datapath/datapath.ts';
 import type { TransportPort } from '../../datapath/desired.ts';
+import { VERDICT_KINDS } from '../../datapath/verdict-log.ts';
 import { build } from '../../host/build.ts';
 import type { Store } from '../../kvstore/store.ts';
 import type { Cluster } from '../../mesh/cluster.ts';
@@ -197,7 +200,27 @@ function datapathView(agent: Agent): StatusRecord['datapath'] {
     ...(status.error !== undefined && { error: status.error }),
     healed: status.healed,
     denied: status.denied,
+    drops: dropCounts(status.verdicts ?? []),
   };
+}
+
+/** Two kinds may share a reason. */
+function dropCounts(verdicts: readonly VerdictCount[]): DropCountRecord[] {
+  const found = new Map<string, DropCountRecord>();
+  for (const { kind, direction, packets, bytes } of verdicts) {
+    const { verdict, reason } = VERDICT_KINDS[kind];
+    if (verdict !== 'DROPPED') continue;
+    const key = `${reason.number} ${direction}`;
+    const before = found.get(key) ?? { packets: 0, bytes: 0 };
+    found.set(key, {
+      reason: reason.number,
+      text: reason.text,
+      direction,
+      packets: before.packets + packets,
+      bytes: before.bytes + bytes,
+    });
+  }
+  return [...found.values()];
 }
 
 function routingView(agent: Agent): StatusRecord['routing'] {

@@ -94,6 +94,7 @@ export class NftDatapath implements Datapath {
     const socket = new NetlinkSocket({ family: NETLINK_NETFILTER });
     try {
       await this.#held.read(socket);
+      await this.#denials.read(socket);
       this.#stale = false;
       const timer = setInterval(() => void this.#check(), this.#checkMs).unref();
       const cutter = new ConnectionCutter((error) =>
@@ -330,8 +331,7 @@ export class NftDatapath implements Datapath {
       error: this.#error,
       healed: this.#healed,
       denied: this.#denials.denied,
-      verdicts: this.#denials.counts,
-      told: this.#denials.told,
+      ...(this.#denials.totals.size > 0 && { verdicts: this.#denials.counts, told: this.#denials.told }),
       tellsNames: this.#tellsNames,
       balances: this.#held.balances,
     };

@@ -10,7 +10,7 @@ const SERVER = address('192.0.2.53');
 
 function packet(over: Partial<PacketHeaders> = {}): PacketHeaders {
   const ends = { source: US, sourcePort: 40_000, destination: SERVER, destinationPort: 53 };
-  return { ...ends, protocol: 17, tcpFlags: 0, payloadAt: 28, ...over };
+  return { ...ends, protocol: 17, tcpFlags: 0, icmpCode: 0, fragment: false, length: 100, payloadAt: 28, ...over };
 }
 
 const back = (over: Partial<PacketHeaders> = {}): PacketHeaders =>

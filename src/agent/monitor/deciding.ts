@@ -1,0 +1,120 @@
+import type { FlowPolicyRecord } from '../../api/flow-types.ts';
+import { DROP, type DropReason } from '../../core/drop-reason.ts';
+import { identity as numeric } from '../../core/identity.ts';
+import type { Address } from '../../core/ip.ts';
+import { decidingRow } from '../../datapath/judge.ts';
+import { VERDICT_KINDS, type VerdictKind } from '../../datapath/verdict-log.ts';
+import type { PolicyRow, Protocol, RuleRef } from '../../policy/result.ts';
+import type { Agent } from '../agent.ts';
+import { always } from '../explain/always.ts';
+import { RulePlaces } from '../explain/judgement.ts';
+import { portsWord } from '../explain/question.ts';
+
+/** A packet as the policy of one direction sees it. */
+export interface DecidedFlow {
+  readonly kind: VerdictKind;
+  /** Of the policy that judges: for answers, not the way that the packet goes. */
+  readonly direction: 'ingress' | 'egress';
+  readonly peer: { readonly address: Address; readonly identity: number };
+  readonly protocol: number;
+  /** Of whoever was asked, or the type of ICMP. */
+  readonly port: number;
+}
+
+export interface Decided {
+  readonly policy: FlowPolicyRecord;
+  readonly reason: DropReason | undefined;
+}
+
+const MAX_RULES = 4;
+/** Places of rules are looked up anew after so long, milliseconds. */
+const FRESH_MS = 2_000;
+
+const FIXED: Readonly<Partial<Record<VerdictKind, FlowPolicyRecord>>> = {
+  stranger: { reason: 'unknown-sender', rules: [], why: 'only known nodes may send packets of the overlay' },
+  spoofed: { reason: 'spoofed-tunnel', rules: [], why: 'only the overlay may send packets of the overlay to nodes' },
+  no_backend: { reason: 'no-backend', rules: [], why: 'no backend of the service is in use' },
+};
+
+/** Which rules decided what the kernel did: by the row that the packet met, so that a flood costs one lookup a packet. */
+export class Deciding {
+  readonly #agent: Agent;
+  #rows = new WeakMap<PolicyRow, Decided>();
+  #misses = new Map<string, Decided>();
+  #freshUntil = 0;
+
+  constructor(agent: Agent) {
+    this.#agent = agent;
+  }
+
+  of(flow: DecidedFlow): Decided {
+    const fixed = FIXED[flow.kind];
+    if (fixed !== undefined) return { policy: fixed, reason: VERDICT_KINDS[flow.kind].reason };
+    if (performance.now() > this.#freshUntil) {
+      this.#rows = new WeakMap();
+      this.#misses = new Map();
+      this.#freshUntil = performance.now() + FRESH_MS;
+    }
+    const policy = this.#agent.model.resolved[flow.direction];
+    const row = decidingRow(policy.classOf(numeric(flow.peer.identity)).rows, flow);
+    const open = !(policy.enforcing && policy.defaultDeny);
+    if (flow.kind === 'allowed') return this.#allowed(flow, row, open);
+    const decided = row === undefined ? this.#miss(flow.direction) : this.#row(flow, row);
+    // What the kernel did is a fact: it may have been done before the last change of the policies.
+    const allows = row === undefined ? open : row.verdict === 'allow';
+    const expected = flow.kind === 'deny_rule' ? row !== undefined && !allows : !allows;
+    const { reason } = VERDICT_KINDS[flow.kind];
+    if (flow.kind === 'withdrawn') {
+      const rules = allows ? [] : decided.policy.rules;
+      return { reason, policy: { ...decided.policy, rules, reason: 'withdrawn' } };
+    }
+    return expected ? decided : { reason, policy: { reason: 'changed-meanwhile', rules: [] } };
+  }
+
+  #allowed(flow: DecidedFlow, row: PolicyRow | undefined, open: boolean): Decided {
+    const { direction, peer, protocol, port } = flow;
+    const { border, overlay } = this.#agent.desired;
+    const asked = { protocol: protocol as Protocol, port };
+    const rule = always({ direction, port: asked, address: peer.address, border, hasOverlay: overlay !== undefined });
+    if (rule !== undefined) return { reason: undefined, policy: { reason: 'always', rules: [], why: rule.why } };
+    if (row?.verdict === 'allow') return this.#row(flow, row);
+    const reason = row === undefined && open ? 'not-enforced' : 'changed-meanwhile';
+    return { reason: undefined, policy: { reason, rules: [] } };
+  }
+
+  #miss(direction: 'ingress' | 'egress'): Decided {
+    const known = this.#misses.get(direction);
+    if (known !== undefined) return known;
+    const rules = this.#agent.model.defaultDenyOf(direction);
+    const made: Decided = { reason: DROP.noRule, policy: { reason: 'default-deny', ...this.#places(rules) } };
+    this.#misses.set(direction, made);
+    return made;
+  }
+
+  #row(flow: DecidedFlow, row: PolicyRow): Decided {
+    const known = this.#rows.get(row);
+    if (known !== undefined) return known;
+    const { direction, peer, protocol, port } = flow;
+    // Once for each row: it works from the entries, which may be many.
+    const said = this.#agent.model.explain({ direction, identity: numeric(peer.identity), protocol, port });
+    const made: Decided = {
+      reason:
+        row.verdict === 'allow'
+          ? undefined
+          : said.reason === 'needs-authentication'
+            ? DROP.needsAuthentication
+            : said.reason === 'default-deny'
+              ? DROP.noRule
+              : DROP.denyRule,
+      policy: { reason: said.reason, ...this.#places(row.rules), ports: portsWord(row) },
+    };
+    this.#rows.set(row, made);
+    return made;
+  }
+
+  #places(refs: readonly RuleRef[]): Pick<FlowPolicyRecord, 'rules' | 'more'> {
+    const places = new RulePlaces(this.#agent);
+    const more = refs.length - MAX_RULES;
+    return { rules: refs.slice(0, MAX_RULES).map((ref) => places.rule(ref)), ...(more > 0 && { more }) };
+  }
+}
