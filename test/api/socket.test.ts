@@ -10,6 +10,7 @@ import { openClient } from '../../src/api/client.ts';
 import { type ApiServer, type ApiServerOptions, serveApi } from '../../src/api/server.ts';
 import type { AgentApi } from '../../src/api/types.ts';
 import { MeshError } from '../../src/core/errors.ts';
+import { flow } from '../agent/flows.ts';
 import { until } from '../lab/namespace.ts';
 import { manyAddresses, memoryAgent, status } from './memory-agent.ts';
 
@@ -312,4 +313,42 @@ test('an agent that is away, silent or no agent is told apart from one that answ
   } finally {
     mute.close();
   }
+});
+
+test('who follows and never reads is put out, and what was made for him ends', async () => {
+  let ended = false;
+  async function* flood(_query: unknown, signal: AbortSignal) {
+    try {
+      for (let number = 0; !signal.aborted; number++) yield { flow: flow({ number }) };
+    } finally {
+      ended = true;
+    }
+  }
+  const path = await serve({ flows: flood }, { limits: { streamStallMs: 200 } });
+  const socket = dial(path);
+  socket.pause();
+  socket.write('GET /v1/flows?follow=1 HTTP/1.1\r\nhost: x\r\n\r\n');
+  await until('the flood ends', () => ended);
+  socket.resume();
+  await until('the connection is cut', () => socket.destroyed || socket.closed);
+  const { state } = await openClient({ socket: path }).status();
+  assert.equal(state, 'ok', 'others are served');
+});
+
+test('who follows ends by his own signal, and a filter that makes no sense is refused', async () => {
+  let watching = 0;
+  async function* alive(_query: unknown, signal: AbortSignal) {
+    watching++;
+    yield { alive: 1 };
+    await new Promise((resolve) => signal.addEventListener('abort', resolve));
+    watching--;
+  }
+  const client = openClient({ socket: await serve({ flows: alive }) });
+  const leave = new AbortController();
+  for await (const event of client.flows({ follow: '1' }, leave.signal)) {
+    assert.deepEqual(event, { alive: 1 });
+    setImmediate(() => leave.abort());
+  }
+  await until('the server knows', () => watching === 0);
+  await assert.rejects(collect(client.flows({ port: 'x' })), coded('API-REQUEST'));
 });
