@@ -154,7 +154,7 @@ export class Agent {
       dns: config.dns,
       facts: {
         isReady: () => this.reconciler.opened,
-        named: (name) => model.named(name),
+        named: (name) => this.services.named(name),
         hasNamespace: (namespace, kind) => model.hasNamespace(namespace, kind),
       },
       health: this.health,
@@ -372,6 +372,7 @@ export class Agent {
       this.#settled = true;
       this.#jobs.start('settle', (signal) => settle(signal));
     }
+    this.services.applied();
     this.lastGood.applied(this.#report.added + this.#report.removed > 0);
     this.#options.metrics.applied({ ...this.#report, delayMs });
     const { added, removed, tookMs, cut } = this.#report;

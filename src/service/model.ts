@@ -221,14 +221,18 @@ export class ServiceModel {
     for (const name of names) for (const pool of this.#groups.get(name)?.pools ?? []) yield this.#view(name, pool);
   }
 
-  /** What the name of a service leads to, at a cost that does not grow with its backends. `name` is `<namespace>/<name>`. */
-  named(name: string): NamedService[] {
+  /**
+   * What the name of a service leads to, at a cost that does not grow with its backends. `name` is `<namespace>/<name>`;
+   * `isHeld`: whether the data path has a frontend.
+   */
+  named(name: string, isHeld: (key: FrontendKey) => boolean = () => true): NamedService[] {
     const local = this.#settings.local ?? this.#joined;
     return (this.#groups.get(name)?.pools ?? []).map((pool) => {
       const id = poolName(name, pool);
-      const isInForce = (address: string, port: ServicePort): boolean =>
-        this.#claims.ownerOf(address)?.pool === id &&
-        this.#frontends.get(`${address} ${protocolOf(port)} ${port.port}`)?.group === name;
+      const isInForce = (address: string, port: ServicePort): boolean => {
+        const key: FrontendKey = `${address} ${protocolOf(port)} ${port.port}`;
+        return this.#claims.ownerOf(address)?.pool === id && this.#frontends.get(key)?.group === name && isHeld(key);
+      };
       return {
         kind: pool.kind,
         frontends: namedFrontends(pool, local, isInForce),

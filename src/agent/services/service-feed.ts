@@ -5,6 +5,7 @@ import { tryPort } from '../../host/port-check.ts';
 import type { Mesh } from '../../mesh/mesh.ts';
 import type { Tables } from '../../mesh/tables.ts';
 import { ServiceModel } from '../../service/model.ts';
+import type { NamedService } from '../../service/names.ts';
 import type { FrontendKey, PlaceKey, ServiceMap } from '../../service/result.ts';
 import type { CheckSettings, ServiceSettings } from '../../service/settings.ts';
 import type { Machine } from '../machine.ts';
@@ -46,6 +47,9 @@ export class ServiceFeed {
   #hosts6: FeedReader<string> | undefined;
   readonly #prefixes: FeedReader<string>;
   #lost: ReadonlySet<string> = new Set();
+  /** Frontends that the data path has, and those that it is about to get or lose. */
+  readonly #held = new Set<FrontendKey>();
+  readonly #collected = new Set<FrontendKey>();
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
 
@@ -102,7 +106,26 @@ export class ServiceFeed {
     this.#take();
     if (!this.model.settle(SLICE_MS)) setImmediate(this.#options.wake);
     if (!this.#closed) for (const pool of this.model.drainPlans()) this.#checks.set(pool, this.model.planOf(pool));
-    return this.model.drainChanges();
+    const changed = this.model.drainChanges();
+    for (const key of changed) this.#collected.add(key);
+    return changed;
+  }
+
+  /** The data path has what was collected. */
+  applied(): void {
+    for (const key of this.#collected) {
+      if (this.model.frontends.get(key) === undefined) this.#held.delete(key);
+      else this.#held.add(key);
+    }
+    this.#collected.clear();
+  }
+
+  /**
+   * What the name of a service leads to (`<namespace>/<name>`). An address is told when the data path leads on from it: a
+   * connection that is opened before would go elsewhere, and never arrive.
+   */
+  named(name: string): NamedService[] {
+    return this.model.named(name, (key) => this.#held.has(key));
   }
 
   /** Services may be configured differently now. */
