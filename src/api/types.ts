@@ -95,17 +95,21 @@ export interface ClusterRecord {
     readonly clusterId?: number;
     readonly kvstoremesh: boolean;
     readonly syncCanaries: boolean;
+    /** Of clusters that write endpoint slices (Cilium 1.20). */
+    readonly endpointSlicesExportMode?: string;
   };
   readonly synced: {
     readonly nodes: boolean;
     readonly endpoints: boolean;
     readonly identities: boolean;
     readonly services: boolean;
+    readonly endpointSlices?: boolean;
   };
   readonly numNodes: number;
   readonly numEndpoints: number;
   readonly numIdentities: number;
   readonly numServices: number;
+  readonly numEndpointSlices?: number;
   /** Values that were refused at the door and are not in force. */
   readonly numQuarantined: number;
   readonly store: StoreRecord;

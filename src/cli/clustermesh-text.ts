@@ -32,6 +32,7 @@ function clusterLines(cluster: ClusterRecord, { now, all }: ClustermeshOptions):
     `${cluster.numEndpoints} endpoints`,
     `${cluster.numIdentities} identities`,
     `${cluster.numServices} services`,
+    ...(cluster.numEndpointSlices === undefined ? [] : [`${cluster.numEndpointSlices} endpoint slices`]),
     `${store.reconnections} reconnections (last: ${ago(store.lastFailure?.at, now)})`,
   ];
   if (cluster.kind === 'joined') counts.push('joined by this machine');
@@ -45,7 +46,8 @@ function clusterLines(cluster: ClusterRecord, { now, all }: ClustermeshOptions):
   if (config.retrieved || cluster.connected) {
     add(
       `synchronization status: nodes=${synced.nodes}, endpoints=${synced.endpoints}, ` +
-        `identities=${synced.identities}, services=${synced.services}`,
+        `identities=${synced.identities}, services=${synced.services}` +
+        (synced.endpointSlices === undefined ? '' : `, endpointslices=${synced.endpointSlices}`),
     );
   }
   if (!cluster.connected && cluster.freshAt !== undefined && cluster.freshAt > 0) {

@@ -7,14 +7,18 @@ export const POLICIES_PREFIX = 'mesh-agent/v1/policies/';
 /** Services that run on machines of a hub, as an administrator wants them: `<namespace>/<name>`. */
 export const MACHINE_SERVICES_PREFIX = 'mesh-agent/v1/services/';
 
-export type FactKind = 'nodes' | 'endpoints' | 'identities' | 'services';
+export type FactKind = 'nodes' | 'endpoints' | 'identities' | 'services' | 'slices';
+/** What a cluster writes unless its configuration says otherwise. */
 export const FACT_KINDS: readonly FactKind[] = ['nodes', 'endpoints', 'identities', 'services'];
+
+export const ALL_FACT_KINDS: readonly FactKind[] = [...FACT_KINDS, 'slices'];
 
 const STORE_NAME: Record<FactKind, string> = {
   nodes: 'nodes',
   endpoints: 'ip',
   identities: 'identities',
   services: 'services',
+  slices: 'endpointslices',
 };
 
 /** Where one cluster's facts are: in its own store, or in the cache that a KVStoreMesh keeps of it. */
@@ -33,6 +37,8 @@ export function factPrefix(kind: FactKind, cluster: string, layout: Layout): str
       return 'cilium/state/identities/v1/id/';
     case 'services':
       return `cilium/state/services/v1/${cluster}/`;
+    case 'slices':
+      return `cilium/state/endpointslices/v1/${cluster}/`;
   }
 }
 

@@ -1,7 +1,8 @@
 import { MeshError } from '../core/errors.ts';
 import type { MaxClusters } from '../core/identity.ts';
-import { type ClusterConfig, decodeClusterConfig } from '../kvstore/codec/cluster-config.ts';
+import { type ClusterConfig, decodeClusterConfig, factKinds } from '../kvstore/codec/cluster-config.ts';
 import {
+  ALL_FACT_KINDS,
   CLUSTER_CONFIG_PREFIX,
   canaryName,
   FACT_KINDS,
@@ -12,7 +13,7 @@ import {
 import type { Store } from '../kvstore/store.ts';
 import type { ClusterIds } from './cluster-ids.ts';
 import { type ClusterProblem, ClusterSource } from './cluster-source.ts';
-import { drainFacts, FactSink, type FollowedCluster, factOrigin } from './fact-sinks.ts';
+import { drainFacts, drainKind, FactSink, type FollowedCluster, factOrigin } from './fact-sinks.ts';
 import type { Tables } from './tables.ts';
 
 export type ClusterKind = 'joined' | 'remote' | 'cached';
@@ -32,6 +33,7 @@ export interface ClusterOptions {
 interface Following {
   readonly cluster: FollowedCluster;
   readonly layout: Layout;
+  readonly kinds: readonly FactKind[];
   readonly sinks: Map<FactKind, FactSink>;
   readonly synced: Set<FactKind>;
 }
@@ -83,13 +85,20 @@ export class Cluster {
     return this.#source.problem;
   }
 
+  /** What the cluster writes; until it has told, what all write. */
+  get kinds(): readonly FactKind[] {
+    return this.#following?.kinds ?? FACT_KINDS;
+  }
+
+  /** What a cluster does not write needs no list. */
   isSynced(kind: FactKind): boolean {
-    return this.#following?.synced.has(kind) === true;
+    const following = this.#following;
+    return following !== undefined && (following.synced.has(kind) || !following.kinds.includes(kind));
   }
 
   /** Every kind was listed completely at least once since the cluster is followed, and its store was not lost since. */
   get synced(): boolean {
-    return FACT_KINDS.every((kind) => this.isSynced(kind));
+    return this.kinds.every((kind) => this.isSynced(kind));
   }
 
   get ready(): boolean {
@@ -100,8 +109,8 @@ export class Cluster {
     const following = this.#following;
     if (following === undefined) return 0;
     const origin = factOrigin(this.#options.tables, following.cluster);
-    const { ipcache, identities, nodes, services } = this.#options.tables;
-    return { nodes, endpoints: ipcache, identities, services }[kind].countOf(origin);
+    const { ipcache, identities, nodes, services, serviceSlices } = this.#options.tables;
+    return { nodes, endpoints: ipcache, identities, services, slices: serviceSlices }[kind].countOf(origin);
   }
 
   /** What it waits for, in words; undefined when it is ready. */
@@ -111,7 +120,7 @@ export class Cluster {
     if (status.state !== 'connected') return status.summary;
     if (this.#following === undefined || (!this.#source.published && this.#config !== undefined && !this.synced))
       return `waiting for key ${CLUSTER_CONFIG_PREFIX}${this.name}, which the cluster's clustermesh-apiserver writes`;
-    const missing = FACT_KINDS.filter((kind) => !this.isSynced(kind));
+    const missing = this.kinds.filter((kind) => !this.isSynced(kind));
     if (missing.length === 0) return undefined;
     const { unannounced } = this.#source;
     const awaited = missing.filter((kind) => unannounced.includes(kind));
@@ -148,7 +157,7 @@ export class Cluster {
     const { id, maxConnectedClusters: max } = config;
     this.#options.ids.reserve(this.name, id, { max, onEvicted: (error) => this.#evicted(error) });
     this.#config = config;
-    this.#follow({ id, max, layout: this.#layout(config) });
+    this.#follow({ id, max, layout: this.#layout(config), kinds: factKinds(config) });
   }
 
   #check(config: ClusterConfig): void {
@@ -171,29 +180,35 @@ export class Cluster {
     // One that is there and refused is no reason to read on.
     if (this.#config !== undefined) return;
     ids.reserve(this.name, expectedId, { onEvicted: (error) => this.#evicted(error) });
-    this.#follow({ id: expectedId, max: 255, layout: 'direct' });
+    this.#follow({ id: expectedId, max: 255, layout: 'direct', kinds: FACT_KINDS });
   }
 
   #layout(config: ClusterConfig): Layout {
     return this.#kind !== 'joined' && config.cached ? 'cached' : 'direct';
   }
 
-  #follow(wanted: { id: number; max: MaxClusters; layout: Layout }): void {
+  #follow(wanted: { id: number; max: MaxClusters; layout: Layout; kinds: readonly FactKind[] }): void {
     const now = this.#following;
+    const { layout, kinds } = wanted;
     const cluster = { name: this.name, id: wanted.id, max: wanted.max, joined: this.#kind === 'joined' };
     const same = now?.cluster.id === wanted.id && now.cluster.max === wanted.max;
     // Data under another id are another cluster's: they go first.
     if (!same) this.#unfollow();
-    if (!same || now.layout !== wanted.layout) {
+    const dropped = same ? now.kinds.filter((kind) => !kinds.includes(kind)) : [];
+    if (!same || now.layout !== layout || dropped.length > 0) {
       this.#source.stop();
       if (now !== undefined) this.#clearQuarantine(now.layout);
-      this.#following = { cluster, layout: wanted.layout, sinks: new Map(), synced: new Set() };
     }
+    // What it has listed counts on, unless it was stopped.
+    const kept = same && now.layout === layout ? now : { sinks: new Map(), synced: new Set<FactKind>() };
+    this.#following = { cluster, layout, kinds, sinks: kept.sinks, synced: kept.synced };
+    for (const kind of dropped)
+      drainKind(this.#options.tables, cluster, { kind, prefix: factPrefix(kind, this.name, layout) });
     this.#source.follow({
-      kinds: FACT_KINDS,
+      kinds,
       gated: this.#config?.syncedCanaries === true,
-      canary: (kind) => canaryName(kind, wanted.layout),
-      prefix: (kind) => factPrefix(kind, this.name, wanted.layout),
+      canary: (kind) => canaryName(kind, layout),
+      prefix: (kind) => factPrefix(kind, this.name, layout),
     });
   }
 
@@ -232,7 +247,7 @@ export class Cluster {
 
   #clearQuarantine(layout: Layout): void {
     const { quarantine } = this.#options.tables;
-    for (const kind of FACT_KINDS) quarantine.clearBelow(this.name, factPrefix(kind, this.name, layout));
+    for (const kind of ALL_FACT_KINDS) quarantine.clearBelow(this.name, factPrefix(kind, this.name, layout));
   }
 
   /** The local cluster has this id, or these identities. */

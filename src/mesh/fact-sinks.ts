@@ -2,11 +2,12 @@ import { messageOf } from '../core/errors.ts';
 import { identity, identityBlock, type MaxClusters, type NumericIdentity } from '../core/identity.ts';
 import { type Address, formatAddress, formatPrefix, parsePrefix } from '../core/ip.ts';
 import { decodeAddress } from '../kvstore/codec/address.ts';
+import { decodeEndpointSlice } from '../kvstore/codec/endpoint-slice.ts';
 import { decodeIdentity } from '../kvstore/codec/identity.ts';
 import { BadValue } from '../kvstore/codec/json.ts';
 import { decodeNode } from '../kvstore/codec/node.ts';
 import { decodeService } from '../kvstore/codec/service.ts';
-import { FACT_KINDS, type FactKind } from '../kvstore/paths.ts';
+import { ALL_FACT_KINDS, type FactKind } from '../kvstore/paths.ts';
 import type { PrefixSink } from '../kvstore/store.ts';
 import type { Origin } from './origin.ts';
 import type { Tables } from './tables.ts';
@@ -92,11 +93,18 @@ export class FactSink implements PrefixSink {
 
 /** Takes back everything that a cluster said: it is no longer followed. What is listed from now on stays. */
 export function drainFacts(tables: Tables, cluster: FollowedCluster, prefixOf: (kind: FactKind) => string): void {
-  for (const kind of FACT_KINDS) {
-    tables.quarantine.clearBelow(cluster.name, prefixOf(kind));
-    const generation = newGeneration(tables, cluster, kind);
-    tables.slices.run(WRITERS[kind](tables, cluster).sweeping(generation));
-  }
+  for (const kind of ALL_FACT_KINDS) drainKind(tables, cluster, { kind, prefix: prefixOf(kind) });
+}
+
+/** Takes back what it said of one kind: the cluster does not write it any more. */
+export function drainKind(
+  tables: Tables,
+  cluster: FollowedCluster,
+  { kind, prefix }: Omit<FactWatch, 'onListed'>,
+): void {
+  tables.quarantine.clearBelow(cluster.name, prefix);
+  const generation = newGeneration(tables, cluster, kind);
+  tables.slices.run(WRITERS[kind](tables, cluster).sweeping(generation));
 }
 
 function newGeneration(tables: Tables, cluster: FollowedCluster, kind: FactKind): number {
@@ -108,6 +116,7 @@ const WRITERS: Record<FactKind, (tables: Tables, cluster: FollowedCluster) => Fa
   endpoints: endpointWriter,
   identities: identityWriter,
   services: serviceWriter,
+  slices: sliceWriter,
 };
 
 export function factOrigin(tables: Tables, cluster: FollowedCluster): Origin {
@@ -223,5 +232,20 @@ function serviceWriter(tables: Tables, cluster: FollowedCluster): FactWriter {
     keep: (key, generation) => void services.keep(origin, generation, name(key)),
     remove: (key) => services.remove(origin, name(key)),
     sweeping: (generation) => services.sweeping(origin, generation),
+  };
+}
+
+function sliceWriter(tables: Tables, cluster: FollowedCluster): FactWriter {
+  const origin = factOrigin(tables, cluster);
+  const { serviceSlices } = tables;
+  const name = (key: string): string => `${cluster.name}/${key}`;
+  return {
+    put(key, value, generation) {
+      const slice = decodeEndpointSlice(key, value, { cluster: cluster.name, clusterId: cluster.id });
+      serviceSlices.put(origin, generation, name(key), slice);
+    },
+    keep: (key, generation) => serviceSlices.keep(origin, generation, name(key)),
+    remove: (key) => serviceSlices.remove(origin, name(key)),
+    sweeping: (generation) => serviceSlices.sweeping(origin, generation),
   };
 }

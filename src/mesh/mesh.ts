@@ -1,6 +1,6 @@
 import { Backoff } from '../core/backoff.ts';
 import { sleep } from '../core/job.ts';
-import { decodeClusterConfig } from '../kvstore/codec/cluster-config.ts';
+import { saysCached } from '../kvstore/codec/cluster-config.ts';
 import { CLUSTER_CONFIG_PREFIX, FACT_KINDS, type FactKind } from '../kvstore/paths.ts';
 import type { PrefixWatch, Store } from '../kvstore/store.ts';
 import { Cluster, type ClusterKind } from './cluster.ts';
@@ -69,7 +69,8 @@ export class Mesh {
 
   /** Kinds that the joined cluster has not listed yet. */
   missing(): readonly FactKind[] {
-    return FACT_KINDS.filter((kind) => this.#joined?.cluster.isSynced(kind) !== true);
+    const joined = this.#joined?.cluster;
+    return (joined?.kinds ?? FACT_KINDS).filter((kind) => joined?.isSynced(kind) !== true);
   }
 
   /** Follows the cluster that registered us, and the clusters that its store carries in its cache. */
@@ -148,7 +149,7 @@ export class Mesh {
 
   #cacheAnnounced(name: string, value: Buffer, store: Store): void {
     if (name === this.#joined?.cluster.name || name === '' || name.includes('/')) return;
-    if (!isCached(value)) {
+    if (!saysCached(value)) {
       this.#cacheGone(name);
       return;
     }
@@ -207,14 +208,5 @@ export class Mesh {
     // Its id is free now.
     this.#retry();
     this.#options.onChange();
-  }
-}
-
-function isCached(value: Buffer): boolean {
-  try {
-    return decodeClusterConfig(value).cached;
-  } catch {
-    // A configuration that nobody can read makes no cluster; the joined one reports its own.
-    return false;
   }
 }

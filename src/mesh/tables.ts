@@ -10,6 +10,7 @@ import { NodeAddresses } from './node-addresses.ts';
 import { Origins } from './origin.ts';
 import { PortNames } from './port-names.ts';
 import { Quarantine, type Quarantined } from './quarantine.ts';
+import { ServiceSlices } from './service-slices.ts';
 import { Slices } from './slices.ts';
 
 export interface IdentityFact {
@@ -26,6 +27,7 @@ export class Tables {
   readonly nodes = new FactTable<string, Node>(isDeepStrictEqual);
   /** By `<cluster>/<namespace>/<name>`. */
   readonly services = new FactTable<string, ClusterService>(isDeepStrictEqual);
+  readonly serviceSlices = new ServiceSlices();
   readonly portNames = new PortNames();
   readonly nodeAddresses = new NodeAddresses(this.ipcache, this.origins);
   readonly quarantine: Quarantine;

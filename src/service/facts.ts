@@ -1,4 +1,5 @@
 import type { Address } from '../core/ip.ts';
+import type { BackendCondition } from '../kvstore/codec/endpoint-slice.ts';
 import type { ClusterService } from '../kvstore/codec/service.ts';
 
 /** What the model asks about addresses; answers are those of this moment, and the model is told when they may have changed. */
@@ -14,9 +15,6 @@ export interface ClusterFacts {
   /** Since when it counts as lost, milliseconds since the epoch; undefined while it does not. */
   readonly lostSince: number | undefined;
 }
-
-/** What a cluster says of a backend that is not simply ready: it goes away and still answers, or it does not answer. */
-export type BackendCondition = 'terminating' | 'not-ready';
 
 /** One cluster's word on a service, from whichever keys of its store. */
 export interface ServiceFact extends ClusterService {

@@ -17,7 +17,7 @@ import {
   type ServiceTarget,
   type ServiceView,
 } from './result.ts';
-import { DEFAULT_SETTINGS, type ServiceSettings } from './settings.ts';
+import { DEFAULT_SETTINGS, type ServiceSettings, sameCheck } from './settings.ts';
 import { Since } from './since.ts';
 
 const PRESENT: ClusterFacts = { lostSince: undefined };
@@ -374,7 +374,7 @@ export class ServiceModel {
     else this.#plans.set(pool, wanted);
     this.#plansChanged.add(pool);
     // What is no longer checked, or in another way, has no result; this time it still counted.
-    if (before?.check !== wanted?.check && this.#failures.delete(pool)) this.#unresolved.add(groupOf(pool));
+    if (!sameCheck(before?.check, wanted?.check) && this.#failures.delete(pool)) this.#unresolved.add(groupOf(pool));
     const failures = this.#failures.get(pool);
     for (const place of failures?.keys() ?? []) if (wanted?.targets.has(place) !== true) failures?.delete(place);
   }
@@ -460,7 +460,7 @@ function refusals({ frontends, backends }: Resolved): string[] {
 
 function samePlan(a: CheckPlan | undefined, b: CheckPlan | undefined): boolean {
   if (a === undefined || b === undefined) return a === b;
-  if (a.check !== b.check || a.targets.size !== b.targets.size) return false;
+  if (!sameCheck(a.check, b.check) || a.targets.size !== b.targets.size) return false;
   for (const [place, { port }] of b.targets) if (a.targets.get(place)?.port !== port) return false;
   return true;
 }

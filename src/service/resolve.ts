@@ -1,6 +1,7 @@
 import { type Address, parseAddress } from '../core/ip.ts';
+import type { BackendCondition } from '../kvstore/codec/endpoint-slice.ts';
 import type { ServicePort } from '../kvstore/codec/service.ts';
-import type { AddressFacts, BackendCondition, ClusterFacts, ServiceFact } from './facts.ts';
+import type { AddressFacts, ClusterFacts, ServiceFact } from './facts.ts';
 import { isHeadless, MAX_NAMED, type NamedBackend } from './names.ts';
 import { compareClusters, type Pool } from './pools.ts';
 import { matchingPorts, protocolOf } from './ports.ts';

@@ -1,3 +1,5 @@
+import { isDeepStrictEqual } from 'node:util';
+
 /** How this machine finds out whether a backend answers. */
 export interface CheckSettings {
   /** `tcp`: a connection is accepted. `http`: `GET path` is answered with a status from 200 to 399. */
@@ -31,6 +33,11 @@ export interface ServiceSettings {
   readonly defaultCheck: CheckSettings | 'none';
   /** Chooses this machine's share of a service with more backends than fit: its name. */
   readonly machine: string;
+}
+
+/** A configuration that is read again has other objects of the same content. */
+export function sameCheck(a: CheckSettings | undefined, b: CheckSettings | undefined): boolean {
+  return isDeepStrictEqual(a, b);
 }
 
 export function checkOf({ checks, defaultCheck }: ServiceSettings, name: string): CheckSettings | undefined {

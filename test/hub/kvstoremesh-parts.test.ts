@@ -6,6 +6,7 @@ import { Readiness } from '../../src/hub/mesh/readiness.ts';
 import { decodeRemoteConfig, followedKinds } from '../../src/hub/mesh/remote-config.ts';
 import { RequestLimiter } from '../../src/hub/mesh/request-limiter.ts';
 import { until } from '../lab/namespace.ts';
+import { Following, Opened, synced } from '../mesh/following.ts';
 import { announcementsOf, CacheLab } from './cache-lab.ts';
 
 test('a configuration is copied as it is, in Go’s order, with the two booleans set', () => {
@@ -13,28 +14,40 @@ test('a configuration is copied as it is, in Go’s order, with the two booleans
   assert.equal(copied('{"id":7,"capabilities":{}}'), '{"id":7,"capabilities":{"syncedCanaries":true,"cached":true}}');
   assert.equal(
     copied(
-      '{"capabilities":{"endpointSlicesExportMode":"x","SERVICEEXPORTSENABLED":false,"maxConnectedClusters":255,"new":[1]},"ID":7,"more":"<"}',
+      '{"capabilities":{"endpointSlicesExportMode":"endpointslices-only","SERVICEEXPORTSENABLED":false,"maxConnectedClusters":255,"new":[1]},"ID":7,"more":"<"}',
     ),
-    '{"id":7,"capabilities":{"syncedCanaries":true,"cached":true,"maxConnectedClusters":255,"serviceExportsEnabled":false,"endpointSlicesExportMode":"x","new":[1]},"more":"\\u003c"}',
+    '{"id":7,"capabilities":{"syncedCanaries":true,"cached":true,"maxConnectedClusters":255,"serviceExportsEnabled":false,"endpointSlicesExportMode":"endpointslices-only","new":[1]},"more":"\\u003c"}',
   );
   for (const bad of [
     '{"id":0}',
     '{"id":256}',
     '[]',
     '{"id":7,"capabilities":3}',
+    '{"id":7,"capabilities":{"endpointSlicesExportMode":"x"}}',
     `{"id":7,"x":"${'y'.repeat(20_000)}"}`,
   ])
     assert.throws(() => decodeRemoteConfig(Buffer.from(bad)), bad.slice(0, 30));
-  const kinds = (capabilities: object): number =>
-    followedKinds(decodeRemoteConfig(Buffer.from(JSON.stringify({ id: 7, capabilities })))).length;
+  const all = (capabilities: object) =>
+    followedKinds(decodeRemoteConfig(Buffer.from(JSON.stringify({ id: 7, capabilities }))));
+  const kinds = (capabilities: object): number => all(capabilities).length;
   assert.deepEqual(
     [kinds({}), kinds({ serviceExportsEnabled: null }), kinds({ serviceExportsEnabled: false })],
     [4, 4, 5],
   );
-  assert.deepEqual(
-    [kinds({ endpointSlicesExportMode: 'endpointslices-only' }), kinds({ endpointSlicesExportMode: 'x' })],
-    [5, 4],
-  );
+  assert.deepEqual(all({ endpointSlicesExportMode: 'services-and-endpointslices' }), [
+    'identities',
+    'nodes',
+    'ip',
+    'services',
+    'endpointslices',
+  ]);
+  // Such a cluster writes no canary of services either.
+  assert.deepEqual(all({ endpointSlicesExportMode: 'endpointslices-only' }), [
+    'identities',
+    'nodes',
+    'ip',
+    'endpointslices',
+  ]);
 });
 
 test('ready: all are copied, or cannot be reached for 15 s; one that does not complete holds it up for ten minutes', () => {
@@ -138,6 +151,32 @@ test('service exports and endpoint slices of newer clusters are copied, bytes th
     for (const key of [...announcementsOf('alpha'), 'cilium/synced/alpha/cilium/cache/endpointslices/v1'])
       assert(cache.has(key), key);
   } finally {
+    await lab.close();
+  }
+});
+
+test('a cluster that writes endpoint slices alone is complete without services, in the cache as well', async () => {
+  const opened = new Opened();
+  const lab = await CacheLab.start();
+  try {
+    const source = await lab.source();
+    const alpha = lab.cluster(source, { name: 'alpha', id: 7, slices: 'endpointslices-only' });
+    await alpha.slice({
+      namespace: 'default',
+      name: 'web-1',
+      service: 'web',
+      endpoints: [{ addresses: ['10.7.0.1'] }],
+    });
+    await alpha.publish();
+    await lab.connect('alpha', source.endpoints);
+    await lab.ready(await lab.lead(), 'alpha');
+    const following = new Following(opened);
+    const cluster = following.follow(lab.etcd, 'alpha', 'cached');
+    await synced(cluster);
+    assert.deepEqual([cluster.countOf('slices'), cluster.countOf('services')], [1, 0]);
+    assert.equal(following.tables.serviceSlices.of('alpha/default/web').length, 1);
+  } finally {
+    await opened.close();
     await lab.close();
   }
 });

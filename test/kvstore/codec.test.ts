@@ -243,6 +243,7 @@ test('a cluster configuration as Cilium writes it, and what is refused', () => {
       syncedCanaries: true,
       cached: true,
       maxConnectedClusters: 255,
+      sliceMode: '',
     },
   );
   assert.equal(decode('{"id":1,"capabilities":{}}').syncedCanaries, false);

@@ -1,4 +1,5 @@
 import type { EtcdOptions } from '../../src/kvstore/etcd-config.ts';
+import { type SliceFields, sliceValue } from './slice-value.ts';
 import { StoreClient } from './store-client.ts';
 import {
   addressValue,
@@ -7,14 +8,15 @@ import {
   configValue,
   factKey,
   HEARTBEAT,
-  KINDS,
   type Kind,
+  kindsOf,
   type Labels,
   type Layout,
   labelString,
   nodeValue,
   now,
   type ServiceFields,
+  type SliceMode,
   serviceValue,
 } from './values.ts';
 
@@ -34,6 +36,8 @@ export interface StandInOptions {
   /** In place of the true cluster-config; an empty text writes none. */
   readonly config?: string;
   readonly maxClusters?: 255 | 511;
+  /** It writes endpoint slices, as Cilium 1.20 does. */
+  readonly slices?: SliceMode;
 }
 
 export interface NodeOptions {
@@ -68,7 +72,7 @@ export class StandInCluster {
   readonly layout: Layout;
   readonly store: StoreClient;
   readonly #options: StandInOptions;
-  readonly #facts: Record<Kind, Map<string, string>>;
+  readonly #facts: Record<Kind, Map<string, string | Buffer>>;
   readonly #identities = new Map<string, number>();
   readonly #pods = new Map<string, { readonly pod: PodOptions; readonly identity: number }>();
   #withheld: Set<Kind>;
@@ -83,7 +87,13 @@ export class StandInCluster {
     this.store = new StoreClient(options.etcd);
     this.#options = options;
     this.#withheld = new Set(options.withhold ?? []);
-    this.#facts = { nodes: new Map(), endpoints: new Map(), identities: new Map(), services: new Map() };
+    this.#facts = {
+      nodes: new Map(),
+      endpoints: new Map(),
+      identities: new Map(),
+      services: new Map(),
+      slices: new Map(),
+    };
   }
 
   /** The lease that everything of this cluster is under; undefined before `publish`. */
@@ -103,10 +113,11 @@ export class StandInCluster {
       const lease = await this.store.grant(this.#options.leaseSeconds ?? 900);
       this.#lease = lease;
       if (this.#heartbeatMs > 0) await this.store.put(HEARTBEAT, now(), lease);
-      const config = this.#options.config ?? configValue(this.id, this.layout, this.#options.maxClusters);
+      const config =
+        this.#options.config ?? configValue(this.id, this.layout, this.#options.maxClusters, this.#options.slices);
       if (config !== '') await this.store.put(configKey(this.name), config, lease);
-      for (const kind of KINDS) await this.#putAll(kind, lease);
-      for (const kind of KINDS) if (!this.#withheld.has(kind)) await this.#putCanary(kind);
+      for (const kind of this.#kinds) await this.#putAll(kind, lease);
+      for (const kind of this.#kinds) if (!this.#withheld.has(kind)) await this.#putCanary(kind);
       this.#keepAlive();
     });
   }
@@ -179,8 +190,14 @@ export class StandInCluster {
     return this.set('services', `${service.namespace}/${service.name}`, value);
   }
 
+  /** A part of a service's backends; only for a cluster that writes slices. */
+  slice(slice: Omit<SliceFields, 'cluster' | 'clusterId'>): Promise<void> {
+    const value = sliceValue({ ...slice, cluster: this.name, clusterId: this.id });
+    return this.set('slices', `${slice.namespace}/${slice.name}`, value);
+  }
+
   /** Any value under the key of a fact, also one that breaks the rules. */
-  async set(kind: Kind, name: string, value: string): Promise<void> {
+  async set(kind: Kind, name: string, value: string | Buffer): Promise<void> {
     this.#facts[kind].set(name, value);
     await this.#inOrder(async () => {
       if (this.#lease !== undefined) await this.store.put(this.key(kind, name), value, this.#lease);
@@ -203,6 +220,10 @@ export class StandInCluster {
     this.silence();
     await this.#last.catch(() => {});
     await this.store.close();
+  }
+
+  get #kinds(): readonly Kind[] {
+    return kindsOf(this.#options.slices);
   }
 
   get #heartbeatMs(): number {

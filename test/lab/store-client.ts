@@ -36,7 +36,7 @@ export class StoreClient {
   }
 
   /** Many keys in one transaction; etcd takes 128 operations at most. */
-  async putAll(entries: readonly (readonly [key: string, value: string])[], lease = 0n): Promise<void> {
+  async putAll(entries: readonly (readonly [key: string, value: string | Buffer])[], lease = 0n): Promise<void> {
     await this.request('KV/Txn', encodePuts(entries, lease), () => true);
   }
 
@@ -122,7 +122,7 @@ export class StoreClient {
 }
 
 /** A transaction without conditions: TxnRequest{success: [RequestOp{request_put}]}. */
-export function encodePuts(entries: readonly (readonly [key: string, value: string])[], lease = 0n): Buffer {
+export function encodePuts(entries: readonly (readonly [key: string, value: string | Buffer])[], lease = 0n): Buffer {
   const transaction = new WireWriter();
   for (const [key, value] of entries)
     transaction.message(2, new WireWriter().bytes(2, encodePut(key, Buffer.from(value), lease)));

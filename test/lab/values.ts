@@ -2,9 +2,25 @@
  * Keys and values of a clustermesh store as Cilium 1.16 writes them (kvstore specification, sections 1 and 2). Spelled out
  * here once more, on purpose without the product's own paths and codecs: a mistake there must not hide itself in the tests.
  */
-export type Kind = 'nodes' | 'endpoints' | 'identities' | 'services';
+export type Kind = 'nodes' | 'endpoints' | 'identities' | 'services' | 'slices';
 /** The order in which a cluster writes its facts: what others refer to comes first. */
 export const KINDS: readonly Kind[] = ['identities', 'nodes', 'endpoints', 'services'];
+
+/** What a cluster writes that says so in its configuration (Cilium 1.20), after the others. */
+export type SliceMode = 'services-and-endpointslices' | 'endpointslices-only';
+
+export function kindsOf(mode: SliceMode | undefined): readonly Kind[] {
+  if (mode === undefined) return KINDS;
+  return [...KINDS.filter((kind) => kind !== 'services' || mode !== 'endpointslices-only'), 'slices'];
+}
+
+const FOLDERS: Record<Kind, string> = {
+  nodes: 'nodes',
+  endpoints: 'ip',
+  identities: 'identities',
+  services: 'services',
+  slices: 'endpointslices',
+};
 
 export type Layout = 'direct' | 'cached';
 export type Labels = Readonly<Record<string, string>>;
@@ -14,14 +30,14 @@ export const REGISTRATIONS = 'cilium/state/noderegister/v1/';
 
 export function factKey(cluster: string, layout: Layout, kind: Kind, name: string): string {
   if (layout === 'cached') {
-    const folder = { nodes: 'nodes', endpoints: 'ip', identities: 'identities', services: 'services' }[kind];
-    return `cilium/cache/${folder}/v1/${cluster}/${kind === 'identities' ? 'id/' : ''}${name}`;
+    return `cilium/cache/${FOLDERS[kind]}/v1/${cluster}/${kind === 'identities' ? 'id/' : ''}${name}`;
   }
   return {
     nodes: `cilium/state/nodes/v1/${cluster}/${name}`,
     endpoints: `cilium/state/ip/v1/default/${name}`,
     identities: `cilium/state/identities/v1/id/${name}`,
     services: `cilium/state/services/v1/${cluster}/${name}`,
+    slices: `cilium/state/endpointslices/v1/${cluster}/${name}`,
   }[kind];
 }
 
@@ -30,14 +46,18 @@ export function configKey(cluster: string): string {
 }
 
 export function canaryKey(cluster: string, layout: Layout, kind: Kind): string {
-  const folder = { nodes: 'nodes', endpoints: 'ip', identities: 'identities', services: 'services' }[kind];
-  return `cilium/synced/${cluster}/cilium/${layout === 'cached' ? 'cache' : 'state'}/${folder}/v1`;
+  return `cilium/synced/${cluster}/cilium/${layout === 'cached' ? 'cache' : 'state'}/${FOLDERS[kind]}/v1`;
 }
 
-export function configValue(id: number, layout: Layout, max: 255 | 511 = 255): string {
+export function configValue(id: number, layout: Layout, max: 255 | 511 = 255, mode?: SliceMode): string {
   return goJson({
     id,
-    capabilities: { syncedCanaries: true, ...(layout === 'cached' && { cached: true }), maxConnectedClusters: max },
+    capabilities: {
+      syncedCanaries: true,
+      ...(layout === 'cached' && { cached: true }),
+      maxConnectedClusters: max,
+      ...(mode !== undefined && { endpointSlicesExportMode: mode }),
+    },
   });
 }
 

@@ -88,7 +88,10 @@ export class Following {
 
   /** Everything that is known, as text. */
   dump(): string[] {
-    const { ipcache, identities, nodes, services } = this.tables;
+    const { ipcache, identities, nodes, services, serviceSlices } = this.tables;
+    const slices = [...serviceSlices.services()].flatMap((key) =>
+      serviceSlices.of(key).map(({ name }) => `${key} ${name}`),
+    );
     return [
       ...[...ipcache.entries()].map(
         (entry) =>
@@ -97,6 +100,7 @@ export class Following {
       ...[...identities.entries()].map(([id, { labels }]) => `identity ${id} ${labels.map(({ text }) => text)}`),
       ...[...nodes.entries()].map(([name]) => `node ${name}`),
       ...[...services.entries()].map(([name]) => `service ${name}`),
+      ...slices.map((text) => `slice ${text}`),
     ].sort();
   }
 

@@ -2,11 +2,12 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import fc from 'fast-check';
 import { parseAddress } from '../../src/core/ip.ts';
-import { FACT_KINDS, type FactKind, factPrefix } from '../../src/kvstore/paths.ts';
+import { ALL_FACT_KINDS as FACT_KINDS, type FactKind, factPrefix } from '../../src/kvstore/paths.ts';
 import { drainFacts, FactSink, type FollowedCluster } from '../../src/mesh/fact-sinks.ts';
 import { Tables } from '../../src/mesh/tables.ts';
 import { Etcd } from '../lab/etcd.ts';
 import { until } from '../lab/namespace.ts';
+import { sliceValue } from '../lab/slice-value.ts';
 import { addressValue, factKey, labelString, nodeValue, serviceValue } from '../lab/values.ts';
 import { Following, Opened, populated, synced } from './following.ts';
 
@@ -24,11 +25,12 @@ function sinks(tables: Tables): Record<FactKind, FactSink> {
     endpoints: sink('endpoints'),
     identities: sink('identities'),
     services: sink('services'),
+    slices: sink('slices'),
   };
 }
 
 /** One good fact of each kind. */
-const GOOD: Record<FactKind, readonly [key: string, value: string]> = {
+const GOOD: Record<FactKind, readonly [key: string, value: string | Buffer]> = {
   nodes: [
     'n',
     nodeValue({ name: 'n', cluster: 'c', clusterId: 5, addresses: [{ Type: 'InternalIP', IP: '172.16.0.1' }] }),
@@ -36,10 +38,28 @@ const GOOD: Record<FactKind, readonly [key: string, value: string]> = {
   endpoints: ['10.0.0.1', addressValue({ ip: '10.0.0.1', identity: FIRST + 1, host: '172.16.0.1' })],
   identities: [String(FIRST + 1), labelString(LABELS)],
   services: ['ns/web', serviceValue({ cluster: 'c', clusterId: 5, namespace: 'ns', name: 'web' })],
+  slices: [
+    'ns/web-1',
+    sliceValue({
+      cluster: 'c',
+      clusterId: 5,
+      namespace: 'ns',
+      name: 'web-1',
+      service: 'web',
+      endpoints: [{ addresses: ['10.0.0.1'] }],
+      ports: [{ port: 80 }],
+    }),
+  ],
 };
 
 function counts(tables: Tables): number[] {
-  return [tables.nodes.size, tables.ipcache.size, tables.identities.size, tables.services.size];
+  return [
+    tables.nodes.size,
+    tables.ipcache.size,
+    tables.identities.size,
+    tables.services.size,
+    tables.serviceSlices.size,
+  ];
 }
 
 for (const kind of FACT_KINDS) {
@@ -48,7 +68,7 @@ for (const kind of FACT_KINDS) {
     const tables = new Tables(({ key }) => refused.push(key));
     const sink = sinks(tables)[kind];
     const [key, value] = GOOD[kind];
-    const list = (given: string): void => {
+    const list = (given: string | Buffer): void => {
       sink.listing();
       sink.put(key, Buffer.from(given));
       sink.listed();
@@ -67,7 +87,7 @@ for (const kind of FACT_KINDS) {
     sink.put(key, Buffer.from('garbage'));
     sink.remove(key);
     assert.equal(tables.quarantine.size, 0);
-    assert.deepEqual(counts(tables), [0, 0, 0, 0]);
+    assert.deepEqual(counts(tables), [0, 0, 0, 0, 0]);
   });
 }
 
@@ -112,7 +132,7 @@ test('no cluster claims all addresses, says that an address has no identity, or 
     identities.put(String(id), Buffer.from(labelString(LABELS)));
   identities.put(String(FIRST), Buffer.from('k8s:io.cilium.k8s.policy.cluster=other;'));
   identities.put(String(FIRST), Buffer.from('io.cilium.k8s.policy.cluster=c;'));
-  assert.deepEqual(counts(tables), [0, 0, 0, 0]);
+  assert.deepEqual(counts(tables), [0, 0, 0, 0, 0]);
   put('10.0.0.1', 1);
   assert.equal(tables.ipcache.lookup({ family: 4, words: [0x0a000001] })?.identity, 6);
 });
@@ -236,7 +256,7 @@ test('ten thousand malformed values and three of a megabyte do no harm: good fac
   const cluster = following.follow(etcd, 'c');
   await synced(cluster);
   const { tables } = following;
-  assert.deepEqual(counts(tables), [2, 5, 3, 1]);
+  assert.deepEqual(counts(tables), [2, 5, 3, 1, 0]);
   assert.equal(tables.quarantine.countOf('c'), 10_003);
   assert.equal(following.refused.length, 1000);
   assert.ok(JSON.stringify(tables.quarantine.list()).length < 1_000_000);
@@ -244,7 +264,7 @@ test('ten thousand malformed values and three of a megabyte do no harm: good fac
   await until('a good fact arrives', () => following.identityOf('10.5.1.77') !== undefined);
   await source.store.removePrefix(factKey('c', 'direct', 'endpoints', '10.66.'));
   await until('what is gone is no longer counted', () => tables.quarantine.countOf('c') === 7503);
-  assert.deepEqual(counts(tables), [2, 6, 3, 1]);
+  assert.deepEqual(counts(tables), [2, 6, 3, 1, 0]);
   assert.notEqual(parseAddress('10.5.1.77'), undefined);
 });
 

@@ -1,6 +1,7 @@
 import { formatAddress } from '../../src/core/ip.ts';
+import type { BackendCondition } from '../../src/kvstore/codec/endpoint-slice.ts';
 import type { PortsByAddress, ServicePort } from '../../src/kvstore/codec/service.ts';
-import type { AddressFacts, BackendCondition, ServiceFact } from '../../src/service/facts.ts';
+import type { AddressFacts, ServiceFact } from '../../src/service/facts.ts';
 import type { ServiceFrontend } from '../../src/service/result.ts';
 
 /** `http=TCP/80`, `UDP/53` without a name; several are separated by blanks. */

@@ -5,6 +5,7 @@ import { labelTexts } from '../../core/labels.ts';
 import { nodeIp } from '../../kvstore/codec/node.ts';
 import type { Agent } from '../agent.ts';
 import { worldOf } from '../explain/party.ts';
+import { serviceFact, serviceKeys } from '../services/service-facts.ts';
 import { labelsOf } from '../views/list-views.ts';
 
 /** What is known of an address counts for so long, milliseconds: a flood asks for the same ones again and again. */
@@ -92,7 +93,11 @@ export class FlowEnds {
       }
     }
     let left = MAX_INDEX;
-    for (const { namespace, name, frontends, backends } of tables.services.values()) {
+    for (const key of serviceKeys(tables)) {
+      if (left <= 0) break;
+      const service = serviceFact(tables, key);
+      if (service === undefined) continue;
+      const { namespace, name, frontends, backends } = service;
       for (const ports of [backends, frontends]) {
         for (const address of ports.keys()) {
           if (left-- <= 0) break;

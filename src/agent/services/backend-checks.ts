@@ -1,7 +1,7 @@
 import { fingerprint } from '../../core/fingerprint.ts';
 import type { PortResult } from '../../host/port-check.ts';
 import type { CheckPlan, CheckTarget, PlaceKey } from '../../service/result.ts';
-import type { CheckSettings } from '../../service/settings.ts';
+import { type CheckSettings, sameCheck } from '../../service/settings.ts';
 import { CheckWheel, nextTurn, TICK_MS } from './check-wheel.ts';
 
 /** Looks at a backend once. Ends with the signal, and by itself when its time is over; never rejects. */
@@ -77,7 +77,7 @@ export class BackendChecks {
     const watched = new Map<PlaceKey, Watched>();
     for (const [place, known] of before?.watched ?? []) {
       const target = plan?.targets.get(place);
-      if (target?.port === known.target.port && plan?.check === known.check) watched.set(place, known);
+      if (target?.port === known.target.port && sameCheck(plan?.check, known.check)) watched.set(place, known);
       else this.#forget(known);
     }
     if (plan === undefined) this.#pools.delete(name);

@@ -13,6 +13,7 @@ import type { StoreAddress } from '../store-addresses.ts';
 import { MachineAddressFacts } from './address-facts.ts';
 import { BackendChecks, type Probe } from './backend-checks.ts';
 import { ClusterReach } from './reach.ts';
+import { serviceFact } from './service-facts.ts';
 
 export interface ServiceFeedOptions {
   /** What is in force: another one after a reload. */
@@ -43,6 +44,7 @@ export class ServiceFeed {
   readonly #reach: ClusterReach;
   readonly #checks: BackendChecks;
   readonly #services: FeedReader<string>;
+  readonly #slices: FeedReader<string>;
   #hosts4: FeedReader<number> | undefined;
   #hosts6: FeedReader<string> | undefined;
   readonly #prefixes: FeedReader<string>;
@@ -73,6 +75,7 @@ export class ServiceFeed {
     });
     this.#reach = new ClusterReach(mesh, () => config().services.lossGrace * 1000);
     this.#services = tables.services.changed.read(wake);
+    this.#slices = tables.serviceSlices.changed.read(wake);
     this.#prefixes = tables.ipcache.changedPrefixes.read(wake);
   }
 
@@ -171,9 +174,9 @@ export class ServiceFeed {
   #take(): void {
     const { tables, mesh } = this.#options;
     this.model.setJoined(mesh.joined?.name);
-    for (const key of this.#services.drain()) {
+    for (const key of new Set([...this.#services.drain(), ...this.#slices.drain()])) {
       const at = key.indexOf('/');
-      this.model.setService(key.slice(0, at), key.slice(at + 1), tables.services.get(key));
+      this.model.setService(key.slice(0, at), key.slice(at + 1), serviceFact(tables, key));
     }
     for (const word of this.#hosts4?.drain() ?? []) this.model.addressChanged(formatIpv4(word));
     for (const text of this.#hosts6?.drain() ?? []) this.model.addressChanged(text);

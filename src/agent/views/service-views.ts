@@ -9,13 +9,17 @@ import type { PortsByAddress } from '../../kvstore/codec/service.ts';
 import { emptyCounts } from '../../service/model.ts';
 import { BACKEND_STATES, type BackendView, type ServiceView } from '../../service/result.ts';
 import type { Agent } from '../agent.ts';
+import { serviceFact, serviceKeys } from '../services/service-facts.ts';
 
 /** One record for each service that a cluster announces, with what this machine makes of it. */
 export function* serviceViews(agent: Agent): Iterable<ServiceRecord> {
   const { dns } = agent.config;
-  const services = [...agent.tables.services.entries()].sort(([a], [b]) => (nameOf(a) < nameOf(b) ? -1 : 1));
+  const { tables } = agent;
+  const keys = [...serviceKeys(tables)].sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1));
   let known: { readonly name: string; readonly views: readonly ServiceView[] } | undefined;
-  for (const [key, service] of services) {
+  for (const key of keys) {
+    const service = serviceFact(tables, key);
+    if (service === undefined) continue;
     const name = nameOf(key);
     // Records of one name follow each other, and share what was worked out.
     if (known?.name !== name) known = { name, views: agent.config.services.enabled ? viewsOf(agent, name) : [] };

@@ -17,6 +17,7 @@ import type { Cluster } from '../../mesh/cluster.ts';
 import type { DirectionPolicy } from '../../policy/result.ts';
 import type { Agent } from '../agent.ts';
 import { savedRegistration } from '../last-good/capture.ts';
+import { serviceKeys } from '../services/service-facts.ts';
 import { servicesSummary } from './service-views.ts';
 
 const NO_STORE: StoreRecord = {
@@ -99,6 +100,7 @@ function clusterView(agent: Agent, cluster: Cluster, store: Store): ClusterRecor
   const { status } = store;
   const connected = status.state === 'connected';
   const reason = cluster.waitingFor;
+  const slices = cluster.kinds.includes('slices');
   return {
     name: cluster.name,
     ...(cluster.id !== undefined && { id: cluster.id }),
@@ -112,17 +114,20 @@ function clusterView(agent: Agent, cluster: Cluster, store: Store): ClusterRecor
       ...(config !== undefined && { clusterId: config.id }),
       kvstoremesh: config?.cached === true,
       syncCanaries: config?.syncedCanaries === true,
+      ...(slices && { endpointSlicesExportMode: config?.sliceMode ?? '' }),
     },
     synced: {
       nodes: cluster.isSynced('nodes'),
       endpoints: cluster.isSynced('endpoints'),
       identities: cluster.isSynced('identities'),
       services: cluster.isSynced('services'),
+      ...(slices && { endpointSlices: cluster.isSynced('slices') }),
     },
     numNodes: cluster.countOf('nodes'),
     numEndpoints: cluster.countOf('endpoints'),
     numIdentities: cluster.countOf('identities'),
     numServices: cluster.countOf('services'),
+    ...(slices && { numEndpointSlices: cluster.countOf('slices') }),
     numQuarantined: agent.tables.quarantine.countOf(cluster.name),
     store: storeView(store),
     freshAt: connected ? Date.now() : status.since,
@@ -155,11 +160,17 @@ function countsView(agent: Agent): StatusRecord['counts'] {
   const global = new Set<string>();
   for (const { includeExternal, shared, namespace, name } of tables.services.values())
     if (includeExternal && shared) global.add(`${namespace}/${name}`);
+  let services = 0;
+  for (const key of serviceKeys(tables)) {
+    services++;
+    // A cluster that announces slices alone announces only what it shares.
+    if (tables.services.get(key) === undefined) global.add(key.slice(key.indexOf('/') + 1));
+  }
   return {
     nodes: tables.nodes.size,
     endpoints: mesh.list().reduce((sum, { cluster }) => sum + cluster.countOf('endpoints'), 0),
     identities: tables.identities.size,
-    services: tables.services.size,
+    services,
     globalServices: global.size,
     ipcache: tables.ipcache.size,
     quarantined: tables.quarantine.size,

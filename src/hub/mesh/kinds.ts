@@ -9,6 +9,7 @@ const FACTS: Partial<Record<CacheKind, FactKind>> = {
   nodes: 'nodes',
   ip: 'endpoints',
   services: 'services',
+  endpointslices: 'slices',
 };
 
 /** Where a cluster's own store, or the cache that it was copied from, has this kind. */

@@ -1,18 +1,15 @@
 import { type ClusterConfig, decodeClusterConfig } from '../../kvstore/codec/cluster-config.ts';
-import { BadValue, bool, fieldsOf, goJson, parseObject, text } from '../../kvstore/codec/json.ts';
+import { BadValue, bool, fieldsOf, goJson, parseObject } from '../../kvstore/codec/json.ts';
 import type { CacheKind } from './kinds.ts';
 
 /** A cluster-config with everything that a KVStoreMesh heeds (kvstore specification 2.8). */
 export interface RemoteConfig extends ClusterConfig {
   /** Undefined: the cluster does not know of them (up to 1.16). */
   readonly serviceExports: boolean | undefined;
-  /** `endpointSlicesExportMode`; empty for none. */
-  readonly sliceMode: string;
   /** The same for our store: the two booleans are set, everything else is copied. */
   readonly cachedText: string;
 }
 
-const SLICE_MODES = ['services-and-endpointslices', 'endpointslices-only'];
 const MAX_BYTES = 16 << 10;
 /** The order in which Go writes them. */
 const CAPABILITIES = [
@@ -33,7 +30,6 @@ export function decodeRemoteConfig(value: Buffer): RemoteConfig {
   return {
     ...config,
     serviceExports: exports === undefined || exports === null ? undefined : bool(capabilities, 'serviceExportsEnabled'),
-    sliceMode: text(capabilities, 'endpointSlicesExportMode'),
     cachedText: cachedText(value),
   };
 }
@@ -44,15 +40,10 @@ export function followedKinds(config: RemoteConfig): readonly CacheKind[] {
     'identities',
     'nodes',
     'ip',
-    'services',
+    ...(config.sliceMode === 'endpointslices-only' ? [] : (['services'] as const)),
     ...(config.serviceExports === undefined ? [] : (['serviceexports'] as const)),
-    ...(SLICE_MODES.includes(config.sliceMode) ? (['endpointslices'] as const) : []),
+    ...(config.sliceMode === '' ? [] : (['endpointslices'] as const)),
   ];
-}
-
-/** Whether a reader of 1.20 would refuse the whole configuration. */
-export function hasUnknownSliceMode({ sliceMode }: RemoteConfig): boolean {
-  return sliceMode !== '' && !SLICE_MODES.includes(sliceMode);
 }
 
 /** Fields that we do not know stay, behind those that we know. */

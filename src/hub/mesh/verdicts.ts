@@ -4,7 +4,7 @@ import type { CertificateRecord, Verdict } from '../clusters/records.ts';
 import { REFUSALS, type Refusal } from './admission.ts';
 import type { RangeOverlap } from './range-overlaps.ts';
 import type { RemoteCluster } from './remote-cluster.ts';
-import { hasUnknownSliceMode, type RemoteConfig } from './remote-config.ts';
+import type { RemoteConfig } from './remote-config.ts';
 
 export interface VerdictFacts {
   readonly cluster: RemoteCluster;
@@ -112,16 +112,6 @@ function configuration(cluster: RemoteCluster): Verdict[] {
     good('id', `${config.id} of ${config.maxConnectedClusters}, unique`),
     good('configuration', `${versionHint(config)}${kept}`),
     good('kvstoremesh', config.cached ? 'the source is itself a cache' : "the source is the cluster's own state"),
-    ...(hasUnknownSliceMode(config)
-      ? [
-          bad(
-            'version',
-            'HUB-CLUSTER-VERSION',
-            `endpointSlicesExportMode ${JSON.stringify(config.sliceMode.slice(0, 60))} is not known: Cilium 1.20 refuses such a cluster`,
-            'warning',
-          ),
-        ]
-      : []),
   ];
 }
 

@@ -1,4 +1,5 @@
-import { BadValue, bool, fieldsOf, parseObject, uint } from './json.ts';
+import { ALL_FACT_KINDS, FACT_KINDS, type FactKind } from '../paths.ts';
+import { BadValue, bool, fieldsOf, parseObject, quoted, text, uint } from './json.ts';
 
 /** A CiliumClusterConfig of `cluster-config/<cluster>` (specification 2.8). */
 export interface ClusterConfig {
@@ -6,6 +7,17 @@ export interface ClusterConfig {
   readonly syncedCanaries: boolean;
   readonly cached: boolean;
   readonly maxConnectedClusters: 255 | 511;
+  /** `endpointSlicesExportMode`; empty: the cluster writes no endpoint slices. */
+  readonly sliceMode: SliceMode;
+}
+
+const SLICE_MODES = ['', 'services-and-endpointslices', 'endpointslices-only'] as const;
+export type SliceMode = (typeof SLICE_MODES)[number];
+
+/** What a cluster of this configuration writes, each kind with a canary. */
+export function factKinds({ sliceMode }: Pick<ClusterConfig, 'sliceMode'>): readonly FactKind[] {
+  if (sliceMode === '') return FACT_KINDS;
+  return sliceMode === 'endpointslices-only' ? ALL_FACT_KINDS.filter((kind) => kind !== 'services') : ALL_FACT_KINDS;
 }
 
 /** @throws BadValue */
@@ -23,5 +35,22 @@ export function decodeClusterConfig(value: Buffer): ClusterConfig {
     syncedCanaries: bool(capabilities, 'syncedCanaries'),
     cached: bool(capabilities, 'cached'),
     maxConnectedClusters: max,
+    sliceMode: sliceMode(text(capabilities, 'endpointSlicesExportMode')),
   };
+}
+
+/** Cilium 1.20 refuses the whole configuration as well: nobody knows where such a cluster has its backends. */
+function sliceMode(value: string): SliceMode {
+  const known = SLICE_MODES.find((mode) => mode === value);
+  if (known === undefined) throw new BadValue(`endpointSlicesExportMode ${quoted(value)} is not known`);
+  return known;
+}
+
+/** Whether a configuration, be it good or not, says that it is the one of a copy that a KVStoreMesh keeps. */
+export function saysCached(value: Buffer): boolean {
+  try {
+    return bool(fieldsOf(parseObject(value).get('capabilities') ?? {}, 'capabilities'), 'cached');
+  } catch {
+    return false;
+  }
 }
