@@ -1,6 +1,6 @@
 /**
  * The programs of the data path's bench, each in a network namespace: `serve`, `ask` (orders over standard input, a line of
- * JSON each) and `table SIZE ROWS`, which writes our table and ends.
+ * JSON each), `flood HOST PORT`, which does not end, and `table SIZE ROWS`, which writes our table and ends.
  */
 import { createSocket } from 'node:dgram';
 import { connect, createServer } from 'node:net';
@@ -112,6 +112,17 @@ function ask(): void {
   process.stdout.write('"ready"\n');
 }
 
+/** Datagrams as fast as they go. */
+async function flood(host: string, port: number): Promise<void> {
+  const socket = createSocket('udp4');
+  await new Promise<void>((resolve) => socket.connect(port, host, resolve));
+  const payload = Buffer.alloc(32);
+  for (;;) {
+    for (let i = 0; i < 64; i++) socket.send(payload, () => undefined);
+    await new Promise(setImmediate);
+  }
+}
+
 /** The peer is one of many; its class has the ports of the bench among its rows. */
 async function table(size: number, rows: number): Promise<void> {
   const { desired, hosts4 } = world(
@@ -128,4 +139,5 @@ async function table(size: number, rows: number): Promise<void> {
 const [, , role, ...numbers] = process.argv;
 if (role === 'serve') serve();
 else if (role === 'ask') ask();
+else if (role === 'flood') await flood(numbers[0] ?? '', Number(numbers[1]));
 else if (role === 'table') await table(Number(numbers[0]), Number(numbers[1]));

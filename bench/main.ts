@@ -21,6 +21,7 @@ const BENCHES: Readonly<
   hub: { about: 'a hub and its fleet', load: () => import('./hub.ts') },
   kvstoremesh: { about: 'many clusters, copied for machines', load: () => import('./kvstoremesh.ts') },
   services: { about: 'connections through services, loading and changing them', load: () => import('./services.ts') },
+  monitor: { about: 'verdicts that are looked at, and a flood of drops', load: () => import('./monitor.ts') },
   agent: { about: 'the whole agent, from start to enforced', load: () => import('./agent.ts') },
 };
 

@@ -1,0 +1,160 @@
+/**
+ * What looking at verdicts costs: new connections while somebody follows all of them, against nobody, in pairs within one run;
+ * and an agent in a flood of packets that its rules drop.
+ */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { MeshLab } from '../test/lab/mesh-lab.ts';
+import { until } from '../test/lab/namespace.ts';
+import { CLUSTER_A, enforce, policyFor, startStory } from '../test/lab/story.ts';
+import { Lines } from './datapath.ts';
+import type { Ask } from './datapath-load.ts';
+import { compareInPairs, SLICE_MS } from './pairs.ts';
+import type { Row } from './row.ts';
+
+const SCRIPT = join(import.meta.dirname, 'datapath-load.ts');
+const TICKS_PER_SECOND = 100;
+const FLOOD_MS = 10_000;
+/** Each packet of the flood comes so often: no sender of ours is fast enough alone. */
+const COPIES = 40;
+const FLOOD_PORT = 9;
+const OPEN = policyFor('open', {
+  ingress: [{ fromEntities: ['all'], toPorts: [{ ports: [{ port: '1000', endPort: 1001, protocol: 'TCP' }] }] }],
+  egress: [{ toEntities: ['all'] }],
+});
+
+export async function run(): Promise<Row[]> {
+  const lab = await startStory([CLUSTER_A]);
+  try {
+    await enforce(lab, OPEN);
+    return [await following(lab), ...(await flood(lab))];
+  } finally {
+    await lab.close();
+  }
+}
+
+/** Follows everything until it is told to stop. */
+class Follower {
+  readonly #leave = new AbortController();
+  readonly #done: Promise<void>;
+  seen = 0;
+
+  constructor(lab: MeshLab) {
+    this.#done = (async () => {
+      for await (const event of lab.agent.api.flows({ follow: '1' }, this.#leave.signal))
+        if ('flow' in event) this.seen++;
+    })();
+  }
+
+  async stop(): Promise<void> {
+    this.#leave.abort();
+    await this.#done;
+  }
+}
+
+async function following(lab: MeshLab): Promise<Row> {
+  const { world } = lab.topology;
+  const [server, asker] = [lab.machine, world].map(({ namespace }, index) => {
+    return new Lines(namespace.start(process.execPath, ['--no-warnings', SCRIPT, index === 0 ? 'serve' : 'ask']));
+  }) as [Lines, Lines];
+  await server.next();
+  await asker.next();
+  const measure = async (): Promise<number> => {
+    asker.say({ kind: 'connections', host: lab.machine.ipv4, ms: SLICE_MS } satisfies Ask);
+    const value = await asker.next();
+    if (typeof value !== 'number') throw new Error(`connections: ${String(value)}`);
+    return value;
+  };
+  const watched = (): boolean =>
+    lab.machine.namespace.run('nft', 'list', 'set', 'inet', 'mesh_agent', 'watched').includes('elements');
+  let seen = 0;
+  const share = await compareInPairs(measure, async () => {
+    const follower = new Follower(lab);
+    await until('the kernel tells of all', watched);
+    const value = await measure();
+    await follower.stop();
+    await until('the kernel is quiet', () => !watched());
+    seen += follower.seen;
+    return value;
+  });
+  if (seen === 0) throw new Error('nobody was told of a connection');
+  return {
+    name: 'new TCP connections while somebody follows all: share of nobody',
+    value: share,
+    unit: '%',
+    bar: '> 95',
+  };
+}
+
+async function flood(lab: MeshLab): Promise<Row[]> {
+  const { machine, topology } = lab;
+  const quiet = await changesOf(lab, FLOOD_MS / 4);
+  // The router copies what is for the flood's port straight to the machine's link.
+  const mac = machine.namespace.run('cat', '/sys/class/net/eth0/address').trim();
+  const copies = Array.from({ length: COPIES }, () => 'dup to "port10"').join(' ');
+  const match = `ip daddr ${machine.ipv4} udp dport ${FLOOD_PORT}`;
+  const chain = `chain c { type filter hook ingress device "world" priority 0; ${match} ether daddr set ${mac} ${copies} drop; }`;
+  topology.underlay.namespace.feed(`table netdev flood { ${chain}; }`, 'nft', '-f', '-');
+  const sender = topology.world.namespace.start(process.execPath, [
+    '--no-warnings',
+    SCRIPT,
+    'flood',
+    machine.ipv4,
+    String(FLOOD_PORT),
+  ]);
+  try {
+    const drops = async (): Promise<number> => (await lab.agent.status()).datapath.denied.ingress.packets;
+    await until('the flood is counted', async () => (await drops()) > 10_000);
+    const follower = new Follower(lab);
+    const before = { at: performance.now(), cpu: cpuSeconds(lab.agent.pid), drops: await drops() };
+    const changes = await changesOf(lab, FLOOD_MS);
+    const seconds = (performance.now() - before.at) / 1000;
+    const cpu = (cpuSeconds(lab.agent.pid) - before.cpu) / seconds;
+    const rate = ((await drops()) - before.drops) / seconds;
+    const seen = follower.seen / seconds;
+    await follower.stop();
+    return [
+      { name: 'flood: drops', value: rate, unit: '/s', bar: '> 100000' },
+      { name: 'flood: shown to one who follows', value: seen, unit: '/s' },
+      {
+        name: 'flood: CPU of the agent, with a change of policy all the time',
+        value: cpu * 100,
+        unit: '% of a core',
+        bar: '< 50',
+      },
+      { name: 'flood: a policy to the kernel, p50', value: changes.p50, unit: 'ms' },
+      { name: 'flood: a policy to the kernel, p99', value: changes.p99, unit: 'ms', bar: '< 100' },
+      { name: 'no flood: a policy to the kernel, p99', value: quiet.p99, unit: 'ms' },
+    ];
+  } finally {
+    sender.kill();
+    topology.underlay.namespace.run('nft', 'delete', 'table', 'netdev', 'flood');
+  }
+}
+
+/** Changes a policy again and again, one at a time; from the request to the kernel, milliseconds. */
+async function changesOf(lab: MeshLab, ms: number): Promise<{ p50: number; p99: number }> {
+  const took: number[] = [];
+  const end = performance.now() + ms;
+  for (let port = 2000; performance.now() < end; port++) {
+    const ingress = [{ fromEntities: ['all'], toPorts: [{ ports: [{ port: String(port), protocol: 'TCP' }] }] }];
+    const start = performance.now();
+    await lab.agent.api.applyPolicies({ texts: [{ name: 'change.yaml', text: policyFor('change', { ingress }) }] });
+    let applied = false;
+    while (!applied) {
+      const { datapath } = await lab.agent.status();
+      applied = datapath.applied && datapath.lagMs === 0;
+    }
+    took.push(performance.now() - start);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  took.sort((a, b) => a - b);
+  const at = (share: number): number => took[Math.min(took.length - 1, Math.floor(took.length * share))] ?? 0;
+  return { p50: at(0.5), p99: at(0.99) };
+}
+
+function cpuSeconds(pid: number): number {
+  const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+}
