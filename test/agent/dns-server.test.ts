@@ -15,18 +15,19 @@ const HOST = '127.18.53.1';
 const NAME = 'api.prod.svc.cluster.local';
 const address = parseAddress('10.96.0.10') ?? assert.fail();
 
+const port80 = { name: 'http', protocol: 'TCP', port: 80 };
+const headless = Array.from({ length: 100 }, (_, index) => ({
+  address: parseAddress(`10.1.0.${index}`) ?? assert.fail(),
+  cluster: 'a',
+  ports: [port80],
+}));
+
 const FACTS: NameFacts = {
   isReady: () => true,
-  named: (name) =>
-    name === 'prod/api'
-      ? [
-          {
-            kind: 'own',
-            frontends: [{ address, ports: [{ name: 'http', protocol: 'TCP', port: 80 }] }],
-            headless: undefined,
-          },
-        ]
-      : [],
+  named: (name) => {
+    if (name === 'prod/api') return [{ kind: 'own', frontends: [{ address, ports: [port80] }], headless: undefined }];
+    return name === 'prod/many' ? [{ kind: 'own', frontends: [], headless }] : [];
+  },
   hasNamespace: (namespace) => namespace === 'prod',
 };
 
@@ -249,16 +250,21 @@ test('a connection that says nothing, says nonsense, or too much at once ends', 
   clearInterval(drip);
 });
 
-test('who reads no answers is not answered for ever', async () => {
-  const { port: at } = await serve({}, 1_000_000);
-  const stream = new Stream(at);
-  stream.socket.pause();
-  const many = Buffer.concat(Array.from({ length: 2000 }, (_, id) => framed(query(id))));
+test('who reads no answers is cut long before he is idle', async () => {
+  const { port: at, responder } = await serve({ idleMs: 3_600_000, lifeMs: 3_600_000 }, 1_000_000);
+  // Nobody listens to its data, so that it reads next to none.
+  const socket = connect(at, HOST);
+  open.push({ close: () => socket.destroy() });
+  socket.on('error', () => undefined);
+  // More than two kernels' buffers hold.
+  const asked = framed(dnsQuery({ name: 'many.prod.svc.cluster.local', type: 1 }));
+  const many = Buffer.concat(Array.from({ length: 2000 }, () => asked));
   await until('it is cut', () => {
-    if (!stream.socket.destroyed) stream.socket.write(many);
-    // A connection that is not read from does not see its end but by writing.
-    return stream.closed || stream.socket.destroyed;
+    // It does not see its end but by writing.
+    if (socket.writableLength < 4 * many.length) socket.write(many);
+    return socket.destroyed;
   });
+  assert.deepEqual(Object.keys(responder.counts), ['answered']);
 });
 
 test('who is not on this machine gets nothing', async () => {

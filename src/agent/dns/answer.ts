@@ -3,7 +3,7 @@ import type { Address } from '../../core/ip.ts';
 import { type Labels, type Query, RCODE } from './query.ts';
 import { addressRecord, type DnsRecord } from './records.ts';
 import { type Answer, emptyAnswer } from './reply.ts';
-import { type NameFacts, type Node, nodeAt, type Target, type Zone } from './zone.ts';
+import { type NameFacts, type Node, nodeAt, type Target, targetName, type Zone } from './zone.ts';
 
 export interface AnswerOptions {
   readonly zones: readonly Zone[];
@@ -16,9 +16,9 @@ export interface AnswerOptions {
 
 /** RFC 8914. */
 const REASON = { notReady: 14, notAuthoritative: 20 } as const;
-/** Together far less than a message over TCP holds. */
-const MAX_ADDRESSES = 1000;
-const MAX_TARGETS = 200;
+/** Resolvers take no more (max-records-per-type of BIND); of more, each answer has others. */
+const MAX_ADDRESSES = 100;
+const MAX_TARGETS = 100;
 const MAX_NAME = 255;
 /** Not types but requests (RFC 6895): transfers, signatures. The last of them, ANY, has an answer. */
 const META = { first: 249, last: 254 } as const;
@@ -99,14 +99,14 @@ function targetRecords(targets: readonly Target[], asked: Asked): Pick<Answer, '
   const { ttl, facts } = asked.options;
   const chosen = turned(targets, turn)
     .slice(0, MAX_TARGETS)
-    .map((target) => ({ ...target, full: [...target.name, ...zone.apex] }))
+    .map((target) => ({ ...target, full: targetName(zone, target) }))
     .filter(({ full }) => full.reduce((sum, label) => sum + label.length + 1, 1) <= MAX_NAME);
   const weight = Math.max(1, Math.floor(100 / Math.max(1, chosen.length)));
   const answers = chosen.map(
     ({ full, port }): DnsRecord => ({ owner: name, ttl, data: { type: 'srv', weight, port, target: full } }),
   );
-  const additional = chosen.flatMap(({ full, name: base, address }) => {
-    const addresses = address === undefined ? (nodeAt(zone, base, facts)?.addresses ?? []) : [address];
+  const additional = chosen.flatMap(({ full, service, backend }) => {
+    const addresses = backend === undefined ? (nodeAt(zone, service, facts)?.addresses ?? []) : [backend.address];
     return addresses.map((each) => addressRecord(full, each, ttl));
   });
   return { answers, additional };

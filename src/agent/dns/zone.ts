@@ -1,4 +1,4 @@
-import { type Address, formatAddress } from '../../core/ip.ts';
+import { type Address, formatAddress, parseAddress } from '../../core/ip.ts';
 import type { NamedBackend, NamedPlace, NamedService } from '../../service/names.ts';
 import type { Labels } from './query.ts';
 
@@ -21,10 +21,11 @@ export interface NameFacts {
 }
 
 export interface Target {
-  /** Of the zone's apex: in front of it. */
-  readonly name: Labels;
+  /** Of the service, in front of the zone's apex. */
+  readonly service: Labels;
   readonly port: number;
-  readonly address: Address | undefined;
+  /** Of a headless service; the service itself is meant otherwise. */
+  readonly backend: NamedBackend | undefined;
 }
 
 /** What a name holds; nothing at all for one that only has names below. */
@@ -65,19 +66,20 @@ function belowService(
   const places: readonly NamedPlace[] = service.headless ?? service.frontends;
   if (first === undefined) return { ...NOTHING, addresses: places.map(({ address }) => address) };
   if (more.length > 0) return undefined;
-  if (first.startsWith('_')) return portNode(zone, service, { base, protocol: first, port: second });
-  const found = (service.headless ?? []).filter((backend) => {
-    const [endpoint, cluster] = endpointOf(zone, backend);
-    if (cluster === undefined) return first === endpoint && second === undefined;
-    return first === cluster && (second === undefined || second === endpoint);
-  });
-  if (found.length === 0) return undefined;
-  const isEndpoint = zone.kind === 'cluster' || second !== undefined;
-  return isEndpoint ? { ...NOTHING, addresses: found.map(({ address }) => address) } : NOTHING;
+  if (first.startsWith('_')) return portNode(service, { base, protocol: first, port: second });
+  const [cluster, endpoint, ...others] = zone.kind === 'cluster' ? [undefined, ...rest] : rest;
+  if (others.length > 0) return undefined;
+  const asked = endpoint === undefined ? undefined : endpointAddress(endpoint);
+  const found = (service.headless ?? []).find(
+    (backend) =>
+      (cluster === undefined || cluster === backend.cluster) &&
+      (endpoint === undefined || (asked !== undefined && isSame(asked, backend.address))),
+  );
+  if (found === undefined) return undefined;
+  return endpoint === undefined ? NOTHING : { ...NOTHING, addresses: [found.address] };
 }
 
 function portNode(
-  zone: Zone,
   { frontends, headless }: NamedService,
   { base, protocol, port }: { readonly base: Labels; readonly protocol: string; readonly port: string | undefined },
 ): Node | undefined {
@@ -86,9 +88,7 @@ function portNode(
     `_${each.protocol.toLowerCase()}` === protocol &&
     (port === undefined || `_${each.name.toLowerCase()}` === port);
   const targets = headless?.flatMap((backend) =>
-    backend.ports
-      .filter(isAsked)
-      .map((each) => ({ name: [...endpointOf(zone, backend), ...base], port: each.port, address: backend.address })),
+    backend.ports.filter(isAsked).map((each) => ({ service: base, port: each.port, backend })),
   );
   const found = targets ?? toService(base, frontends, isAsked);
   if (found.length === 0) return undefined;
@@ -102,11 +102,24 @@ function toService(
   isAsked: (port: NamedPlace['ports'][number]) => boolean,
 ): Target[] {
   const numbers = new Set(frontends.flatMap(({ ports }) => ports.filter(isAsked).map(({ port }) => port)));
-  return [...numbers].map((port) => ({ name: base, port, address: undefined }));
+  return [...numbers].map((port) => ({ service: base, port, backend: undefined }));
 }
 
-/** The name of a backend below its service; in a clusterset it says which cluster has it. */
-function endpointOf(zone: Zone, { address, cluster }: NamedBackend): Labels {
-  const endpoint = formatAddress(address).replace(/[.:]/g, '-');
-  return zone.kind === 'cluster' ? [endpoint] : [endpoint, cluster];
+/** The full name of a target; in a clusterset that of a backend says which cluster has it. */
+export function targetName({ kind, apex }: Zone, { service, backend }: Target): Labels {
+  if (backend === undefined) return [...service, ...apex];
+  const endpoint = endpointText(backend.address);
+  return [endpoint, ...(kind === 'cluster' ? [] : [backend.cluster]), ...service, ...apex];
+}
+
+const endpointText = (address: Address): string => formatAddress(address).replace(/[.:]/g, '-');
+
+/** Undefined for what is no endpoint's name: each address has one. */
+function endpointAddress(label: string): Address | undefined {
+  const address = parseAddress(label.replaceAll('-', '.')) ?? parseAddress(label.replaceAll('-', ':'));
+  return address !== undefined && endpointText(address) === label ? address : undefined;
+}
+
+function isSame(a: Address, b: Address): boolean {
+  return a.family === b.family && a.words.every((word, index) => word === b.words[index]);
 }
