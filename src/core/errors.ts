@@ -431,6 +431,31 @@ export const ERROR_CODES = {
     'correct the places that are named; `mesh-agent policy validate FILE` checks a correction',
   ),
   'HUB-POLICY-UNKNOWN': entry('the hub has no such policy', '`mesh-agent hub policy list` names them'),
+  'HUB-SERVICE': entry('the service is not acceptable', 'correct what is named; nothing was changed'),
+  'HUB-SERVICE-EXISTS': entry(
+    'there is a service of that name already',
+    'choose another name, or replace it as a whole with --replace',
+  ),
+  'HUB-SERVICE-MISSING': entry(
+    'there is no service of that name',
+    'list them with `mesh-agent hub service list`, or create it',
+  ),
+  'HUB-SERVICE-ADDRESS': entry(
+    'the address of the service is taken or not usable',
+    'choose another one, or `--address auto`: the hub takes one from `services.pools`',
+  ),
+  'HUB-SERVICE-OBJECT': entry(
+    'a service in the store cannot be read, and is not published',
+    'create it again with --replace, or update this hub: the object may be of a newer one',
+  ),
+  'HUB-SERVICE-LIMIT': entry(
+    'a service has more backends than one value holds',
+    'split it, or give it fewer ports: the machines that come last by name get nothing',
+  ),
+  'HUB-SERVICE-IDLE': entry(
+    'services have no machine that serves',
+    '`mesh-agent hub service get NAME` tells of each machine why; clients use other clusters, or are refused',
+  ),
   'HUB-WORKLOAD-KUBERNETES': entry(
     'the workload is from the Kubernetes cluster that the hub follows',
     'change or delete its CiliumExternalWorkload there; `mesh-agent hub workload revoke NAME` locks its machine out at once',

@@ -25,6 +25,8 @@ export interface HubConfig {
   readonly maxConnectedClusters: 255 | 511;
   /** Canonical prefixes, disjoint. */
   readonly pools: readonly string[];
+  /** Where services on machines have their addresses: canonical prefixes, disjoint from each other and from `pools`. */
+  readonly services: { readonly pools: readonly string[] };
   /** `host:port`. */
   readonly listen: { readonly etcd: string; readonly enrolment: string };
   /** Names and addresses of the server's certificate; the first is told to machines. Never empty. */
@@ -124,6 +126,7 @@ const HUB_KEYS = {
   'cluster.id': KEYS['cluster.id'].kind,
   maxConnectedClusters: KEYS.maxConnectedClusters.kind,
   pools: list(pool, 'prefixes'),
+  'services.pools': list(pool, 'prefixes'),
   'listen.etcd': listen,
   'listen.enrolment': listen,
   names: list(serverName, 'DNS names and addresses'),
@@ -167,6 +170,7 @@ function assemble(values: Values): HubConfig {
     cluster: { name: values['cluster.name'] ?? '', id: values['cluster.id'] ?? 0 },
     maxConnectedClusters: values.maxConnectedClusters ?? 255,
     pools: values.pools ?? [],
+    services: { pools: values['services.pools'] ?? [] },
     listen: { etcd, enrolment: values['listen.enrolment'] ?? HUB_DEFAULTS.enrolment },
     names: values.names ?? [],
     etcd: {
@@ -196,10 +200,12 @@ function check(config: HubConfig, problem: (key: string, detail: string) => void
   const { listen: open, etcd } = config;
   const places = [open.etcd, open.enrolment, etcd.client, etcd.peer];
   if (new Set(places).size < places.length) problem('listen', `two of ${places.join(', ')} are the same`);
-  const pools = config.pools.map((each) => parsePrefix(each) as Prefix);
-  pools.forEach((one, index) => {
-    const other = pools.slice(0, index).find((before) => contains(before, one) || contains(one, before));
-    if (other !== undefined) problem('pools', `${formatPrefix(one)} and ${formatPrefix(other)} overlap`);
+  const { pools, services } = config;
+  const ranges = [...pools, ...services.pools].map((each) => parsePrefix(each) as Prefix);
+  ranges.forEach((one, index) => {
+    const other = ranges.slice(0, index).find((before) => contains(before, one) || contains(one, before));
+    const key = index < pools.length ? 'pools' : 'services.pools';
+    if (other !== undefined) problem(key, `${formatPrefix(one)} and ${formatPrefix(other)} overlap`);
   });
 }
 

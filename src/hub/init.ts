@@ -13,6 +13,7 @@ export interface HubChoices {
   readonly clusterName: string;
   readonly clusterId: number;
   readonly pools: readonly string[];
+  readonly servicePools?: readonly string[];
   readonly names: readonly string[];
   readonly listenEtcd?: string;
   readonly listenEnrolment?: string;
@@ -51,7 +52,8 @@ export async function initHub(options: {
 }
 
 function hubYaml(choices: HubChoices): string {
-  const { clusterName, clusterId, pools, names, listenEtcd, listenEnrolment, etcdEndpoints, etcdCa } = choices;
+  const { clusterName, clusterId, pools, servicePools, names, listenEtcd, listenEnrolment, etcdEndpoints, etcdCa } =
+    choices;
   const listen = {
     ...(listenEtcd !== undefined && { etcd: listenEtcd }),
     ...(listenEnrolment !== undefined && { enrolment: listenEnrolment }),
@@ -63,6 +65,7 @@ function hubYaml(choices: HubChoices): string {
   return stringify({
     cluster: { name: clusterName, id: clusterId },
     pools,
+    ...(servicePools !== undefined && { services: { pools: servicePools } }),
     names,
     ...(Object.keys(listen).length > 0 && { listen }),
     ...(Object.keys(etcd).length > 0 && { etcd }),

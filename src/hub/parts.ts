@@ -5,6 +5,7 @@ import type { MeshTiming } from './mesh/kvstoremesh.ts';
 import type { PartFactory } from './part.ts';
 import { policiesPart, policyKeeperPart } from './policies/parts.ts';
 import { registrationPart } from './registration/part.ts';
+import { servicesPart } from './services/part.ts';
 import { workloadsPart } from './workloads/part.ts';
 
 export interface PartOptions {
@@ -16,6 +17,7 @@ export interface PartOptions {
 export function hubParts({ enrolment = {}, clusters = {} }: PartOptions = {}): readonly PartFactory[] {
   return [
     workloadsPart,
+    servicesPart,
     enrolmentPart(enrolment),
     enrolmentCarePart(enrolment),
     policiesPart,

@@ -39,6 +39,7 @@ test('a machine writes its own registration and nothing else, and reads what it 
     'cilium/state/ip/v1/default/10.0.0.1',
     'cilium/.heartbeat',
     'mesh-agent/v1/policies/a',
+    'mesh-agent/v1/services/a/b',
     'mesh-agent/v1/leader',
     'anything',
   ];
@@ -55,7 +56,13 @@ test('a machine writes its own registration and nothing else, and reads what it 
       forbidden,
     );
   }
-  for (const key of ['mesh-agent/v1/policies/a', 'cilium/state/ip/v1/default/x', 'cilium/cache/x', 'cilium/.heartbeat'])
+  for (const key of [
+    'mesh-agent/v1/policies/a',
+    'mesh-agent/v1/services/a/b',
+    'cilium/state/ip/v1/default/x',
+    'cilium/cache/x',
+    'cilium/.heartbeat',
+  ])
     await vm.get(key);
   for (const key of [
     'mesh-agent/v1/tokens/a',
@@ -261,6 +268,7 @@ test('a remote cluster reads the state and its own markers alone, until it is re
     'cilium/cache/x',
     'cilium/cluster-config/other',
     'mesh-agent/v1/policies/a',
+    'mesh-agent/v1/services/a/b',
     'mesh-agent/v1/tokens/a',
   ])
     await assert.rejects(east.get(key), forbidden, key);

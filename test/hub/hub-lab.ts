@@ -8,6 +8,7 @@ import type { MachineAccess } from '../../src/hub/etcd/machine-access.ts';
 import type { HubStore } from '../../src/hub/hub-store.ts';
 import type { HubContext, HubPart, PartFactory } from '../../src/hub/part.ts';
 import { type RegistrationTiming, registrationPartWith } from '../../src/hub/registration/part.ts';
+import { servicesPart } from '../../src/hub/services/part.ts';
 import { type HubFacts, hubFactsOf } from '../../src/hub/workloads/hub-facts.ts';
 import { workloadsPart } from '../../src/hub/workloads/part.ts';
 import type { WorkloadRecord } from '../../src/hub/workloads/records.ts';
@@ -39,7 +40,7 @@ export class HubLab {
   readonly health: Health;
   readonly #registry = new Registry();
   readonly #collectors: (() => void)[] = [];
-  readonly #everywhere: HubPart;
+  readonly #everywhere: readonly HubPart[];
   readonly #options: HubLabOptions;
   #election: Election | undefined;
   #led: HubPart | undefined;
@@ -52,12 +53,12 @@ export class HubLab {
       timing: { retryMinMs: 50, retryMaxMs: 300 },
     });
     this.health = new Health(() => undefined);
-    this.#everywhere = workloadsPart.create(this.#context());
+    this.#everywhere = [workloadsPart, servicesPart].map((part) => part.create(this.#context()));
   }
 
   static async start(options: HubLabOptions): Promise<HubLab> {
     const hub = new HubLab(options);
-    await hub.#everywhere.start();
+    for (const part of hub.#everywhere) await part.start();
     hub.campaign();
     return hub;
   }
@@ -141,7 +142,7 @@ export class HubLab {
 
   async stop(): Promise<void> {
     await this.#election?.stop();
-    await this.#everywhere.stop();
+    for (const part of this.#everywhere) await part.stop();
     await this.store.close();
   }
 

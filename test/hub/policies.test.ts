@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { PolicyBook } from '../../src/hub/policies/policy-book.ts';
 import { PolicyKeeper } from '../../src/hub/policies/policy-keeper.ts';
-import { encodeMachineRecord } from '../../src/hub/registration/machine-record.ts';
+import { encodeMachineRecord, SERVES_NOTHING } from '../../src/hub/registration/machine-record.ts';
 import { openWriterStore, type WriterStore } from '../../src/kvstore/writer-store.ts';
 import { parsePolicies } from '../../src/policy/language/parse.ts';
 import { runHere } from '../cli/run-here.ts';
@@ -145,7 +145,7 @@ test('the list says which machines have the present set', async () => {
   const { revision } = await book.list();
   const machine = (policyRevision: string | undefined, state: 'registered' | 'revoked' = 'registered') => ({
     ...{ uid: 'u', state, since: 1, lastSeen: 1, identity: 1, addresses: [], refused: [], claims: [] },
-    ...{ session: undefined, reason: undefined, agentVersion: undefined, policyRevision },
+    ...{ session: undefined, reason: undefined, agentVersion: undefined, policyRevision, serving: SERVES_NOTHING },
   });
   await store.put('mesh-agent/v1/registrations/a', encodeMachineRecord(machine(revision)));
   await store.put('mesh-agent/v1/registrations/b', encodeMachineRecord(machine('1-1')));

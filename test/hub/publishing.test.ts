@@ -171,7 +171,7 @@ test('keys of other clusters in the same store are left alone, also of one whose
     'cilium/state/nodes/v1/vms2/node-1',
     'cilium/synced/vms2/cilium/state/nodes/v1',
     'cilium/cache/ip/v1/vms/10.0.0.1',
-    'cilium/state/services/v1/vms/default/db',
+    'cilium/state/services/v1/vms2/default/db',
   ];
   for (const key of foreign) await etcd.put(key, 'theirs');
   const hub = await open();

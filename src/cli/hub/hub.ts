@@ -7,6 +7,7 @@ import { clusterCommands } from './cluster.ts';
 import { hubInitCommand } from './init.ts';
 import { hubPolicyCommands } from './policy.ts';
 import { hubRunCommand } from './run.ts';
+import { hubServiceCommands } from './service.ts';
 import { hubStatusCommand } from './status.ts';
 import { workloadCommands } from './workload.ts';
 
@@ -19,6 +20,7 @@ export function hubCommands(): Command {
     workloadCommands(),
     clusterCommands(),
     hubPolicyCommands(),
+    hubServiceCommands(),
     auditCommand(),
     hubBackupCommand(),
     hubRestoreCommand(),

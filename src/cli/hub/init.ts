@@ -9,6 +9,7 @@ interface Options {
   readonly clusterName: string;
   readonly clusterId: number;
   readonly pool?: readonly string[];
+  readonly servicePool?: readonly string[];
   readonly name?: readonly string[];
   readonly listenEtcd?: string;
   readonly listenEnrolment?: string;
@@ -32,6 +33,7 @@ export function hubInitCommand(): Command {
       new Option('--cluster-name <name>', 'name of the cluster of machines').makeOptionMandatory(),
       new Option('--cluster-id <id>', 'its id, 1 to 255 (or to 511)').argParser(whole).makeOptionMandatory(),
       new Option('--pool <cidr...>', 'ranges for workloads that ask for none'),
+      new Option('--service-pool <cidr...>', 'ranges for the addresses of services on machines'),
       new Option('--name <name...>', 'DNS names and addresses of the hub (default: the host name)'),
       new Option('--listen-etcd <address>', 'where etcd listens (default: 0.0.0.0:2379)'),
       new Option('--listen-enrolment <address>', 'where machines enrol (default: 0.0.0.0:8443)'),
@@ -46,6 +48,7 @@ export function hubInitCommand(): Command {
         clusterName: options.clusterName,
         clusterId: options.clusterId,
         pools: options.pool ?? [],
+        ...(options.servicePool !== undefined && { servicePools: options.servicePool }),
         names: options.name ?? [hostname().toLowerCase()],
         ...(listenEtcd !== undefined && { listenEtcd }),
         ...(listenEnrolment !== undefined && { listenEnrolment }),

@@ -2,13 +2,14 @@ import type { Command } from 'commander';
 import { askList, askRecord } from '../../api/ask.ts';
 import type { WorkloadRecord } from '../../hub/workloads/records.ts';
 import { printable } from '../../observe/printable.ts';
-import { command, group, InvalidArgumentError, Option } from '../command.ts';
+import { command, group, Option } from '../command.ts';
 import { EXIT } from '../exit-code.ts';
 import { given } from '../filters.ts';
 import { type Column, write, writeList, writeRecord } from '../output.ts';
 import { ago, span } from '../words.ts';
 import { hubOf } from './asking.ts';
 import { installCommand } from './install.ts';
+import { labelOption, labelsLine } from './label-option.ts';
 import { revokeCommand } from './revoke.ts';
 import { tokenCommand } from './token.ts';
 
@@ -46,7 +47,7 @@ function createCommand(): Command {
     ],
     shared: ['socket', 'output'],
     options: [
-      labelOption('labels of its identity'),
+      labelOption('--label <key=value...>', 'labels of its identity'),
       new Option('--namespace <namespace>', 'Kubernetes namespace that it counts as part of (default: default)'),
       new Option('--service-account <name>', 'service account, for policies that select by it'),
       new Option('--ipv4-alloc-cidr <cidr>', 'its own IPv4 range'),
@@ -123,7 +124,10 @@ function setCommand(): Command {
       ['hub workload set my-vm --remove-label canary', 'removes'],
     ],
     shared: ['socket', 'output'],
-    options: [labelOption('labels to add or replace'), new Option('--remove-label <key...>', 'labels to remove')],
+    options: [
+      labelOption('--label <key=value...>', 'labels to add or replace'),
+      new Option('--remove-label <key...>', 'labels to remove'),
+    ],
     async run(call) {
       const { label, removeLabel, output } = call.options;
       const body = given({ labels: label, removeLabels: removeLabel });
@@ -156,25 +160,14 @@ function pathOf(name = ''): string {
   return `/v1/workloads/${encodeURIComponent(name === '' ? ' ' : name)}`;
 }
 
-function labelOption(what: string): Option {
-  return new Option('--label <key=value...>', what).argParser(
-    (text: string, before: Readonly<Record<string, string>> | undefined) => {
-      const at = text.indexOf('=');
-      if (at <= 0) throw new InvalidArgumentError('It must be key=value.');
-      return { ...before, [text.slice(0, at)]: text.slice(at + 1) };
-    },
-  );
-}
-
 const fullName = ({ namespace, name }: WorkloadRecord): string => `${namespace}/${name}`;
-const stateText = ({ state }: WorkloadRecord): string => (state === 'never-seen' ? 'never seen' : state);
+const stateText = ({ state, drained }: WorkloadRecord): string => {
+  const word = state === 'never-seen' ? 'never seen' : state;
+  return drained === null ? word : `${word}, draining`;
+};
 
 function labelsText({ labels }: WorkloadRecord): string {
-  return printable(
-    Object.entries(labels)
-      .map(([key, value]) => (value === '' ? key : `${key}=${value}`))
-      .join(', ') || 'none',
-  );
+  return printable(labelsLine(labels));
 }
 
 /** A machine that is registered keeps its registration alive: it is seen now. */
@@ -209,6 +202,7 @@ function workloadText(record: WorkloadRecord, now: number): string {
     ...(record.reason === null ? [] : [['Reason', record.reason] as const]),
     ...record.refused.map(({ address, type, reason }) => ['Refused', `${address} (${type}): ${reason}`] as const),
     ...record.claims.map((claim) => ['Overridden', claim] as const),
+    ...(record.drained === null ? [] : [['Draining', `for ${span(now - record.drained)}`] as const]),
     ['Identity', record.identity === null ? 'none' : String(record.identity)],
     ['Labels', labelsText(record)],
     ['Service account', record.serviceAccount ?? 'none'],

@@ -62,7 +62,7 @@ export class Publisher {
     this.#configKey = CLUSTER_CONFIG_PREFIX + cluster.name;
     this.#config = goJson({ id: cluster.id, capabilities: { syncedCanaries: true, maxConnectedClusters: max } });
     this.#keys = store.leasedKeys({
-      prefixes: [HEARTBEAT_KEY, this.#nodes, this.#addresses, canaryPrefix(cluster.name)],
+      prefixes: [HEARTBEAT_KEY, this.#nodes, this.#addresses, this.#services, canaryPrefix(cluster.name)],
       guard: () => leader.conditions,
       onRefused: () => leader.resign('another hub leads'),
     });
@@ -149,6 +149,12 @@ export class Publisher {
     else this.#machines.set(name, facts);
   }
 
+  /** A service of ours from now on, by its whole key, or none. */
+  setService(key: string, value: string | undefined): void {
+    if (value === undefined) this.#keys.remove(key);
+    else this.#keys.set(key, value);
+  }
+
   facts(name: string): MachineFacts | undefined {
     return this.#machines.get(name);
   }
@@ -192,6 +198,10 @@ export class Publisher {
 
   get #addresses(): string {
     return factPrefix('endpoints', this.#options.cluster.name, 'direct');
+  }
+
+  get #services(): string {
+    return factPrefix('services', this.#options.cluster.name, 'direct');
   }
 
   #canaries(): string[] {

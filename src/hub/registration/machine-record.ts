@@ -1,4 +1,5 @@
 import { BadValue, fieldsOf, list, parseObject, text, uint } from '../../kvstore/codec/json.ts';
+import { type CheckReports, checksFromJson, checksToJson } from '../../kvstore/codec/serving-report.ts';
 import type { RefusedAddress } from './review.ts';
 
 /**
@@ -24,7 +25,27 @@ export interface MachineRecord {
   readonly reason: string | undefined;
   readonly agentVersion: string | undefined;
   readonly policyRevision: string | undefined;
+  readonly serving: MachineServing;
 }
+
+/** What matters to the services that select the machine. */
+export interface MachineServing {
+  /** Canonical, the first of each family: where it is a backend. */
+  readonly addresses: readonly string[];
+  /** Since when it wants no new connections. */
+  readonly drained: number | undefined;
+  /** Of services that select it. */
+  readonly checks: CheckReports;
+  /** Since when it does not renew its lease as it promised. */
+  readonly silent: number | undefined;
+}
+
+export const SERVES_NOTHING: MachineServing = {
+  addresses: [],
+  drained: undefined,
+  checks: new Map(),
+  silent: undefined,
+};
 
 /** `waiting`: answered, or not, but nothing of it is published. */
 export type MachineState = 'waiting' | 'registered' | 'expired' | 'revoked';
@@ -33,7 +54,8 @@ export const REGISTRATIONS_PREFIX = 'mesh-agent/v1/registrations/';
 const STATES: readonly string[] = ['waiting', 'registered', 'expired', 'revoked'];
 
 export function encodeMachineRecord(record: MachineRecord): string {
-  return JSON.stringify(record);
+  const { checks, ...serving } = record.serving;
+  return JSON.stringify({ ...record, serving: { ...serving, checks: checksToJson(checks) } });
 }
 
 /** @throws BadValue */
@@ -58,6 +80,19 @@ export function decodeMachineRecord(value: Buffer): MachineRecord {
     reason: text(fields, 'reason') || undefined,
     agentVersion: text(fields, 'agentVersion') || undefined,
     policyRevision: text(fields, 'policyRevision') || undefined,
+    serving: servingOf(fields.get('serving')),
+  };
+}
+
+/** Records of earlier versions have none. */
+function servingOf(value: unknown): MachineServing {
+  if (value === undefined || value === null) return SERVES_NOTHING;
+  const fields = fieldsOf(value, 'serving');
+  return {
+    addresses: strings(list(fields, 'addresses')),
+    drained: uint(fields, 'drained', Number.MAX_SAFE_INTEGER) || undefined,
+    checks: checksFromJson(fields.get('checks'), Number.MAX_SAFE_INTEGER),
+    silent: uint(fields, 'silent', Number.MAX_SAFE_INTEGER) || undefined,
   };
 }
 

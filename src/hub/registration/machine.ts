@@ -4,6 +4,7 @@ import type { LabelSet } from '../../core/labels.ts';
 import { BadValue } from '../../kvstore/codec/json.ts';
 import type { Node, NodeAddress } from '../../kvstore/codec/node.ts';
 import { decodeRegisterNode } from '../../kvstore/codec/register-node.ts';
+import { NO_REPORT, readReport, type ServingReport } from '../../kvstore/codec/serving-report.ts';
 import { Diary } from './diary.ts';
 import type { MachineRecord } from './machine-record.ts';
 import type { RefusedAddress } from './review.ts';
@@ -40,6 +41,10 @@ export interface Machine {
   /** When its facts are withdrawn, monotonic milliseconds. */
   expires: number | undefined;
   lastSeen: number | undefined;
+  /** Of the last value that had addresses: an announcement in between says nothing. */
+  report: ServingReport;
+  /** Since when it does not renew its lease as it promised. */
+  silent: number | undefined;
   record: MachineRecord | undefined;
   readonly diary: Diary;
 }
@@ -58,6 +63,8 @@ export function newMachine(record?: MachineRecord): Machine {
     revoked: record?.state === 'revoked',
     expires: undefined,
     lastSeen: record?.lastSeen,
+    report: { ...NO_REPORT, ...(record && { drained: record.serving.drained, checks: record.serving.checks }) },
+    silent: record?.serving.silent,
     record,
     diary: new Diary(),
   };
@@ -83,6 +90,22 @@ export function readRegistration(name: string, value: Buffer, { revision, lease 
   } catch (error) {
     return { revision, session, node: undefined, problem: messageOf(error).slice(0, 200), text: undefined };
   }
+}
+
+/** Takes what a machine reports of its serving, but of services that do not select it nothing. */
+export function takeReport(machine: Machine, selecting: ReadonlySet<string>): void {
+  const { node } = machine.registration ?? {};
+  if (node === undefined || node.nodeIdentity === 0 || node.addresses.length === 0) return;
+  const { checks, ...report } = readReport(node.annotations, Date.now());
+  machine.report = { ...report, checks: new Map([...checks].filter(([service]) => selecting.has(service))) };
+}
+
+/** The first address of each family that is the machine's own, and no router's. */
+export function backendAddresses({ accepted }: Machine): string[] {
+  return ([4, 6] as const).flatMap((family) => {
+    const own = accepted.find(({ type, address }) => type !== 'CiliumInternalIP' && address.family === family);
+    return own === undefined ? [] : [formatAddress(own.address)];
+  });
 }
 
 export function addressTexts({ accepted }: Machine): string[] {

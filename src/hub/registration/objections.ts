@@ -1,4 +1,5 @@
 import { type Address, contains, formatAddress, formatPrefix, type Prefix } from '../../core/ip.ts';
+import type { ServiceTable } from '../services/service-table.ts';
 import type { ForeignAddresses } from '../workloads/foreign-addresses.ts';
 import { wholeAddress } from '../workloads/prefix-index.ts';
 import { rangesOf, type Workload } from '../workloads/workload.ts';
@@ -10,6 +11,7 @@ export interface ObjectionsOptions {
   /** Addresses of the hub. */
   readonly own: readonly Address[];
   readonly foreign: ForeignAddresses;
+  readonly services: Pick<ServiceTable, 'ownerOf'>;
 }
 
 /** Who wants an address. */
@@ -33,7 +35,7 @@ export class Objections {
   }
 
   find(address: Address, claimant: Claimant): string | undefined {
-    const { book, pools, foreign } = this.#options;
+    const { book, pools, foreign, services } = this.#options;
     const text = formatAddress(address);
     const whole = wholeAddress(address);
     const taken = claimant.takenBy.get(text);
@@ -44,6 +46,8 @@ export class Objections {
     const pool = within ? undefined : pools.find((each) => contains(each, whole));
     if (pool !== undefined) return `it lies in the pool ${formatPrefix(pool)}`;
     if (this.#own.has(text)) return 'the hub has it';
+    const service = services.ownerOf(text);
+    if (service !== undefined) return `it is the address of service ${service}`;
     // What was published before a cluster claimed it stays: a cluster must not knock machines out.
     if (claimant.held.has(text)) return undefined;
     const owner = foreign.ownerOf(address);

@@ -12,6 +12,7 @@ import { IdentityAllocator } from '../identities/allocator.ts';
 import { IdentityCollector } from '../identities/collector.ts';
 import type { HubContext, HubPart, PartFactory } from '../part.ts';
 import { Publisher } from '../publish/publisher.ts';
+import { ServicePublisher } from '../services/service-publisher.ts';
 import { hubFactsOf } from '../workloads/hub-facts.ts';
 import type { DiaryEntry, RegistrationEvent } from './diary.ts';
 import { RecordWriter } from './record-writer.ts';
@@ -47,11 +48,12 @@ class RegistrationPart implements HubPart {
   readonly #records: RecordWriter;
   readonly #troubles: Troubles;
   readonly #responder: Responder;
+  readonly #services: ServicePublisher;
   readonly #jobs: JobGroup;
 
   constructor(context: HubContext, leader: Leadership, timing: RegistrationTiming) {
     const { store, config, health } = context;
-    const { book, records, foreign } = hubFactsOf(store);
+    const { book, records, foreign, services } = hubFactsOf(store);
     const onProblem = (message: string): void => context.log.warn(message);
     const { transact } = leader;
     const { graceMs, heartbeatMs, collectMs } = timing;
@@ -97,10 +99,21 @@ class RegistrationPart implements HubPart {
       known: records.entries(),
       troubles: this.#troubles,
       own: ownAddresses(config),
+      services,
       isRevoked: (name) => isRevoked(books, name),
       onEvent: (workload, event) => this.#say(workload, event),
       onProblem,
       ...(graceMs !== undefined && { graceMs }),
+    });
+    this.#services = new ServicePublisher({
+      table: services,
+      cluster: config.cluster,
+      put: (key, value) => this.#publisher.setService(key, value),
+      onSelected: (workloads) => {
+        for (const name of workloads) this.#responder.touch(name);
+      },
+      health,
+      onProblem,
     });
   }
 
@@ -109,6 +122,8 @@ class RegistrationPart implements HubPart {
     await this.#allocator.ready();
     const published = await this.#publisher.published();
     await this.#publisher.start();
+    // Before the canaries, which say that everything is there.
+    this.#services.start();
     await this.#responder.start(published);
     this.#collector.start();
     this.#jobs.start('memory', (signal) => this.#giveBack(signal));
@@ -128,6 +143,7 @@ class RegistrationPart implements HubPart {
 
   async stop(): Promise<void> {
     await this.#jobs.stop();
+    await this.#services.stop();
     await this.#records.stop();
     // At once: who waits for the lock of an identity would wait for a minute.
     await Promise.all([this.#allocator.close(), this.#collector.stop(), this.#responder.stop()]);
@@ -142,6 +158,7 @@ class RegistrationPart implements HubPart {
       waiting: this.#responder.pending,
       refused: this.#troubles.size,
       published: this.#publisher.size,
+      services: this.#services.size,
       pendingKeys: this.#publisher.pending,
       leases: this.#publisher.leases,
       lastError: this.#publisher.lastError ?? null,
@@ -188,7 +205,7 @@ async function isRevoked(books: Books, name: string): Promise<boolean> {
 }
 
 /** Where machines and clusters reach this hub: none of them can have that address. */
-function ownAddresses(config: HubConfig): Address[] {
+export function ownAddresses(config: HubConfig): Address[] {
   const listening = [config.listen.etcd, config.listen.enrolment].map((listen) =>
     listen.replace(/:[0-9]+$/, '').replace(/^\[|\]$/g, ''),
   );

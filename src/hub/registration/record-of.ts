@@ -1,6 +1,6 @@
 import { POLICY_ANNOTATION, VERSION_ANNOTATION } from '../../kvstore/codec/register-node.ts';
 import type { Workload } from '../workloads/workload.ts';
-import { addressTexts, annotation, type Machine } from './machine.ts';
+import { addressTexts, annotation, backendAddresses, type Machine } from './machine.ts';
 import type { MachineRecord, MachineState } from './machine-record.ts';
 
 /** A machine writes at least every five minutes or so: not each of them is a new record. */
@@ -36,6 +36,12 @@ export function recordOf(machine: Machine, { workload, published, overlap }: Rec
     reason: reasonOf(machine, state) ?? overlap,
     agentVersion: annotation(machine, VERSION_ANNOTATION) ?? before?.agentVersion,
     policyRevision: annotation(machine, POLICY_ANNOTATION) ?? before?.policyRevision,
+    serving: {
+      addresses: published ? backendAddresses(machine) : [],
+      drained: machine.report.drained,
+      checks: machine.report.checks,
+      silent: machine.silent,
+    },
   };
 }
 

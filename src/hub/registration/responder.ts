@@ -2,6 +2,7 @@ import { MeshError, messageOf } from '../../core/errors.ts';
 import type { Address, Prefix } from '../../core/ip.ts';
 import { JobGroup } from '../../core/job.ts';
 import { encodeLabels } from '../../core/labels.ts';
+import { NO_REPORT } from '../../kvstore/codec/serving-report.ts';
 import { REGISTER_PREFIX, registerKey } from '../../kvstore/paths.ts';
 import type { PrefixWatch } from '../../kvstore/store.ts';
 import type { Leadership } from '../election.ts';
@@ -10,13 +11,14 @@ import type { IdentityAllocator } from '../identities/allocator.ts';
 import { identityLabels } from '../identities/label-filter.ts';
 import { machineFacts } from '../publish/machine-facts.ts';
 import type { Published, Publisher } from '../publish/publisher.ts';
+import type { ServiceTable } from '../services/service-table.ts';
 import type { ForeignAddresses } from '../workloads/foreign-addresses.ts';
 import { securityLabels, type Workload } from '../workloads/workload.ts';
 import type { WorkloadBook } from '../workloads/workload-book.ts';
 import { registrationAnswer } from './answer.ts';
 import type { RegistrationEvent } from './diary.ts';
 import { eventsOf } from './events-of.ts';
-import { addressTexts, type Machine, newMachine, readRegistration } from './machine.ts';
+import { addressTexts, type Machine, newMachine, readRegistration, takeReport } from './machine.ts';
 import { encodeMachineRecord, type MachineRecord } from './machine-record.ts';
 import { Objections } from './objections.ts';
 import { Overlaps } from './overlaps.ts';
@@ -41,6 +43,7 @@ export interface ResponderOptions {
   readonly troubles: Troubles;
   /** Addresses of the hub. */
   readonly own: readonly Address[];
+  readonly services: Pick<ServiceTable, 'selecting' | 'ownerOf'>;
   /** Whether the machine lost all rights, rather than its way to the store. */
   readonly isRevoked: (name: string) => Promise<boolean>;
   /** Something that goes on record. */
@@ -143,6 +146,11 @@ export class Responder {
     this.#overlaps.close();
     await this.#queue.stop();
     await this.#jobs.stop();
+  }
+
+  /** What is known of a machine elsewhere is another. */
+  touch(name: string): void {
+    this.#queue.add(name);
   }
 
   /** What the leader before us published: a machine keeps its addresses over a change of leaders. */
@@ -248,6 +256,7 @@ export class Responder {
     if (!(await this.#identify(name, workload))) return;
     const { node } = registration ?? {};
     if (node !== undefined && registration !== undefined) {
+      takeReport(machine, this.#options.services.selecting(name));
       if (node.nodeIdentity !== 0 && node.addresses.length > 0) this.#review(name, workload);
       const answer = registrationAnswer({
         workload,
@@ -389,6 +398,7 @@ export class Responder {
     machine.identity = undefined;
     machine.told = undefined;
     machine.expires = undefined;
+    machine.report = NO_REPORT;
     publisher.set(name, new Map());
     for (const text of texts) this.#free(text, name);
     if (had && why !== undefined) this.#note(name, { event: 'withdrawn', reason: why });

@@ -1,14 +1,16 @@
 import type { HubStore } from '../hub-store.ts';
 import { decodeMachineRecord, type MachineRecord, REGISTRATIONS_PREFIX } from '../registration/machine-record.ts';
+import { ServiceTable } from '../services/service-table.ts';
 import { ForeignAddresses } from './foreign-addresses.ts';
 import { Mirror } from './mirror.ts';
 import { WorkloadBook } from './workload-book.ts';
 
-/** What every hub knows, whether it leads or not: workloads, what became of their machines, and what others have. */
+/** What every hub knows, whether it leads or not: workloads, what became of their machines, what they serve, and what others have. */
 export interface HubFacts {
   readonly book: WorkloadBook;
   readonly records: Mirror<MachineRecord>;
   readonly foreign: ForeignAddresses;
+  readonly services: ServiceTable;
   ready(): Promise<void>;
   close(): void;
 }
@@ -16,26 +18,30 @@ export interface HubFacts {
 const open = new WeakMap<HubStore, HubFacts>();
 
 /** Opened by the part that runs everywhere, before any leader. */
-export function openHubFacts(store: HubStore): HubFacts {
+export function openHubFacts(store: HubStore, cluster: string): HubFacts {
   const book = new WorkloadBook(store);
   const records = new Mirror<MachineRecord>({
     store,
     prefix: REGISTRATIONS_PREFIX,
     decode: (_name, value) => decodeMachineRecord(value),
+    onChange: (name) => services.recordChanged(name),
   });
+  const services: ServiceTable = new ServiceTable({ store, cluster, book, record: (name) => records.get(name) });
   const foreign = new ForeignAddresses(store);
   const facts: HubFacts = {
     book,
     records,
     foreign,
+    services,
     async ready() {
-      await Promise.all([book.ready(), records.ready(), foreign.ready()]);
+      await Promise.all([book.ready(), records.ready(), foreign.ready(), services.ready()]);
     },
     close() {
       open.delete(store);
       book.close();
       records.close();
       foreign.close();
+      services.close();
     },
   };
   open.set(store, facts);

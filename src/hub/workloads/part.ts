@@ -25,7 +25,7 @@ class WorkloadsPart implements HubPart {
 
   async start(): Promise<void> {
     const { store, api, config, metrics } = this.#context;
-    const facts = openHubFacts(store);
+    const facts = openHubFacts(store, config.cluster.name);
     this.#facts = facts;
     const workloads = workloadsOf(this.#context, { facts, store, by: 'administrator' });
     serveWorkloads(api, { facts, workloads, kubernetes: config.kubernetes.config !== undefined });
@@ -57,18 +57,27 @@ export function workloadsOf(
     store,
     book: facts.book,
     pools: context.config.pools,
-    occupied: (range) => facts.foreign.overlapping(range) ?? machineIn(facts, range),
+    occupied: (range) => facts.foreign.overlapping(range) ?? holderIn(facts, range),
     revoke: (name) => revokeEnrolment(context, name, by),
   });
 }
 
-/** A machine that has an address in it: a range must not take it away. */
-function machineIn({ records }: HubFacts, range: Prefix): Occupied | undefined {
+/** A machine or a service that has an address in it: a range must not take it away. */
+function holderIn({ records, services }: HubFacts, range: Prefix): Occupied | undefined {
+  for (const text of services.frontends()) {
+    const prefix = prefixOfText(text);
+    if (prefix !== undefined && contains(range, prefix))
+      return { prefix, owner: `${text} of service ${services.ownerOf(text)}` };
+  }
   for (const [name, { addresses }] of records.entries())
     for (const text of addresses) {
-      const address = parseAddress(text);
-      const prefix = address && wholeAddress(address);
+      const prefix = prefixOfText(text);
       if (prefix !== undefined && contains(range, prefix)) return { prefix, owner: `${text} of workload ${name}` };
     }
   return undefined;
+}
+
+function prefixOfText(text: string): Prefix | undefined {
+  const address = parseAddress(text);
+  return address && wholeAddress(address);
 }

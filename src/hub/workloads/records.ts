@@ -33,6 +33,8 @@ export interface WorkloadRecord {
   readonly lastSeen: number | null;
   readonly agentVersion: string | null;
   readonly policyRevision: string | null;
+  /** Since when it wants no new connections from services; null while it takes them. */
+  readonly drained: number | null;
 }
 
 export type WorkloadState = 'never-seen' | 'waiting' | 'registered' | 'expired' | 'revoked';
@@ -65,5 +67,6 @@ export function workloadRecord(workload: Workload, found: MachineRecord | undefi
     lastSeen: machine?.lastSeen ?? null,
     agentVersion: machine?.agentVersion ?? null,
     policyRevision: machine?.policyRevision ?? null,
+    drained: machine?.serving.drained ?? null,
   };
 }

@@ -1,8 +1,7 @@
 import { MeshError } from '../../core/errors.ts';
-import { BadValue, type Fields, fieldsOf } from '../../kvstore/codec/json.ts';
 import type { HubApi } from '../api.ts';
+import { labelsOf, readBody, stringOf, stringsOf } from '../request-body.ts';
 import type { HubFacts } from './hub-facts.ts';
-import type { LabelMap } from './labels.ts';
 import { workloadRecord } from './records.ts';
 import type { WorkloadChange, WorkloadRequest, Workloads } from './workloads.ts';
 
@@ -54,55 +53,22 @@ export function serveWorkloads(
 }
 
 function readRequest(body: unknown): WorkloadRequest {
-  return reading(
+  return readBody(
     body,
     ['name', 'namespace', 'labels', 'serviceAccount', 'ipv4AllocCidr', 'ipv6AllocCidr'],
     (fields) => ({
-      name: string(fields, 'name') ?? '',
-      namespace: string(fields, 'namespace'),
-      labels: labels(fields),
-      serviceAccount: string(fields, 'serviceAccount'),
-      ipv4AllocCidr: string(fields, 'ipv4AllocCidr'),
-      ipv6AllocCidr: string(fields, 'ipv6AllocCidr'),
+      name: stringOf(fields, 'name') ?? '',
+      namespace: stringOf(fields, 'namespace'),
+      labels: labelsOf(fields, 'labels'),
+      serviceAccount: stringOf(fields, 'serviceAccount'),
+      ipv4AllocCidr: stringOf(fields, 'ipv4AllocCidr'),
+      ipv6AllocCidr: stringOf(fields, 'ipv6AllocCidr'),
     }),
   );
 }
 
 function readChange(body: unknown): WorkloadChange {
-  return reading(body, ['labels', 'removeLabels'], (fields) => {
-    const remove = fields.get('removelabels') ?? [];
-    if (!Array.isArray(remove) || remove.some((each) => typeof each !== 'string'))
-      throw new BadValue('removeLabels is no list of strings');
-    return { labels: labels(fields) ?? {}, removeLabels: remove as string[] };
+  return readBody(body, ['labels', 'removeLabels'], (fields) => {
+    return { labels: labelsOf(fields, 'labels') ?? {}, removeLabels: stringsOf(fields, 'removeLabels') ?? [] };
   });
-}
-
-/** @throws MeshError API-REQUEST */
-function reading<T>(body: unknown, known: readonly string[], read: (fields: Fields) => T): T {
-  try {
-    const fields = fieldsOf(body, 'the body');
-    const names = known.map((name) => name.toLowerCase());
-    for (const name of fields.keys())
-      if (!names.includes(name)) throw new BadValue(`unknown field ${JSON.stringify(name.slice(0, 50))}`);
-    return read(fields);
-  } catch (error) {
-    if (error instanceof BadValue) throw new MeshError('API-REQUEST', error.message);
-    throw error;
-  }
-}
-
-function string(fields: Fields, name: string): string | undefined {
-  const value = fields.get(name.toLowerCase());
-  if (value === undefined || value === null) return undefined;
-  if (typeof value !== 'string') throw new BadValue(`${name} is no string`);
-  return value;
-}
-
-function labels(fields: Fields): LabelMap | undefined {
-  const value = fields.get('labels');
-  if (value === undefined || value === null) return undefined;
-  fieldsOf(value, 'labels');
-  for (const [key, item] of Object.entries(value as object))
-    if (typeof item !== 'string') throw new BadValue(`label ${JSON.stringify(key.slice(0, 50))} is no string`);
-  return value as LabelMap;
 }

@@ -1,0 +1,54 @@
+import { goJson } from '../../kvstore/codec/json.ts';
+import type { MachineService } from '../../kvstore/codec/machine-service.ts';
+import { factPrefix } from '../../kvstore/paths.ts';
+
+export interface Publication {
+  readonly value: string;
+  /** Active addresses that had no room. */
+  readonly omitted: number;
+}
+
+/** A request to etcd has 1.5 MiB at most, and other keys in it, too. */
+const MAX_BYTES = 1 << 20;
+
+export function publishedKey(cluster: string, service: Pick<MachineService, 'namespace' | 'name'>): string {
+  return `${factPrefix('services', cluster, 'direct')}${service.namespace}/${service.name}`;
+}
+
+/**
+ * A ClusterService as Cilium's own exporter writes it (kvstore specification 2.5). Frontends are for the machines of the hub
+ * alone: clusters have their own (8.3). There is no word of affinity: it is the consumer's.
+ */
+export function publishedService(
+  service: MachineService,
+  options: {
+    readonly cluster: { readonly name: string; readonly id: number };
+    /** Canonical, in an order that does not depend on time. */
+    readonly active: readonly string[];
+    readonly maxBytes?: number;
+  },
+): Publication {
+  const { cluster, active, maxBytes = MAX_BYTES } = options;
+  const portsBy = (number: 'port' | 'targetPort') =>
+    new Map(service.ports.map((port) => [port.name, { Protocol: port.protocol, Port: port[number] }]));
+  const targets = portsBy('targetPort');
+  const write = (addresses: readonly string[]): string =>
+    goJson({
+      cluster: cluster.name,
+      namespace: service.namespace,
+      name: service.name,
+      frontends: new Map(service.addresses.map((address) => [address, portsBy('port')])),
+      backends: new Map(addresses.map((address) => [address, targets])),
+      hostnames: new Map(),
+      labels: new Map(),
+      selector: service.selector,
+      includeExternal: service.global,
+      shared: service.shared,
+      clusterID: cluster.id,
+    });
+  // An address in quotes with its colon and comma: 43 characters at most.
+  const each = Buffer.byteLength(goJson(targets)) + 43;
+  const room = Math.max(0, Math.floor((maxBytes - Buffer.byteLength(write([]))) / each));
+  const taken = active.slice(0, room);
+  return { value: write(taken), omitted: active.length - taken.length };
+}
