@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 PACKAGES=(
   binutils ca-certificates conntrack curl etcd-client etcd-server gcc iproute2 iputils-ping libc6-dev make netcat-openbsd
-  nftables openssl procps socat tcpdump util-linux
+  nftables openssl procps prometheus socat tcpdump util-linux
 )
 
 PACKAGE_TOOLS=(createrepo-c debootstrap dpkg-dev gzip lintian openssl rpm rpmlint shellcheck systemd-container xz-utils zstd)
@@ -59,17 +59,18 @@ install_packages() {
     rm -f $policy
     trap - EXIT
   fi
-  case " $* " in
-    *" etcd-server "*)
-      # Nor at the next boot.
-      if command -v systemctl >/dev/null; then
-        systemctl disable etcd >/dev/null 2>&1 || true
-        [ ! -d /run/systemd/system ] || systemctl stop etcd || true
-      elif command -v update-rc.d >/dev/null; then
-        update-rc.d etcd disable >/dev/null 2>&1 || true
-      fi
-      ;;
-  esac
+  # Nor at the next boot.
+  case " $* " in *" etcd-server "*) never_start etcd ;; esac
+  case " $* " in *" prometheus "*) never_start prometheus ;; esac
+}
+
+never_start() {
+  if command -v systemctl >/dev/null; then
+    systemctl disable "$1" >/dev/null 2>&1 || true
+    [ ! -d /run/systemd/system ] || systemctl stop "$1" || true
+  elif command -v update-rc.d >/dev/null; then
+    update-rc.d "$1" disable >/dev/null 2>&1 || true
+  fi
 }
 
 install_modules() {
