@@ -4,10 +4,12 @@ import { serveApi } from '../api/server.ts';
 import { exportStatus } from '../api/status-metrics.ts';
 import type { AgentApi, StatusRecord } from '../api/types.ts';
 import type { LoadedConfig } from '../config/load.ts';
+import { MeshError, messageOf } from '../core/errors.ts';
 import { build } from '../host/build.ts';
 import { crashOnSurprise, onReload, stopSignal } from '../host/daemon.ts';
 import { openServiceManager, type ServiceManager } from '../host/systemd.ts';
 import { openLog, type RootLog } from '../observe/log.ts';
+import { openLogFile } from '../observe/log-file.ts';
 import { type Metrics, openMetrics } from '../observe/metrics.ts';
 import { Agent } from './agent.ts';
 import { type Apply, agentReload } from './reload.ts';
@@ -27,7 +29,13 @@ export async function runAgent(loaded: LoadedConfig): Promise<number> {
   process.title = 'mesh-agent';
   const { config } = loaded;
   const metrics = openMetrics(build);
-  const log = openLog({ ...config.log, onProblem: (level, room) => metrics.logged(level, room) });
+  const { fd, unusable } = logTarget(config.log.file);
+  const log = openLog({
+    ...config.log,
+    ...(fd !== undefined && { fd }),
+    sumsUp: true,
+    onProblem: (level, room) => metrics.logged(level, room),
+  });
   log.info('mesh-agent starts', {
     version: build.version,
     commit: build.commit,
@@ -45,6 +53,7 @@ export async function runAgent(loaded: LoadedConfig): Promise<number> {
     const notices = new Notices(service);
     const named = loaded.origins.get('name')?.kind !== 'default';
     const agent = new Agent({ config, named, log, metrics, onChange: () => notices.update(agent) });
+    if (unusable !== undefined) agent.health.fail('log', unusable);
     // It watches files from the beginning: an agent that cannot serve must stop that too, to end at once.
     closers.push(() => agent.stop());
     const { reloader, api, port } = serve({ agent, loaded, log, metrics, notices });
@@ -160,4 +169,16 @@ function statusLine(agent: Agent): string {
   const state = agent.enforcing ? 'enforcing' : 'not enforcing';
   const trouble = error === undefined ? '' : `; ${error.code} ${error.text}`;
   return `${state}; ${ready}/${clusters.length} clusters ready; ${agent.tables.identities.size} identities${trouble}`;
+}
+
+/** Where the log goes: to a file, to standard error when there is none or it cannot be used. */
+function logTarget(file: string | undefined): { readonly fd?: number; readonly unusable?: MeshError } {
+  if (file === undefined) return {};
+  try {
+    return { fd: openLogFile(file) };
+  } catch (error) {
+    return {
+      unusable: error instanceof MeshError ? error : new MeshError('OBS-LOG', messageOf(error), { cause: error }),
+    };
+  }
 }

@@ -14,6 +14,7 @@ import { joinCommand } from './join.ts';
 import { kernelCommands } from './kernel.ts';
 import { leaveCommand } from './leave.ts';
 import { monitorCommand } from './monitor.ts';
+import { logsCommand } from './logs.ts';
 import { nodeCommands } from './node.ts';
 import { policyCommands } from './policy.ts';
 import { reportError } from './report-error.ts';
@@ -72,6 +73,7 @@ export function commandTree(): Command {
     healthCommands(),
     serviceCommands(),
     ipcacheCommands(),
+    logsCommand(),
     policyCommands(),
     fqdnCommands(),
     monitorCommand(),

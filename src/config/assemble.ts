@@ -22,6 +22,7 @@ export function assemble(settings: Settings, findings: Findings): Config | undef
   if (findings.problems.length > 0) return undefined;
   const [clusterName, clusterId] = [get('cluster.name'), get('cluster.id')];
   const socketGroup = get('socketGroup');
+  const logFile = get('log.file');
   const [ipv4, ipv6] = [get('address.ipv4'), get('address.ipv6')];
   return {
     name: get('name'),
@@ -50,7 +51,7 @@ export function assemble(settings: Settings, findings: Findings): Config | undef
     policies: get('policies'),
     clustermesh: get('clustermesh'),
     metrics: { listen: get('metrics.listen') },
-    log: { level: get('log.level'), format: get('log.format') },
+    log: { level: get('log.level'), format: get('log.format'), ...(logFile !== undefined && { file: logFile }) },
     stateDir: get('stateDir'),
     socket: get('socket'),
     ...(socketGroup !== undefined && { socketGroup }),

@@ -61,7 +61,7 @@ export interface Config {
   readonly clustermesh: string;
   /** `listen` is `host:port`, or empty for no metrics. */
   readonly metrics: { readonly listen: string };
-  readonly log: { readonly level: LogLevel; readonly format: 'auto' | 'json' | 'pretty' };
+  readonly log: { readonly level: LogLevel; readonly format: 'auto' | 'json' | 'pretty'; readonly file?: string };
   readonly stateDir: string;
   readonly socket: string;
   /** A group, by name or number, that may use the socket besides root. */

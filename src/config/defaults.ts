@@ -57,6 +57,7 @@ const DEFAULTS: { readonly [K in KeyName]: ValueOf<K> | undefined } = {
   'metrics.listen': '127.0.0.1:9964',
   'log.level': 'info',
   'log.format': 'auto',
+  'log.file': undefined,
   stateDir: STATE_DIR,
   socket: '/run/mesh-agent/agent.sock',
   socketGroup: undefined,

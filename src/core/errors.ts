@@ -203,6 +203,14 @@ export const ERROR_CODES = {
     'the address of the metrics cannot be used',
     'choose another one in `metrics.listen`, or turn metrics off with ""',
   ),
+  'OBS-LOG': entry(
+    'the file of the log cannot be used',
+    'correct `log.file`, or remove it: the log goes to standard error until then; as a service the agent may only write below /var/lib/mesh-agent',
+  ),
+  'OBS-NO-LOG': entry(
+    'there is no log to show',
+    'run it as root, or as a member of the group systemd-journal, where the agent runs as a service; or set `log.file`',
+  ),
   'DPN-NONE': entry('no policy is enforced', 'remove `datapath: none` from the configuration'),
   // overlay
   'OVL-DEVICE': entry(

@@ -39,7 +39,7 @@ export async function runHub(options: RunHubOptions): Promise<number> {
   const { config, folder } = options;
   const unlock = lockHub(folder);
   const metrics = openMetrics(build);
-  const rootLog = openLog({ ...config.log, onProblem: (level, room) => metrics.logged(level, room) });
+  const rootLog = openLog({ ...config.log, sumsUp: true, onProblem: (level, room) => metrics.logged(level, room) });
   const log = rootLog.child('hub');
   const closers: (() => Promise<void>)[] = [];
   const stopping = new AbortController();

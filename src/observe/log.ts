@@ -1,9 +1,11 @@
 import { isatty } from 'node:tty';
 import { type Logger, pino, stdTimeFunctions } from 'pino';
+import { messageOf } from '../core/errors.ts';
 import { errorFacts } from './error-facts.ts';
 import { type LineSink, openLineSink } from './line-sink.ts';
 import { prettyLine } from './pretty-line.ts';
 import { printableJson } from './printable.ts';
+import { Repeats } from './repeats.ts';
 
 /** What goes with a message. `error` may be anything that was thrown; MeshError keeps code, place and remedy. */
 export type LogFacts = Readonly<Record<string, unknown>>;
@@ -39,6 +41,8 @@ export interface LogOptions {
   readonly fd?: number;
   readonly terminal?: boolean;
   readonly env?: NodeJS.ProcessEnv;
+  /** Lines that repeat are summed up at growing intervals; debug and trace excepted. */
+  readonly sumsUp?: boolean;
   /** Told of every line of level warn or error, for counters. */
   onProblem?(level: 'warn' | 'error', room: string): void;
 }
@@ -67,7 +71,13 @@ export function openLog(options: LogOptions): RootLog {
     },
     sink,
   );
-  const shared = { base, sink, level: options.level, onProblem: options.onProblem ?? (() => undefined) };
+  const shared = {
+    base,
+    sink,
+    repeats: options.sumsUp === true ? new Repeats() : undefined,
+    level: options.level,
+    onProblem: options.onProblem ?? (() => undefined),
+  };
   return new RoomLog(shared, ROOT_ROOM, {});
 }
 
@@ -90,6 +100,7 @@ const LEVELS: Readonly<Record<LogLevel, number>> = { trace: 10, debug: 20, info:
 interface Shared {
   readonly base: Logger;
   readonly sink: LineSink;
+  readonly repeats: Repeats | undefined;
   readonly onProblem: (level: 'warn' | 'error', room: string) => void;
   level: LogLevel;
 }
@@ -120,10 +131,12 @@ class RoomLog implements RootLog {
   }
 
   flush(): void {
+    this.#shared.repeats?.close();
     this.#shared.sink.flush();
   }
 
   close(): Promise<void> {
+    this.#shared.repeats?.close();
     return this.#shared.sink.close();
   }
 
@@ -155,11 +168,33 @@ class RoomLog implements RootLog {
 
   #write(level: LogLevel, message: string, facts: LogFacts = {}): void {
     if (LEVELS[level] < LEVELS[this.#shared.level]) return;
+    const { repeats } = this.#shared;
+    if (repeats === undefined || LEVELS[level] < LEVELS.info) {
+      this.#say(level, message, facts);
+      return;
+    }
+    const key = `${level} ${this.#room} ${message} ${textOf(this.#facts)} ${textOf(facts)}`;
+    const summary = (repeated: number, withinMs: number): void =>
+      this.#say(level, message, { ...facts, repeated, withinSeconds: Math.round(withinMs / 1000) });
+    if (repeats.admit({ key, summary })) this.#say(level, message, facts);
+  }
+
+  #say(level: LogLevel, message: string, facts: LogFacts): void {
     try {
       this.#logger[level](facts, message);
     } catch {
       // Facts that cannot be written (a getter that throws) must not stop what is being told about.
       this.#logger[level](message);
     }
+  }
+}
+
+/** What of the facts tells one line from another: of an error its words, and no stack. */
+function textOf(facts: LogFacts): string {
+  try {
+    const { error, ...rest } = facts;
+    return `${JSON.stringify(rest)} ${error === undefined ? '' : messageOf(error)}`;
+  } catch {
+    return '';
   }
 }
