@@ -70,10 +70,10 @@ test('a store that is away is one line with code and remedy when it begins, and 
   assert.ok(said.length <= 4, JSON.stringify(said));
 });
 
-test('a store that comes and goes four times, and hundreds of bad values, do not fill the log', async () => {
+test('a store that comes and goes again and again, and hundreds of bad values, do not fill the log', async () => {
   const from = lines().length;
   const { door, facts } = lab.cluster('cluster-a');
-  for (let cut = 0; cut < 4; cut++) {
+  for (let cut = 0; cut < 2; cut++) {
     const { reconnections } = (await lab.agent.status()).kvstore;
     door.cut();
     await lab.agent.untilStatus('it is connected anew', ({ kvstore }) => kvstore.reconnections > reconnections, 30_000);
@@ -82,7 +82,7 @@ test('a store that comes and goes four times, and hundreds of bad values, do not
   await Promise.all(bad.map((ip) => facts.set('endpoints', ip, '{"IP": 7}')));
   await lab.agent.untilStatus('they are refused', ({ counts }) => counts.quarantined === bad.length, 60_000);
   const said = lines().slice(from);
-  assert.ok(said.length < 35, `${said.length} lines: ${JSON.stringify(said.slice(0, 80))}`);
+  assert.ok(said.length < 30, `${said.length} lines: ${JSON.stringify(said.slice(0, 80))}`);
   await Promise.all(bad.map((ip) => facts.unset('endpoints', ip)));
   await lab.agent.untilStatus('they are gone', ({ counts }) => counts.quarantined === 0, 60_000);
 });
