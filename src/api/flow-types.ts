@@ -27,6 +27,7 @@ export interface FlowPolicyRecord {
     | 'unknown-sender'
     | 'spoofed-tunnel'
     | 'no-backend'
+    | 'earlier-run'
     | 'changed-meanwhile';
   /** The first ones; those that ask for default deny when no rule matches. */
   readonly rules: readonly RuleRecord[];

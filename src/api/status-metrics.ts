@@ -166,7 +166,13 @@ function datapath(registry: Registry): Render {
   const drops = rising('cilium_drop_count_total', 'packets that were dropped', ['reason', 'direction']);
   const bytes = rising('cilium_drop_bytes_total', 'bytes that were dropped', ['reason', 'direction']);
   const healed = rising('mesh_agent_datapath_healed_total', 'foreign changes that were undone', []);
+  const seen = rising('mesh_agent_flows_seen_total', 'verdicts that the monitor saw', []);
+  const lost = rising('mesh_agent_flows_lost_total', 'verdicts that it did not see, by where they were lost', [
+    'source',
+  ]);
   return ({ datapath, routing }) => {
+    seen({}, datapath.flows?.seen ?? 0);
+    for (const [source, packets] of Object.entries(datapath.flows?.lost ?? {})) lost({ source }, packets);
     for (const [kind, value] of Object.entries(datapath.entries)) entries.set({ kind }, value);
     applied.set(Number(datapath.applied));
     lag.set(datapath.lagMs / 1000);

@@ -246,6 +246,8 @@ export interface StatusRecord {
     readonly error?: { readonly code: string; readonly message: string; readonly since: number };
     readonly healed: number;
     readonly denied: { readonly ingress: CounterRecord; readonly egress: CounterRecord };
+    /** What the monitor saw of verdicts, and where others were lost before it saw them. */
+    readonly flows?: { readonly seen: number; readonly lost: Readonly<Record<string, number>> };
     /** Packets that were dropped in earnest; by Cilium's reason, they never go back. */
     readonly drops: readonly DropCountRecord[];
   };

@@ -67,7 +67,11 @@ test('an answer is told by the policy of the other direction, and asked about as
 });
 
 test('the verdict of the kernel stands where the policies say otherwise by now', async (t) => {
-  const maker = new FlowMaker((await idleAgent(t)).agent);
+  const { agent } = await idleAgent(t);
+  const maker = new FlowMaker(agent);
+  const before = maker.make({ ...told, point: point('deny_rule_in'), payload: packet(6, SYN) }, 0);
+  assert.deepEqual(before?.policy, { reason: 'earlier-run', rules: [] }, 'nothing is known yet');
+  agent.reconciler.open();
   // No policy selects this machine, so nothing would be dropped now.
   const flow = maker.make({ ...told, point: point('deny_rule_in'), payload: packet(6, SYN) }, 0);
   assert.deepEqual([flow?.verdict, flow?.dropReason?.number], ['DROPPED', 181]);

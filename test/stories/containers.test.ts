@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import { containerOn } from '../lab/container.ts';
 import type { MeshLab } from '../lab/mesh-lab.ts';
 import { until } from '../lab/namespace.ts';
-import { type Outcome, Place } from '../lab/place.ts';
+import type { Outcome, Place } from '../lab/place.ts';
 import { CLUSTER_A, CROSS_CLUSTER, enforce, startStory } from '../lab/story.ts';
 
 /**
@@ -33,20 +34,8 @@ let container: Place;
 
 before(async () => {
   lab = await startStory([CLUSTER_A]);
-  container = new Place('container');
-  const { namespace } = lab.machine;
-  namespace.run('sysctl', '-q', '-w', 'net.ipv4.ip_forward=1');
-  namespace.run('ip', 'link', 'add', 'docker0', 'type', 'bridge');
-  namespace.run('ip', 'address', 'add', '172.17.0.1/16', 'dev', 'docker0');
-  namespace.run('ip', 'link', 'set', 'docker0', 'up');
-  namespace.connect(container.namespace, {
-    device: 'veth1',
-    peerDevice: 'eth0',
-    peerAddresses: ['172.17.0.2/16'],
-  });
-  namespace.run('ip', 'link', 'set', 'veth1', 'master', 'docker0');
-  container.namespace.run('ip', 'route', 'add', 'default', 'via', '172.17.0.1');
-  namespace.feed(FOREIGN_RULES, 'nft', '-f', '-');
+  container = containerOn(lab.machine);
+  lab.machine.namespace.feed(FOREIGN_RULES, 'nft', '-f', '-');
   await container.listen({ tcp: [80], udp: [53] });
 });
 after(async () => {

@@ -3,9 +3,10 @@ import { after, before, test } from 'node:test';
 import type { FlowParameters } from '../../src/api/flow-query.ts';
 import type { FlowEvent, FlowRecord } from '../../src/api/flow-types.ts';
 import type { ExplanationRecord } from '../../src/api/policy-types.ts';
+import { containerOn } from '../lab/container.ts';
 import type { MeshLab } from '../lab/mesh-lab.ts';
 import { until } from '../lab/namespace.ts';
-import { Place } from '../lab/place.ts';
+import type { Place } from '../lab/place.ts';
 import { CLUSTER_A, enforce, policyFor, startStory } from '../lab/story.ts';
 
 /** What an operator sees of packets: each drop of a known sequence, with the rule that decided. */
@@ -31,16 +32,7 @@ let container: Place;
 
 before(async () => {
   lab = await startStory([CLUSTER_A]);
-  container = new Place('container');
-  const { namespace } = lab.machine;
-  namespace.run('sysctl', '-q', '-w', 'net.ipv4.ip_forward=1');
-  namespace.run('ip', 'link', 'add', 'docker0', 'type', 'bridge');
-  namespace.run('ip', 'address', 'add', '172.17.0.1/16', 'dev', 'docker0');
-  namespace.run('ip', 'link', 'set', 'docker0', 'up');
-  const ends = { device: 'veth1', peerDevice: 'eth0', peerAddresses: ['172.17.0.2/16'] };
-  namespace.connect(container.namespace, ends);
-  namespace.run('ip', 'link', 'set', 'veth1', 'master', 'docker0');
-  container.namespace.run('ip', 'route', 'add', 'default', 'via', '172.17.0.1');
+  container = containerOn(lab.machine);
   await enforce(lab, ALLOW, 'allow.yaml');
   await enforce(lab, DENY, 'deny.yaml');
 });

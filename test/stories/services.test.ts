@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import type { FlowRecord } from '../../src/api/flow-types.ts';
 import type { MeshLab } from '../lab/mesh-lab.ts';
 import { until } from '../lab/namespace.ts';
 import { HTTP, ServiceLab } from '../lab/services.ts';
@@ -140,6 +141,15 @@ test('a service without a backend refuses at once', async () => {
     (await mesh.kernel()).some(({ frontend }) => frontend === '10.96.0.40:80/TCP'),
   );
   assert.equal(await lab.machine.probe({ protocol: 'tcp', to: '10.96.0.40', port: 80, timeoutMs: 4000 }), 'refused');
+  // The refusal is a drop like any other to whoever looks.
+  let shown: FlowRecord | undefined;
+  await until('the monitor shows it', async () => {
+    for await (const event of lab.agent.api.flows({ to: '10.96.0.40', verdict: 'dropped' }))
+      if ('flow' in event) shown = event.flow;
+    return shown !== undefined;
+  });
+  assert.deepEqual([shown?.dropReason?.number, shown?.direction, shown?.policy.reason], [158, 'egress', 'no-backend']);
+  assert.deepEqual(shown?.explain.slice(0, 2), ['service', 'get']);
 });
 
 test('a cluster that dies under load: no new connection fails after the grace, running ones last, and all comes back', async (t) => {

@@ -4,7 +4,7 @@ import { identity as numeric } from '../../core/identity.ts';
 import type { Address } from '../../core/ip.ts';
 import { decidingRow } from '../../datapath/judge.ts';
 import { VERDICT_KINDS, type VerdictKind } from '../../datapath/verdict-log.ts';
-import type { PolicyRow, Protocol, RuleRef } from '../../policy/result.ts';
+import { type PolicyRow, PROTOCOL, type Protocol, type RuleRef } from '../../policy/result.ts';
 import type { Agent } from '../agent.ts';
 import { always } from '../explain/always.ts';
 import { RulePlaces } from '../explain/judgement.ts';
@@ -27,8 +27,11 @@ export interface Decided {
 }
 
 const MAX_RULES = 4;
-/** Places of rules are looked up anew after so long, milliseconds. */
-const FRESH_MS = 2_000;
+/** Places of rules are looked up anew after so long, milliseconds: a document may move without a change of its rules. */
+const FRESH_MS = 30_000;
+/** Rules that ask for default deny may change without a change of any row. */
+const MISS_MS = 1_000;
+const DHCP: ReadonlySet<number> = new Set([67, 68, 546, 547]);
 
 const FIXED: Readonly<Partial<Record<VerdictKind, FlowPolicyRecord>>> = {
   stranger: { reason: 'unknown-sender', rules: [], why: 'only known nodes may send packets of the overlay' },
@@ -42,6 +45,7 @@ export class Deciding {
   #rows = new WeakMap<PolicyRow, Decided>();
   #misses = new Map<string, Decided>();
   #freshUntil = 0;
+  #missesUntil = 0;
 
   constructor(agent: Agent) {
     this.#agent = agent;
@@ -50,11 +54,10 @@ export class Deciding {
   of(flow: DecidedFlow): Decided {
     const fixed = FIXED[flow.kind];
     if (fixed !== undefined) return { policy: fixed, reason: VERDICT_KINDS[flow.kind].reason };
-    if (performance.now() > this.#freshUntil) {
-      this.#rows = new WeakMap();
-      this.#misses = new Map();
-      this.#freshUntil = performance.now() + FRESH_MS;
-    }
+    const { reason } = VERDICT_KINDS[flow.kind];
+    // Until the facts are there the model knows of no policy, and the kernel has what it had.
+    if (!this.#agent.reconciler.opened) return { reason, policy: { reason: 'earlier-run', rules: [] } };
+    this.#age();
     const policy = this.#agent.model.resolved[flow.direction];
     const row = decidingRow(policy.classOf(numeric(flow.peer.identity)).rows, flow);
     const open = !(policy.enforcing && policy.defaultDeny);
@@ -63,12 +66,23 @@ export class Deciding {
     // What the kernel did is a fact: it may have been done before the last change of the policies.
     const allows = row === undefined ? open : row.verdict === 'allow';
     const expected = flow.kind === 'deny_rule' ? row !== undefined && !allows : !allows;
-    const { reason } = VERDICT_KINDS[flow.kind];
     if (flow.kind === 'withdrawn') {
       const rules = allows ? [] : decided.policy.rules;
       return { reason, policy: { ...decided.policy, rules, reason: 'withdrawn' } };
     }
     return expected ? decided : { reason, policy: { reason: 'changed-meanwhile', rules: [] } };
+  }
+
+  #age(): void {
+    const now = performance.now();
+    if (now > this.#freshUntil) {
+      this.#rows = new WeakMap();
+      this.#freshUntil = now + FRESH_MS;
+    }
+    if (now > this.#missesUntil) {
+      this.#misses = new Map();
+      this.#missesUntil = now + MISS_MS;
+    }
   }
 
   #allowed(flow: DecidedFlow, row: PolicyRow | undefined, open: boolean): Decided {
@@ -78,6 +92,8 @@ export class Deciding {
     const rule = always({ direction, port: asked, address: peer.address, border, hasOverlay: overlay !== undefined });
     if (rule !== undefined) return { reason: undefined, policy: { reason: 'always', rules: [], why: rule.why } };
     if (row?.verdict === 'allow') return this.#row(flow, row);
+    if (protocol === PROTOCOL.udp && DHCP.has(port))
+      return { reason: undefined, policy: { reason: 'always', rules: [], why: 'DHCP from its own port' } };
     const reason = row === undefined && open ? 'not-enforced' : 'changed-meanwhile';
     return { reason: undefined, policy: { reason, rules: [] } };
   }

@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { FlowEndRecord } from '../../api/flow-types.ts';
 import { RESERVED } from '../../core/identity.ts';
 import { type Address, formatAddress } from '../../core/ip.ts';
@@ -13,8 +14,17 @@ const FRESH_MS = 1_000;
 /** Indexes of names are made anew at most so often; they may be long. */
 const INDEX_MS = 10_000;
 const MAX_ENDS = 4_096;
-/** Entries of an index: beyond that, names are not worth the time. */
+/** Entries of an index: beyond that, names are not worth the memory. */
 const MAX_INDEX = 100_000;
+/** Others get their turn after so many. */
+const TURN_ENTRIES = 1_000;
+
+interface Names {
+  /** By address: `<cluster>/<node>`, `<namespace>/<name>`, DNS names. */
+  readonly nodes: Map<string, string>;
+  readonly services: Map<string, string>;
+  readonly dns: Map<string, string[]>;
+}
 
 /** Who an address is, from present facts. */
 export class FlowEnds {
@@ -22,9 +32,7 @@ export class FlowEnds {
   readonly #ends = new Map<string, FlowEndRecord>();
   #freshUntil = 0;
   #indexUntil = 0;
-  #nodes = new Map<string, string>();
-  #services = new Map<string, string>();
-  #names = new Map<string, string[]>();
+  #names: Names = { nodes: new Map(), services: new Map(), dns: new Map() };
 
   constructor(agent: Agent) {
     this.#agent = agent;
@@ -41,10 +49,7 @@ export class FlowEnds {
     const key = own ? `self ${text}` : text;
     const known = this.#ends.get(key);
     if (known !== undefined) return known;
-    if (now > this.#indexUntil) {
-      this.#index();
-      this.#indexUntil = performance.now() + INDEX_MS;
-    }
+    this.index();
     const end = own ? this.#self(text) : this.#other(address, text);
     this.#ends.set(key, end);
     return end;
@@ -67,9 +72,9 @@ export class FlowEnds {
     const entry = this.#agent.tables.ipcache.lookup(address);
     const identity = entry?.identity ?? worldOf(this.#agent, address);
     const cluster = this.#agent.tables.identities.get(identity)?.cluster ?? entry?.origin.cluster ?? '';
-    const node = this.#nodes.get(text);
-    const service = this.#services.get(text);
-    const names = this.#names.get(text);
+    const node = this.#names.nodes.get(text);
+    const service = this.#names.services.get(text);
+    const names = this.#names.dns.get(text);
     return {
       address: text,
       identity,
@@ -81,36 +86,39 @@ export class FlowEnds {
     };
   }
 
-  #index(): void {
-    const { tables, names } = this.#agent;
-    this.#nodes = new Map();
-    this.#services = new Map();
-    this.#names = new Map();
-    if (tables.nodes.size < MAX_INDEX) {
-      for (const [key, node] of tables.nodes.entries()) {
-        for (const address of [nodeIp(node, 4), nodeIp(node, 6)])
-          if (address !== undefined) this.#nodes.set(formatAddress(address), key);
-      }
+  /** Begins to look for names anew, if it is time; until it is done the ones from before count. */
+  index(): void {
+    if (performance.now() < this.#indexUntil) return;
+    this.#indexUntil = Number.POSITIVE_INFINITY;
+    void this.#index().finally(() => {
+      this.#indexUntil = performance.now() + INDEX_MS;
+    });
+  }
+
+  async #index(): Promise<void> {
+    const names: Names = { nodes: new Map(), services: new Map(), dns: new Map() };
+    let entries = 0;
+    for (const add of this.#entries(names)) {
+      add();
+      if (++entries > MAX_INDEX) break;
+      if (entries % TURN_ENTRIES === 0) await nextTurn();
     }
-    let left = MAX_INDEX;
-    for (const key of serviceKeys(tables)) {
-      if (left <= 0) break;
-      const service = serviceFact(tables, key);
-      if (service === undefined) continue;
-      const { namespace, name, frontends, backends } = service;
-      for (const ports of [backends, frontends]) {
-        for (const address of ports.keys()) {
-          if (left-- <= 0) break;
-          this.#services.set(address, `${namespace}/${name}`);
-        }
-      }
+    this.#names = names;
+  }
+
+  *#entries({ nodes, services, dns }: Names): Iterable<() => void> {
+    const { tables, names } = this.#agent;
+    for (const [key, node] of tables.nodes.entries()) {
+      for (const address of [nodeIp(node, 4), nodeIp(node, 6)])
+        if (address !== undefined) yield () => nodes.set(formatAddress(address), key);
     }
     for (const { name, addresses } of names.list()) {
-      for (const { address } of addresses) {
-        const known = this.#names.get(address);
-        if (known === undefined) this.#names.set(address, [name]);
-        else known.push(name);
-      }
+      for (const { address } of addresses) yield () => dns.set(address, [...(dns.get(address) ?? []), name]);
+    }
+    for (const key of serviceKeys(tables)) {
+      const service = serviceFact(tables, key);
+      for (const ports of service === undefined ? [] : [service.backends, service.frontends])
+        for (const address of ports.keys()) yield () => services.set(address, `${service?.namespace}/${service?.name}`);
     }
   }
 }

@@ -41,6 +41,7 @@ export class FlowFeed {
   #missed = 0;
   #overflowed = 0;
   #unread = 0;
+  #prepared = false;
   #limitedBefore: number | undefined;
 
   constructor(agent: Agent, onWatch: () => void) {
@@ -62,6 +63,11 @@ export class FlowFeed {
       'kernel-buffer': this.#missed,
       'agent-queue': this.#overflowed + this.#unread,
     };
+  }
+
+  /** Records that were made. */
+  get seen(): number {
+    return this.ring.next;
   }
 
   /** Packets beyond the rate. What was counted before the agent lived nobody could have heard of. */
@@ -89,6 +95,10 @@ export class FlowFeed {
   /** Listens when there is something to hear; to be called from time to time, since it may have to be tried again. */
   look(): void {
     const { datapath, health, config } = this.#agent;
+    if (this.#agent.reconciler.opened && !this.#prepared) {
+      this.#prepared = true;
+      this.#maker.prepare();
+    }
     // From here on counts what nobody heard of.
     this.#limited();
     const wanted = !this.#closed && datapath.name !== 'none' && config.monitor.rate > 0;

@@ -38,6 +38,11 @@ export class FlowMaker {
     this.#deciding = new Deciding(agent);
   }
 
+  /** Names are known before the first packet comes. */
+  prepare(): void {
+    this.#ends.index();
+  }
+
   /** Undefined for a packet that cannot be read. */
   make(told: ToldPacket, number: number): FlowRecord | undefined {
     const headers = readPacket(told.payload);
@@ -75,7 +80,7 @@ export class FlowMaker {
       ...(decided.reason !== undefined && { dropReason: decided.reason }),
       policy: decided.policy,
       interface: this.#device(ingress ? told.inDevice : told.outDevice || told.inDevice),
-      explain: this.#explain({ told, headers, direction, address, port, service: destination.service }),
+      explain: this.#explain({ told, headers, direction, address, port }),
     };
   }
 
@@ -106,11 +111,13 @@ export class FlowMaker {
     readonly direction: 'ingress' | 'egress';
     readonly address: Address;
     readonly port: number;
-    readonly service: string | undefined;
   }): string[] {
-    const { told, headers, direction, address, port, service } = of;
-    if (told.point.kind === 'no_backend' && service !== undefined) return ['service', 'get', service];
+    const { told, headers, direction, address, port } = of;
     const peer = formatAddress(address);
+    if (told.point.kind === 'no_backend') {
+      const owner = this.#agent.services.model.ownerOf(`${peer} ${headers.protocol} ${port}`);
+      if (owner !== undefined) return ['service', 'get', owner.name];
+    }
     const ends = direction === 'ingress' ? [peer, 'self'] : ['self', peer];
     const { protocol } = headers;
     const asked = (WITH_PORTS.has(protocol) || isIcmp(protocol)) && !headers.fragment;

@@ -211,6 +211,7 @@ function datapathView(agent: Agent): StatusRecord['datapath'] {
     ...(status.error !== undefined && { error: status.error }),
     healed: status.healed,
     denied: status.denied,
+    flows: { seen: agent.flows.seen, lost: { ...agent.flows.lost } },
     drops: dropCounts(status.verdicts ?? []),
   };
 }
