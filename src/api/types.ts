@@ -178,7 +178,7 @@ export interface StatusRecord {
     readonly pid: number;
     readonly startedAt: number;
   };
-  /** Agents of before 0.2 do not tell. */
+  /** Undefined: an older agent, which does not read it again. */
   readonly configuration?: ConfigurationRecord;
   readonly machine: {
     readonly name: string;

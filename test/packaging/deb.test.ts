@@ -97,6 +97,25 @@ test('the unit is active and the machine is enforced', async () => {
   assert.equal((await machine.run('systemctl', 'is-enabled', 'mesh-agent-restore')).stdout, 'enabled\n');
 });
 
+test('systemctl reload takes a configuration over, or fails and says why; the process stays', async () => {
+  const { MainPID: before } = await machine.show('mesh-agent', 'MainPID');
+  const file = '/etc/mesh-agent/conf.d/30-reload.yaml';
+  machine.write(file, 'failsafe: {ingress: [tcp/80]}\n');
+  await machine.must('systemctl', 'reload', 'mesh-agent');
+  await assertReach(lab, { 'cluster-a/frontend > my-vm': 'all', 'world > my-vm': 'tcp' }, 0);
+  machine.write(file, 'failsafe: {ingress: []}\naudit: perhaps\n');
+  const { code } = await machine.run('systemctl', 'reload', 'mesh-agent');
+  assert.notEqual(code, 0);
+  assert.match(await machine.journal(), /30-reload\.yaml:2: .*audit/);
+  await assertReach(lab, { 'world > my-vm': 'tcp' }, 0);
+  machine.remove(file);
+  await machine.must('systemctl', 'reload', 'mesh-agent');
+  await assertReach(lab, EXPECTED, 0);
+  const unit = await machine.show('mesh-agent', 'MainPID', 'ActiveState', 'SubState', 'StatusText');
+  assert.deepEqual([unit.MainPID, unit.ActiveState, unit.SubState], [before, 'active', 'running']);
+  assert.match(unit.StatusText ?? '', /^enforcing/);
+});
+
 test('an agent that is killed comes back, and nobody notices', async () => {
   const { MainPID: before } = await machine.show('mesh-agent', 'MainPID');
   const frontend = lab.cluster('cluster-a').place('frontend');

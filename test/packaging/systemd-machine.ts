@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { endProcess, host, type Namespace, until } from '../lab/namespace.ts';
 
@@ -49,6 +49,10 @@ export class SystemdMachine {
   copy(from: string, to: string): void {
     mkdirSync(dirname(join(this.root, to)), { recursive: true });
     cpSync(from, join(this.root, to));
+  }
+
+  remove(path: string): void {
+    rmSync(join(this.root, path));
   }
 
   read(path: string): string {
