@@ -2,7 +2,7 @@ import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type AgentClient, openClient } from '../../src/api/client.ts';
 import type { HealthRecord, StatusRecord } from '../../src/api/types.ts';
-import { type CommandResult, Daemon, execute, PROGRAM } from './daemon.ts';
+import { type CommandResult, Daemon, execute } from './daemon.ts';
 import { until } from './namespace.ts';
 import type { Place } from './place.ts';
 
@@ -48,12 +48,12 @@ export class Agent extends Daemon {
 
   /** Starts the daemon; does not wait for anything. */
   start(): void {
-    this.launch([...PROGRAM, 'run', ...this.#where(), '--config', this.configFile]);
+    this.launch([...this.program, 'run', ...this.#where(), '--config', this.configFile]);
   }
 
   /** One command line against this agent. */
   run(...args: string[]): Promise<CommandResult> {
-    const [command, ...program] = PROGRAM;
+    const [command, ...program] = this.program;
     return execute(command, [...program, ...args, ...this.#where(), '--config', this.configFile]);
   }
 

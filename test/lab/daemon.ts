@@ -3,8 +3,11 @@ import { join } from 'node:path';
 import { endProcess } from './namespace.ts';
 import type { Place } from './place.ts';
 
+/** A command and its first arguments. */
+export type Program = readonly [string, ...string[]];
+
 /** The program under test: the sources, or what `MESH_AGENT` names (`dist/mesh-agent`). */
-export const PROGRAM: readonly [string, ...string[]] =
+export const PROGRAM: Program =
   process.env.MESH_AGENT === undefined
     ? [process.execPath, '--no-warnings', join(import.meta.dirname, '../../src/main.ts')]
     : [process.env.MESH_AGENT];
@@ -20,6 +23,8 @@ const KEPT_LOG = 200_000;
 /** The program under test as a daemon in a place, over as many runs as a test needs. */
 export class Daemon<Where extends Place = Place> {
   readonly place: Where;
+  /** What the next start and the next command run: another one between two runs is an upgrade. */
+  program = PROGRAM;
   #child: ChildProcess | undefined;
   #log = '';
 
@@ -73,7 +78,7 @@ export class Daemon<Where extends Place = Place> {
 
   /** One command line of the program, run in the place. */
   protected executeThere(args: readonly string[]): Promise<CommandResult> {
-    return execute('nsenter', [this.#net, ...PROGRAM, ...args]);
+    return execute('nsenter', [this.#net, ...this.program, ...args]);
   }
 
   /** For the message of a test that fails. */

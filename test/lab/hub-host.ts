@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { askRecord } from '../../src/api/ask.ts';
 import { hubFolder } from '../../src/hub/folder.ts';
 import type { HubStatusRecord } from '../../src/hub/types.ts';
-import { type CommandResult, Daemon, PROGRAM } from './daemon.ts';
+import { type CommandResult, Daemon } from './daemon.ts';
 import { until } from './namespace.ts';
 import type { Place } from './place.ts';
 import type { DualAddress } from './topology.ts';
@@ -46,7 +46,7 @@ export class HubHost extends Daemon<Place & DualAddress> {
   /** Starts the daemon; does not wait for anything. */
   start(): void {
     const { hurry } = this.#options;
-    this.launch(hurry === undefined ? [...PROGRAM, 'hub', 'run', ...this.#where()] : this.#inAHurry(hurry));
+    this.launch(hurry === undefined ? [...this.program, 'hub', 'run', ...this.#where()] : this.#inAHurry(hurry));
   }
 
   /** Waits until it has ended by itself; its exit code. */
