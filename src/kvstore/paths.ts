@@ -4,6 +4,8 @@ export const CLUSTER_CONFIG_PREFIX = 'cilium/cluster-config/';
 export const REGISTER_PREFIX = 'cilium/state/noderegister/v1/';
 /** Policies that a hub hands out; ours, not Cilium's. */
 export const POLICIES_PREFIX = 'mesh-agent/v1/policies/';
+/** Clusters that a hub cannot reach at present, by name; ours, not Cilium's. */
+export const LOST_PREFIX = 'mesh-agent/v1/lost/';
 /** Services that run on machines of a hub, as an administrator wants them: `<namespace>/<name>`. */
 export const MACHINE_SERVICES_PREFIX = 'mesh-agent/v1/services/';
 

@@ -74,7 +74,7 @@ test('addresses of the machine are followed', () => {
   assert.match(all.frontendRefusal(address('10.96.0.1'), JOINED) ?? '', /address of this machine/);
 });
 
-test('a remote cluster counts as lost after the grace, the joined one and what it caches never', () => {
+test('a remote cluster counts as lost after the grace, one that a hub caches by the word of the hub, the joined one never', () => {
   const clusters: Record<string, { kind: string; state: string }> = {
     a: { kind: 'joined', state: 'failed' },
     b: { kind: 'remote', state: 'failed' },
@@ -98,4 +98,14 @@ test('a remote cluster counts as lost after the grace, the joined one and what i
   assert.deepEqual([lost(33_000), reach.look(33_000).next], [[], undefined]);
   clusters.b = { kind: 'remote', state: 'failed' };
   assert.deepEqual(lost(62_999), [], 'the grace begins anew');
+  clusters.b = { kind: 'remote', state: 'connected' };
+  const told = new Map([
+    ['a', 1],
+    ['b', 2],
+    ['c', 3],
+    ['unknown', 4],
+  ]);
+  assert.deepEqual(reach.look(100_000, told), { lost: [], next: 130_000 });
+  assert.deepEqual(reach.look(130_000, told).lost, [{ name: 'c', since: 3 }]);
+  assert.deepEqual(reach.look(131_000).lost, []);
 });

@@ -40,6 +40,7 @@ test('a machine writes its own registration and nothing else, and reads what it 
     'cilium/.heartbeat',
     'mesh-agent/v1/policies/a',
     'mesh-agent/v1/services/a/b',
+    'mesh-agent/v1/lost/a',
     'mesh-agent/v1/leader',
     'anything',
   ];
@@ -59,6 +60,7 @@ test('a machine writes its own registration and nothing else, and reads what it 
   for (const key of [
     'mesh-agent/v1/policies/a',
     'mesh-agent/v1/services/a/b',
+    'mesh-agent/v1/lost/a',
     'cilium/state/ip/v1/default/x',
     'cilium/cache/x',
     'cilium/.heartbeat',
@@ -269,6 +271,7 @@ test('a remote cluster reads the state and its own markers alone, until it is re
     'cilium/cluster-config/other',
     'mesh-agent/v1/policies/a',
     'mesh-agent/v1/services/a/b',
+    'mesh-agent/v1/lost/a',
     'mesh-agent/v1/tokens/a',
   ])
     await assert.rejects(east.get(key), forbidden, key);

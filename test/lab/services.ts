@@ -33,6 +33,7 @@ interface LabPod extends Place {
 }
 
 interface LabCluster {
+  readonly node: { readonly place: Place };
   readonly pods: ReadonlyMap<string, LabPod>;
   readonly facts: {
     service(service: {
@@ -169,6 +170,19 @@ export class ServiceLab {
 
   resume(place: Place): void {
     place.namespace.run('nft', 'delete', 'table', 'inet', 'stopped');
+  }
+
+  /** The node of a cluster, with its store and its pods, is gone from the network, as if its power was cut. */
+  cutOff(cluster: string): void {
+    const chain = (hook: string, device: string): string =>
+      `chain ${hook} { type filter hook ${hook} priority -400; ${device} "eth0" drop; }`;
+    const chains = [chain('prerouting', 'iifname'), chain('postrouting', 'oifname')];
+    const { namespace } = this.#lab.cluster(cluster).node.place;
+    namespace.feed(`table inet cut {\n${chains.join('\n')}\n}\n`, 'nft', '-f', '-');
+  }
+
+  restore(cluster: string): void {
+    this.#lab.cluster(cluster).node.place.namespace.run('nft', 'delete', 'table', 'inet', 'cut');
   }
 
   #pods(): ReadonlyMap<string, LabPod> {

@@ -6,9 +6,11 @@ export interface LostCluster {
   readonly since: number;
 }
 
+const NOBODY: ReadonlyMap<string, number> = new Map();
+
 /**
- * Which clusters count as lost: those whose own store could not be reached for the grace. Not the joined cluster, and not
- * those that we see through its store: when that is away we know nothing new, and what we know stays in force.
+ * Which clusters count as lost: those whose own store could not be reached for the grace, by us, or by the hub through whose
+ * store we see them. Not the joined cluster: when that is away we know nothing new, and what we know stays in force.
  */
 export class ClusterReach {
   readonly #mesh: Pick<Mesh, 'list'>;
@@ -20,18 +22,24 @@ export class ClusterReach {
     this.#graceMs = graceMs;
   }
 
-  /** `now`: monotonic milliseconds. `next`: when the next one may count as lost; undefined when none is on its way. */
-  look(now = performance.now()): { readonly lost: readonly LostCluster[]; readonly next: number | undefined } {
+  /** `now`: monotonic milliseconds. `told`: the hub's word, by name and since when. `next`: when the next one may count as lost; undefined when none is on its way. */
+  look(
+    now = performance.now(),
+    told: ReadonlyMap<string, number> = NOBODY,
+  ): { readonly lost: readonly LostCluster[]; readonly next: number | undefined } {
     const present = new Set<string>();
     const lost: LostCluster[] = [];
     let next: number | undefined;
     for (const { cluster, store } of this.#mesh.list()) {
-      if (cluster.kind !== 'remote' || store.status.state === 'connected') continue;
-      present.add(cluster.name);
-      const away = this.#away.get(cluster.name) ?? { since: Date.now(), at: now };
-      this.#away.set(cluster.name, away);
+      const { name } = cluster;
+      const isAway = cluster.kind === 'remote' ? store.status.state !== 'connected' : told.has(name);
+      if (cluster.kind === 'joined' || !isAway) continue;
+      present.add(name);
+      const since = cluster.kind === 'cached' ? told.get(name) : undefined;
+      const away = this.#away.get(name) ?? { since: since ?? Date.now(), at: now };
+      this.#away.set(name, away);
       const due = away.at + this.#graceMs();
-      if (now >= due) lost.push({ name: cluster.name, since: away.since });
+      if (now >= due) lost.push({ name, since: away.since });
       else next = Math.min(next ?? due, due);
     }
     for (const name of this.#away.keys()) if (!present.has(name)) this.#away.delete(name);

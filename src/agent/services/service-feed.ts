@@ -14,6 +14,7 @@ import { MachineAddressFacts } from './address-facts.ts';
 import { BackendChecks, type Probe } from './backend-checks.ts';
 import { ClusterReach } from './reach.ts';
 import { serviceFact } from './service-facts.ts';
+import { ToldLost } from './told-lost.ts';
 
 export interface ServiceFeedOptions {
   /** What is in force: another one after a reload. */
@@ -43,6 +44,7 @@ export class ServiceFeed {
   readonly #facts: MachineAddressFacts;
   readonly #reach: ClusterReach;
   readonly #checks: BackendChecks;
+  readonly #told = new ToldLost(() => this.look());
   readonly #services: FeedReader<string>;
   readonly #slices: FeedReader<string>;
   #hosts4: FeedReader<number> | undefined;
@@ -145,7 +147,9 @@ export class ServiceFeed {
     const { mesh, wake } = this.#options;
     this.model.setJoined(mesh.joined?.name);
     if (this.#facts.refresh()) this.model.addressesChanged();
-    const { lost, next } = this.#reach.look();
+    const [first] = mesh.list();
+    this.#told.follow(first?.cluster.kind === 'joined' ? first.store : undefined);
+    const { lost, next } = this.#reach.look(performance.now(), this.#told.clusters);
     for (const { name, since } of lost) this.model.setCluster(name, { lostSince: since });
     const names = new Set(lost.map(({ name }) => name));
     for (const name of this.#lost) if (!names.has(name)) this.model.setCluster(name, { lostSince: undefined });
@@ -160,6 +164,7 @@ export class ServiceFeed {
   close(): void {
     this.#closed = true;
     clearTimeout(this.#timer);
+    this.#told.close();
     this.#checks.close();
   }
 

@@ -1,5 +1,5 @@
 import { AccessControl, type Permission } from '../../kvstore/access-control.ts';
-import { MACHINE_SERVICES_PREFIX, POLICIES_PREFIX, registerKey } from '../../kvstore/paths.ts';
+import { LOST_PREFIX, MACHINE_SERVICES_PREFIX, POLICIES_PREFIX, registerKey } from '../../kvstore/paths.ts';
 import type { Session } from '../../kvstore/session.ts';
 
 /** Users and roles in the store for machines and remote clusters: docs/hub.md says which rights they have. */
@@ -43,7 +43,7 @@ export function clusterUser(cluster: string): string {
   return `remote-${cluster}`;
 }
 
-/** What every machine reads: the facts of its own cluster and of the others, policies, and which services it is to serve. */
+/** What every machine reads: the facts of its own cluster and of the others, which ones are lost, policies, and which services it is to serve. */
 const MACHINE_READS: readonly Permission[] = [
   // Without a slash, as Cilium's own roles have it (specification 7.1).
   { may: 'read', prefix: 'cilium/.heartbeat' },
@@ -53,6 +53,7 @@ const MACHINE_READS: readonly Permission[] = [
   { may: 'read', prefix: 'cilium/synced/' },
   { may: 'read', prefix: POLICIES_PREFIX },
   { may: 'read', prefix: MACHINE_SERVICES_PREFIX },
+  { may: 'read', prefix: LOST_PREFIX },
 ];
 
 /** Cilium's role of 1.17 and later: enough for 1.16 as well. */

@@ -2,7 +2,7 @@ import type { Health } from '../../api/health.ts';
 import { messageOf } from '../../core/errors.ts';
 import { JobGroup, sleep } from '../../core/job.ts';
 import { LeasedKeySet, type LeasedKeys } from '../../kvstore/leased-keys.ts';
-import { CLUSTER_CONFIG_PREFIX } from '../../kvstore/paths.ts';
+import { CLUSTER_CONFIG_PREFIX, LOST_PREFIX } from '../../kvstore/paths.ts';
 import { openStore, type SessionTiming, type StoreEvent } from '../../kvstore/session.ts';
 import type { PrefixWatch, Store } from '../../kvstore/store.ts';
 import type { Condition, Transaction, TransactionResult } from '../../kvstore/transaction.ts';
@@ -20,6 +20,7 @@ import { type BudgetLimits, DEFAULT_BUDGET } from './budget.ts';
 import { readCachedClusters } from './cached-clusters.ts';
 import { ClusterRanges } from './cluster-ranges.ts';
 import { cachePrefix } from './kinds.ts';
+import { LostClusters } from './lost-clusters.ts';
 import { OwnRanges } from './own-ranges.ts';
 import { OwnedAddresses } from './owned-addresses.ts';
 import type { RangeOverlap } from './range-overlaps.ts';
@@ -100,6 +101,7 @@ export class KvstoreMesh {
   readonly #own: OwnRanges;
   readonly #ranges = new ClusterRanges();
   readonly #announcements: LeasedKeys;
+  readonly #lost: LostClusters;
   readonly #connected = new Map<string, ConnectedCluster>();
   readonly #documents = new Map<string, ClusterDocument>();
   readonly #removals = new Map<string, AbortController>();
@@ -136,6 +138,7 @@ export class KvstoreMesh {
     });
     this.#ids.setOwn(own);
     this.#announcements = this.#leasedKeys([CLUSTER_CONFIG_PREFIX, 'cilium/synced/']);
+    this.#lost = new LostClusters(this.#leasedKeys([LOST_PREFIX]));
   }
 
   /** Connected clusters by name. */
@@ -170,6 +173,7 @@ export class KvstoreMesh {
     await listed.promise;
     await Promise.all(this.#turns.values());
     for (const { name } of cached) if (!this.#documents.has(name)) this.#remove(name);
+    this.#tellLost();
     this.#jobs.start('care', (signal) => this.#care(signal));
   }
 
@@ -182,6 +186,7 @@ export class KvstoreMesh {
     await Promise.all(this.#turns.values());
     await Promise.all([...this.#connected.values()].map((each) => this.#disconnect(each)));
     await this.#announcements.close({ keep: true });
+    await this.#lost.close();
     for (const { document } of this.#connected.values()) this.#options.health.clear(`cluster/${document.name}`);
   }
 
@@ -241,6 +246,7 @@ export class KvstoreMesh {
       if (connected === undefined) return;
       await this.#disconnect(connected);
       this.#connected.delete(name);
+      this.#tellLost();
       this.readiness.forget(name);
       this.#addresses.drop(name);
       this.#ranges.drop(name);
@@ -275,7 +281,7 @@ export class KvstoreMesh {
   #open(document: ClusterDocument): Store {
     const { name } = document;
     const log = this.#options.log.child(name);
-    return openStore({
+    const store = openStore({
       etcd: () => this.#options.credentials.write(name, document),
       endpoints: document.endpoints,
       meshClient: true,
@@ -287,6 +293,14 @@ export class KvstoreMesh {
         else log.warn(message, { error });
       },
     });
+    store.onStatus(() => this.#tellLost());
+    return store;
+  }
+
+  #tellLost(): void {
+    if (this.#closed) return;
+    const states = [...this.#connected].map(([name, { cluster }]) => [name, cluster.store.status.state] as const);
+    this.#lost.look(new Map(states));
   }
 
   #follow(name: string, store: Store): RemoteCluster {
