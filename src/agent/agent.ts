@@ -166,6 +166,7 @@ export class Agent {
       apply: (changes) => this.#apply(changes),
       onApplied: (_tookMs, delayMs) => this.#applied(delayMs),
       onFailed: (error, attempt) => {
+        options.metrics.applyFailed(error instanceof MeshError ? error.code : 'none');
         // Once, not at every try: `status` shows that it lasts.
         if (attempt === 1) log.warn('a change set was not applied and is tried again', { error });
         else log.debug('a change set was not applied', { error, attempt });
@@ -351,6 +352,7 @@ export class Agent {
       try {
         await this.datapath.open();
         this.#datapathOpen = true;
+        this.#begun('datapath');
         this.health.settle('datapath/open', '', undefined);
         this.#jobs.start('last good', (until) => this.lastGood.hold(until));
         this.#soon();
@@ -454,6 +456,7 @@ export class Agent {
       identities: this.tables.identities.size,
       tookMs: Date.now() - this.startedAt,
     });
+    this.#begun('overall');
     this.lastGood.live();
     this.#feed.followAddresses();
     this.reconciler.open();
@@ -465,6 +468,11 @@ export class Agent {
     const { dualStack } = this.machine;
     const { egress } = this.model.resolved;
     return deniesTcp({ ipcache: this.tables.ipcache, dualStack, egress, failsafe: failsafe.egress }, address, port);
+  }
+
+  /** A part of the start is over. */
+  #begun(scope: string): void {
+    this.#options.metrics.bootstrapped(scope, (Date.now() - this.startedAt) / 1000, 'success');
   }
 
   policySettings(): PolicySettings {

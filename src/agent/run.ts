@@ -1,7 +1,6 @@
 import { MetricsPort } from '../api/metrics-port.ts';
 import { Reloader } from '../api/reloader.ts';
 import { serveApi } from '../api/server.ts';
-import { exportStatus } from '../api/status-metrics.ts';
 import type { AgentApi, StatusRecord } from '../api/types.ts';
 import type { LoadedConfig } from '../config/load.ts';
 import { MeshError, messageOf } from '../core/errors.ts';
@@ -12,6 +11,7 @@ import { openLog, type RootLog } from '../observe/log.ts';
 import { openLogFile } from '../observe/log-file.ts';
 import { type Metrics, openMetrics } from '../observe/metrics.ts';
 import { Agent } from './agent.ts';
+import { exportAgent } from './metrics.ts';
 import { type Apply, agentReload } from './reload.ts';
 import { agentApi } from './views/api.ts';
 
@@ -65,7 +65,8 @@ export async function runAgent(loaded: LoadedConfig): Promise<number> {
       ...(config.socketGroup !== undefined && { group: config.socketGroup }),
     });
     closers.push(() => serving.close());
-    exportStatus(metrics, () => api.status());
+    const endMetrics = exportAgent(metrics, () => api.status());
+    closers.push(async () => endMetrics());
     closers.push(() => port.close());
     await port.listen(config.metrics.listen);
     await agent.start();

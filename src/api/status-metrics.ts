@@ -8,7 +8,9 @@ import type { ClusterRecord, StatusRecord } from './types.ts';
  * ours else. Nothing is shown while there is no record yet.
  */
 export function exportStatus(metrics: Metrics, status: () => StatusRecord | undefined): void {
-  const families = [counts, clusters, services, dns, policy, datapath, health].map((open) => open(metrics.registry));
+  const families = [counts, joining, clusters, services, dns, policy, datapath, health].map((open) =>
+    open(metrics.registry),
+  );
   metrics.onScrape(() => {
     const record = status();
     if (record === undefined) return;
@@ -45,6 +47,31 @@ function counts(registry: Registry): Render {
       mine.set({ kind }, counts[kind]);
     }
     quarantined.set(counts.quarantined);
+  };
+}
+
+function joining(registry: Registry): Render {
+  const plain = gauges(registry, []);
+  const registered = plain('mesh_agent_registered', 'whether the joined cluster has registered this machine');
+  const certificate = plain(
+    'mesh_agent_certificate_expiry_seconds',
+    'when the certificate of a hub ends; 0 without one',
+  );
+  const failing = plain('mesh_agent_certificate_renewal_failing', 'whether the last renewal of the certificate failed');
+  const confirmed = plain(
+    'mesh_agent_last_good_confirmed_seconds',
+    'when the last-good snapshot was last known to be right',
+  );
+  const rising = risingCounters(registry);
+  const registrations = rising('mesh_agent_registrations_total', 'registrations that were answered', []);
+  const renewals = rising('mesh_agent_certificate_renewals_total', 'renewals of the certificate', []);
+  return ({ registration, certificate: given, lastGood }) => {
+    registered.set(Number(registration.state === 'registered'));
+    registrations({}, registration.registrations);
+    certificate.set((given?.notAfter ?? 0) / 1000);
+    failing.set(Number(given?.lastError !== undefined));
+    renewals({}, given?.renewals ?? 0);
+    confirmed.set((lastGood?.confirmedAt ?? 0) / 1000);
   };
 }
 
@@ -106,6 +133,15 @@ function clusters(registry: Registry): Render {
     [gauge(`${prefix}_nodes`, 'nodes'), (each) => each.numNodes],
     [gauge(`${prefix}_endpoints`, 'endpoints'), (each) => each.numEndpoints],
     [gauge(`${prefix}_services`, 'services'), (each) => each.numServices],
+    [gauge('mesh_agent_cluster_identities', 'identities'), (each) => each.numIdentities],
+    [
+      gauge('mesh_agent_cluster_reconnections', 'connections to the store that were made anew'),
+      (each) => each.store.reconnections,
+    ],
+    [
+      gauge('mesh_agent_cluster_heartbeat_seconds', 'when the store had its last heartbeat; 0 for none'),
+      (each) => (each.store.lastHeartbeat ?? 0) / 1000,
+    ],
     [gauge('mesh_agent_cluster_connected', 'whether the store answers'), (each) => Number(each.connected)],
     [
       gauge('mesh_agent_cluster_fresh_seconds', 'when its facts were last known to be present'),

@@ -4,6 +4,7 @@ import { type ApiServer, serveSocket } from '../api/server.ts';
 import { build } from '../host/build.ts';
 import { crashOnSurprise, onReload, stopSignal } from '../host/daemon.ts';
 import { openServiceManager } from '../host/systemd.ts';
+import { exportStoreRequests } from '../kvstore/request-metrics.ts';
 import { type Log, openLog } from '../observe/log.ts';
 import { openMetrics } from '../observe/metrics.ts';
 import { HUB_BODY_BYTES } from './api.ts';
@@ -80,6 +81,8 @@ export async function runHub(options: RunHubOptions): Promise<number> {
     const socket = await serve(hub, { path: options.socket, log: log.child('api') });
     closers.push(() => socket.close());
     exportHub(metrics, () => hub.status());
+    const endMetrics = exportStoreRequests(metrics);
+    closers.push(async () => endMetrics());
     closers.push(() => port.close());
     await port.listen(config.metrics.listen);
     closers.push(() => hub.stop());

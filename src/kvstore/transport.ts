@@ -3,6 +3,7 @@ import { MeshError, messageOf } from '../core/errors.ts';
 import type { EtcdOptions } from './etcd-config.ts';
 import { decodeAuthenticate, encodeAuthenticate } from './messages.ts';
 import { findCause } from './probe.ts';
+import { type StoreRequest, storeRequests } from './request-channel.ts';
 import { readTls, TlsCredentials } from './tls.ts';
 
 /** Deadlines and pings, milliseconds. A dead link is noticed after ping + answer, whatever TCP thinks. */
@@ -95,6 +96,11 @@ export class Transport {
     return new Promise((resolve, reject) => {
       if (this.#closed) return reject(new MeshError('KVS-LOST', 'the connection is closed', { place: this.endpoint }));
       const options = { deadline: Date.now() + this.#timing.requestMs };
+      const start = performance.now();
+      const told = (code?: string): void => {
+        const seconds = (performance.now() - start) / 1000;
+        storeRequests.publish({ method, seconds, ...(code !== undefined && { code }) } satisfies StoreRequest);
+      };
       const path = `/etcdserverpb.${method}`;
       const call = this.#client.makeUnaryRequest(
         path,
@@ -105,7 +111,12 @@ export class Transport {
         options,
         (error, answer) => {
           this.#calls.delete(call);
-          if (error !== null || answer === undefined) return reject(classify(error, this.endpoint));
+          if (error !== null || answer === undefined) {
+            const failure = classify(error, this.endpoint);
+            told(failure.code);
+            return reject(failure);
+          }
+          told();
           try {
             resolve(decode(answer));
           } catch (cause) {

@@ -69,6 +69,12 @@ export function openMetrics(build: BuildFacts): Metrics {
     labelNames: ['outcome'],
     registers,
   });
+  const regenerations = new Counter({
+    name: 'cilium_endpoint_regenerations_total',
+    help: 'change sets by outcome, as Cilium counts those of its endpoints',
+    labelNames: ['outcome'],
+    registers,
+  });
   const changes = new Counter({
     name: 'mesh_agent_kernel_changes_total',
     help: 'elements and rules added to and removed from the kernel',
@@ -99,11 +105,15 @@ export function openMetrics(build: BuildFacts): Metrics {
       delay.observe(report.delayMs / 1000);
       apply.observe(report.tookMs / 1000);
       applies.inc({ outcome: 'success' });
+      regenerations.inc({ outcome: 'success' });
       changes.inc({ operation: 'add' }, report.added);
       changes.inc({ operation: 'remove' }, report.removed);
       cut.inc(report.cut);
     },
-    applyFailed: (code) => applies.inc({ outcome: code }),
+    applyFailed(code) {
+      applies.inc({ outcome: code });
+      regenerations.inc({ outcome: 'fail' });
+    },
     logged: (level, room) => logged.inc({ level: level === 'warn' ? 'warning' : 'error', subsystem: room }),
     bootstrapped: (scope, seconds, outcome) => bootstrap.set({ scope, outcome }, seconds),
     render() {
