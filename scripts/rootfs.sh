@@ -6,7 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 suite=${1:-bookworm}
 root=.toolchain/rootfs/$suite
-packages=ca-certificates,curl,dbus,iproute2,kmod,libstdc++6,netcat-openbsd,nftables,procps,systemd,systemd-sysv,udev
+packages=ca-certificates,curl,dbus,iproute2,kmod,libnss-resolve,libstdc++6,netcat-openbsd,nftables,procps,systemd
+packages+=,systemd-resolved,systemd-sysv,udev
 if [ "$(cat "$root.contents" 2>/dev/null)" = "$packages" ] && [ -d "$root" ]; then exit 0; fi
 echo "rootfs: $root"
 mirror=$(sed -n 's/^URIs: *\([^ ]*\).*/\1/p; s/^deb  *\(\[[^]]*\] *\)\{0,1\}\([^ ]*\).*/\2/p' \

@@ -9,6 +9,7 @@ import { MeshLab } from '../lab/mesh-lab.ts';
 import { until } from '../lab/namespace.ts';
 import { CLUSTER_A, CROSS_CLUSTER } from '../lab/story.ts';
 import { buildPackage } from './build.ts';
+import { configure, statusOf } from './joined.ts';
 import { SystemdMachine } from './systemd-machine.ts';
 
 /** The life of a package on a machine with a real systemd, whose cluster and peers are those of the lab. */
@@ -39,28 +40,7 @@ after(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-/** What the operator of a machine that joins a cluster directly writes. */
-function configure(): void {
-  const { cert, key, ca } = lab.credentials;
-  for (const [from, to] of [
-    [ca, 'ca.crt'],
-    [cert, 'agent.crt'],
-    [key, 'agent.key'],
-  ] as const)
-    machine.copy(from, `/var/lib/mesh-agent/pki/${to}`);
-  const files = '/var/lib/mesh-agent/pki';
-  machine.write(
-    '/etc/mesh-agent/conf.d/20-cluster.yaml',
-    `name: my-vm\nkvstore:\n  endpoints: [https://${lab.cluster('cluster-a').node.place.ipv4}:2379]\n` +
-      `  ca: ${files}/ca.crt\n  cert: ${files}/agent.crt\n  key: ${files}/agent.key\n`,
-  );
-  machine.write('/etc/mesh-agent/policies.d/cross-cluster.yaml', CROSS_CLUSTER);
-}
-
-async function status(): Promise<StatusRecord | undefined> {
-  const { stdout } = await machine.run('mesh-agent', 'status', '-o', 'json');
-  return stdout === '' ? undefined : (JSON.parse(stdout) as StatusRecord);
-}
+const status = (): Promise<StatusRecord | undefined> => statusOf(machine);
 
 async function untilEnforced(): Promise<void> {
   await until('the unit is active and enforces', async () => (await status())?.state === 'ok', 60_000);
@@ -87,7 +67,8 @@ test('the units are what systemd understands, and as closed as the job allows', 
 });
 
 test('the unit is active and the machine is enforced', async () => {
-  configure();
+  configure(machine, lab);
+  machine.write('/etc/mesh-agent/policies.d/cross-cluster.yaml', CROSS_CLUSTER);
   await machine.must('systemctl', 'enable', '--now', 'mesh-agent');
   await untilEnforced();
   await assertReach(lab, EXPECTED);
