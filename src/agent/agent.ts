@@ -374,7 +374,7 @@ export class Agent {
       this.#settled = true;
       this.#jobs.start('settle', (signal) => settle(signal));
     }
-    this.services.applied();
+    this.services.applied(this.datapath.status.balances !== false);
     this.lastGood.applied(this.#report.added + this.#report.removed > 0);
     this.#options.metrics.applied({ ...this.#report, delayMs });
     const { added, removed, tookMs, cut } = this.#report;

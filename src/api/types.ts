@@ -343,8 +343,8 @@ export interface NameServerRecord {
   readonly listen: string;
   readonly zones: readonly string[];
   readonly serving: boolean;
-  /** Whether systemd-resolved sends the zones here; `absent`: there is none. */
-  readonly resolved: 'registered' | 'absent' | 'failed' | 'off';
+  /** Whether systemd-resolved sends the zones here; `absent`: there is none; `elsewhere`: for another network namespace. */
+  readonly resolved: 'registered' | 'absent' | 'elsewhere' | 'failed' | 'off';
   /** What came, by what became of it, since the start. */
   readonly messages: Readonly<Record<string, number>>;
 }

@@ -120,6 +120,7 @@ function dnsValue({ listen, zones, serving, resolved, messages }: NonNullable<St
   const words: Readonly<Record<typeof resolved, string>> = {
     registered: 'systemd-resolved asks here',
     absent: `no systemd-resolved: your resolver is to ask ${listen} for them`,
+    elsewhere: `systemd-resolved serves another network namespace: your resolver is to ask ${listen} for them`,
     failed: 'systemd-resolved DOES NOT ask here',
     off: 'systemd-resolved is left alone',
   };

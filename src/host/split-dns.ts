@@ -1,5 +1,7 @@
 import { randomInt } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
+import { setTimeout as pause } from 'node:timers/promises';
 import { MeshError } from '../core/errors.ts';
 import { formatAddress } from '../core/ip.ts';
 import { CommandError, type CommandResult, run } from './command.ts';
@@ -13,8 +15,8 @@ export interface SplitDns {
   readonly zones: readonly string[];
 }
 
-/** `absent`: no systemd-resolved runs here, or it serves another network namespace. */
-export type SplitDnsState = 'registered' | 'absent';
+/** `absent`: no systemd-resolved runs here. `elsewhere`: it serves another network namespace, which will not change. */
+export type SplitDnsState = 'registered' | 'absent' | 'elsewhere';
 
 const LINK = 'mesh_dns';
 const PEER = 'mesh_dns_peer';
@@ -32,18 +34,24 @@ const LAST_INDEX = 0x7fffffff;
 /** Settings of the machine that must not reach this server; not every release knows each. */
 const OFF = ['dnsovertls', 'dnssec', 'llmnr', 'mdns', 'default-route'] as const;
 const TIMEOUT_MS = 5000;
+/** There as soon as a resolved has run since the boot. */
+const RUNTIME = '/run/systemd/resolve';
+const KNOWN_TRIES = 20;
+const KNOWN_MS = 100;
 
 /**
  * Makes systemd-resolved send questions for zones to a server on this machine, for as long as the device is there that
  * carries the setting; changes nothing where it is so already. @throws MeshError AGT-RESOLVED, HST-*
  */
 export async function registerZones(wanted: SplitDns): Promise<SplitDnsState> {
-  // Before anything is made for it.
-  if ((await resolvectl('domain')) === 'absent') return 'absent';
+  // Before anything is made for it; asking for a program that never ran would make the bus try to start it.
+  if (!existsSync(RUNTIME) || (await resolvectl('domain')) === 'absent') return 'absent';
   if (!(await hasLink())) await makeLink();
-  const state = await isRegistered(wanted);
-  if (state === 'absent') await unregisterZones();
-  if (state !== 'different') return state;
+  if (!(await isKnown())) {
+    await unregisterZones();
+    return 'elsewhere';
+  }
+  if (await isRegistered(wanted)) return 'registered';
   for (const setting of OFF) await resolvectl(setting, LINK, 'no').catch(() => undefined);
   // The zones first: a server without any would be asked for everything.
   await must('domain', LINK, ...wanted.zones.map((zone) => `~${zone}`));
@@ -57,13 +65,21 @@ export async function unregisterZones(): Promise<void> {
   await run('ip', ['link', 'delete', 'dev', LINK], { timeoutMs: TIMEOUT_MS });
 }
 
-async function isRegistered({ server, zones }: SplitDns): Promise<SplitDnsState | 'different'> {
+/** It hears of a device from the kernel, a little later than we do. */
+async function isKnown(): Promise<boolean> {
+  for (let tries = 1; (await resolvectl('domain', LINK)) === 'absent'; tries++) {
+    if (tries === KNOWN_TRIES) return false;
+    await pause(KNOWN_MS);
+  }
+  return true;
+}
+
+async function isRegistered({ server, zones }: SplitDns): Promise<boolean> {
   const [domains, servers] = [await resolvectl('domain', LINK), await resolvectl('dns', LINK)];
-  if (domains === 'absent' || servers === 'absent') return 'absent';
+  if (domains === 'absent' || servers === 'absent') return false;
   const wanted = zones.map((zone) => `~${zone}`).join(' ');
   // It leaves out the port that is usual.
-  const same = [server, server.replace(/:53$/, '')].includes(wordsOf(servers)) && wordsOf(domains) === wanted;
-  return same ? 'registered' : 'different';
+  return [server, server.replace(/:53$/, '')].includes(wordsOf(servers)) && wordsOf(domains) === wanted;
 }
 
 /** `Link 7 (mesh_dns): ~a ~b` to `~a ~b`. */

@@ -10,6 +10,8 @@ export interface NamedPlace {
 
 export interface NamedBackend extends NamedPlace {
   readonly cluster: string;
+  /** Its own name below that of the service. */
+  readonly hostname: string | undefined;
 }
 
 /** What a service is to whoever asks for its name. */

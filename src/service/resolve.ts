@@ -52,6 +52,7 @@ interface Backend {
   readonly unreachable: boolean;
   readonly weight: number;
   readonly condition: BackendCondition | undefined;
+  readonly hostname: string | undefined;
   readonly text: string;
   readonly address: Address;
   readonly ports: readonly ServicePort[];
@@ -139,7 +140,7 @@ function backendsOf(pool: Pool, context: ResolveContext): { believed: Backend[];
     (a, b) =>
       Number(b.cluster === local) - Number(a.cluster === local) || compareClusters(a.cluster, b.cluster, joined),
   );
-  for (const { cluster, backends, conditions } of members) {
+  for (const { cluster, backends, conditions, hostnames } of members) {
     const unreachable = context.cluster(cluster).lostSince !== undefined;
     const weight = settings.weights.get(cluster) ?? 1;
     for (const [text, ports] of backends) {
@@ -160,6 +161,7 @@ function backendsOf(pool: Pool, context: ResolveContext): { believed: Backend[];
           unreachable,
           weight,
           condition: conditions?.get(text),
+          hostname: hostnames?.get(text),
           matched: false,
           serving: false,
           failure: undefined,
@@ -243,8 +245,8 @@ function serveByName(from: {
     problems.add(`${chosen.length} backends are more than ${MAX_NAMED}: the name leads to a share of them`);
   return shareOf(chosen, MAX_NAMED, ({ backend }) => backend.text, context.settings.machine).map(({ backend }) => {
     backend.serving = true;
-    const { address, cluster, ports } = backend;
-    return { address, cluster, ports };
+    const { address, cluster, ports, hostname } = backend;
+    return { address, cluster, ports, hostname };
   });
 }
 

@@ -28,6 +28,11 @@ const SERVICES = [
   service('cluster-a', 'prod/plain', { frontends: { '10.96.0.11': 'TCP/80' } }),
   service('cluster-a', 'prod/db', { backends: { '10.1.0.1': 'pg=TCP/5432', 'fd00:1::1': 'pg=TCP/5432' } }),
   service('cluster-b', 'prod/db', { backends: { '10.2.0.1': 'pg=TCP/5433' } }),
+  service('cluster-a', 'prod/set', {
+    backends: { '10.1.1.1': 'pg=TCP/5432', '10.1.1.2': 'pg=TCP/5432' },
+    hostnames: { '10.1.1.1': 'set-0' },
+  }),
+  service('cluster-b', 'prod/set', { backends: { '10.2.1.1': 'pg=TCP/5432' }, hostnames: { '10.2.1.1': 'set-0' } }),
   service('cluster-a', 'prod/idle', {}),
   service('cluster-a', 'home/own', { frontends: { '10.96.0.12': 'http=TCP/80' }, global: false }),
   service('cluster-a', 'prod/many', { backends: many }),
@@ -109,6 +114,11 @@ const TABLE: readonly (readonly [
   [`cluster-a.db.prod.${S}`, 'a', NODATA],
   [`10-2-0-1.cluster-b.db.prod.${S}`, 'a', ['10.2.0.1']],
   [`10-2-0-1.cluster-a.db.prod.${S}`, 'a', NXDOMAIN],
+  [`set-0.set.prod.${C}`, 'a', ['10.1.1.1', '10.2.1.1']],
+  [`set-1.set.prod.${C}`, 'a', NXDOMAIN],
+  [`10-1-1-1.set.prod.${C}`, 'a', ['10.1.1.1']],
+  [`set-0.cluster-b.set.prod.${S}`, 'a', ['10.2.1.1']],
+  [`set-0.set.prod.${S}`, 'a', NXDOMAIN],
   [C, 'ns', [C]],
   [C, 'soa', [`${C} nobody.invalid 5`]],
   [C, 'a', ['127.0.0.153']],
@@ -157,6 +167,11 @@ test('targets come with their addresses, each backend of a headless service with
       `0 33 5432 fd00-1--1.cluster-a.db.prod.${S}`,
       `0 33 5433 10-2-0-1.cluster-b.db.prod.${S}`,
     ],
+  );
+  const set = ask({ name: `_pg._tcp.set.prod.${C}`, type: type('srv'), id: 0 });
+  assert.deepEqual(
+    set.answers.map((text) => text.split(' ').at(-1)),
+    [`set-0.set.prod.${C}`, `10-1-1-2.set.prod.${C}`, `set-0.set.prod.${C}`],
   );
   assert.equal(all.additional[2], `10-2-0-1.cluster-b.db.prod.${S} 5 A 10.2.0.1`);
 });

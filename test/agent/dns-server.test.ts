@@ -19,6 +19,7 @@ const port80 = { name: 'http', protocol: 'TCP', port: 80 };
 const headless = Array.from({ length: 100 }, (_, index) => ({
   address: parseAddress(`10.1.0.${index}`) ?? assert.fail(),
   cluster: 'a',
+  hostname: undefined,
   ports: [port80],
 }));
 

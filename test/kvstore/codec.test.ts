@@ -222,6 +222,9 @@ test('a service as Cilium writes it, and what is refused', () => {
   assert.equal(change({ backends: null })().backends.size, 0);
   assert.deepEqual(change({ backends: { 'FD00::1': null } })().backends.get('fd00::1'), []);
   assert.equal(change({ labels: { a: null } })().labels.get('a'), '');
+  assert.equal(service.hostnames, undefined);
+  const hostnames = { 'FD00::1': 'db-0', '10.0.0.1': 'a.b', '10.0.0.2': 'Db', nowhere: 'db-1' };
+  assert.deepEqual([...(change({ hostnames })().hostnames ?? [])], [['fd00::1', 'db-0']]);
   assert.throws(change({ cluster: 'x' }), BadValue);
   assert.throws(change({ name: 'x' }), BadValue);
   assert.throws(change({ namespace: '' }), BadValue);

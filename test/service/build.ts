@@ -21,6 +21,7 @@ export interface ServiceShape {
   readonly backends?: Readonly<Record<string, string>>;
   readonly global?: boolean;
   readonly shared?: boolean;
+  readonly hostnames?: Readonly<Record<string, string>>;
   readonly conditions?: Readonly<Record<string, BackendCondition>>;
 }
 
@@ -34,6 +35,7 @@ export function service(cluster: string, name: string, shape: ServiceShape): Ser
     clusterId: 1,
     frontends: byAddress(shape.frontends ?? {}),
     backends: byAddress(shape.backends ?? {}),
+    ...(shape.hostnames !== undefined && { hostnames: new Map(Object.entries(shape.hostnames)) }),
     labels: new Map(),
     selector: new Map(),
     includeExternal: shape.global ?? true,

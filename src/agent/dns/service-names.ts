@@ -101,6 +101,8 @@ export class ServiceNames {
 
   async #register(): Promise<void> {
     const { dns, health } = this.#options;
+    // It serves another network namespace, and always will.
+    if (this.#resolved === 'elsewhere') return;
     if (dns.resolved === 'off') {
       this.#resolved = 'off';
       return this.#unregister();

@@ -43,7 +43,7 @@ const LABEL = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
  *
  *   <service>.<namespace>                          addresses
  *   _<port>._<protocol>.<service>.<namespace>      targets
- *   <endpoint>.<service>.<namespace>               one backend of a headless service; 10-1-2-3 is 10.1.2.3
+ *   <endpoint>.<service>.<namespace>               a backend of a headless service: its host name, or 10-1-2-3 for 10.1.2.3
  *   <endpoint>.<cluster>.<service>.<namespace>     the same in a zone of the clusterset
  */
 export function nodeAt(zone: Zone, below: Labels, facts: NameFacts): Node | undefined {
@@ -70,13 +70,15 @@ function belowService(
   const [cluster, endpoint, ...others] = zone.kind === 'cluster' ? [undefined, ...rest] : rest;
   if (others.length > 0) return undefined;
   const asked = endpoint === undefined ? undefined : endpointAddress(endpoint);
-  const found = (service.headless ?? []).find(
+  const found = (service.headless ?? []).filter(
     (backend) =>
       (cluster === undefined || cluster === backend.cluster) &&
-      (endpoint === undefined || (asked !== undefined && isSame(asked, backend.address))),
+      (endpoint === undefined ||
+        endpoint === backend.hostname ||
+        (asked !== undefined && isSame(asked, backend.address))),
   );
-  if (found === undefined) return undefined;
-  return endpoint === undefined ? NOTHING : { ...NOTHING, addresses: [found.address] };
+  if (found.length === 0) return undefined;
+  return endpoint === undefined ? NOTHING : { ...NOTHING, addresses: found.map(({ address }) => address) };
 }
 
 function portNode(
@@ -108,7 +110,7 @@ function toService(
 /** The full name of a target; in a clusterset that of a backend says which cluster has it. */
 export function targetName({ kind, apex }: Zone, { service, backend }: Target): Labels {
   if (backend === undefined) return [...service, ...apex];
-  const endpoint = endpointText(backend.address);
+  const endpoint = backend.hostname ?? endpointText(backend.address);
   return [endpoint, ...(kind === 'cluster' ? [] : [backend.cluster]), ...service, ...apex];
 }
 

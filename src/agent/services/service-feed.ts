@@ -116,10 +116,10 @@ export class ServiceFeed {
     return changed;
   }
 
-  /** The data path has what was collected. */
-  applied(): void {
+  /** The data path has what was collected; `balances`: it leads on from there, as far as it is known. */
+  applied(balances: boolean): void {
     for (const key of this.#collected) {
-      if (this.model.frontends.get(key) === undefined) this.#held.delete(key);
+      if (!balances || this.model.frontends.get(key) === undefined) this.#held.delete(key);
       else this.#held.add(key);
     }
     this.#collected.clear();

@@ -30,6 +30,8 @@ export interface ClusterService {
   readonly clusterId: number;
   readonly frontends: PortsByAddress;
   readonly backends: PortsByAddress;
+  /** By backend address, of pods that have a name of their own in DNS (StatefulSet); absent where none has. */
+  readonly hostnames?: ReadonlyMap<string, string>;
   readonly labels: ReadonlyMap<string, string>;
   readonly selector: ReadonlyMap<string, string>;
   readonly includeExternal: boolean;
@@ -50,11 +52,13 @@ export function decodeService(
     throw new BadValue(`${quoted(`${namespace}/${name}`)} is not the key`);
   if (clusterId === 0 || (expected.clusterId !== 0 && clusterId !== expected.clusterId))
     throw new BadValue(`clusterID ${clusterId} is not ${expected.clusterId}`);
+  const hostnames = hostnamesOf(fields);
   return {
     cluster,
     namespace,
     name,
     clusterId,
+    ...(hostnames.size > 0 && { hostnames }),
     frontends: ports(fields, 'frontends'),
     backends: ports(fields, 'backends'),
     labels: stringMap(fields, 'labels'),
@@ -63,6 +67,19 @@ export function decodeService(
     shared: bool(fields, 'shared'),
   };
 }
+
+/** What is no address or no name is left out: nothing but a name hangs on it. */
+function hostnamesOf(fields: Fields): Map<string, string> {
+  const found = new Map<string, string>();
+  for (const [ip, name] of stringMap(fields, 'hostnames')) {
+    const address = parseAddress(ip);
+    if (address !== undefined && HOSTNAME.test(name)) found.set(formatAddress(address), name);
+  }
+  return found;
+}
+
+/** RFC 1123. */
+const HOSTNAME = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 
 function ports(fields: Fields, name: string): PortsByAddress {
   return new Map(
