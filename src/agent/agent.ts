@@ -40,6 +40,7 @@ import { Reconciler } from './reconciler.ts';
 import { refusalLog } from './refusals.ts';
 import { deniesTcp } from './services/egress.ts';
 import { ServiceFeed } from './services/service-feed.ts';
+import { Serving } from './serving/serving.ts';
 import { StoreAddresses } from './store-addresses.ts';
 import { Troubles } from './troubles.ts';
 
@@ -82,6 +83,7 @@ export class Agent {
   readonly renewal: Renewal;
   readonly lastGood: LastGood;
   readonly services: ServiceFeed;
+  readonly serving: Serving;
   /** Undefined when probes are off. */
   readonly nodeHealth: NodeHealth | undefined;
   readonly dns: ServiceNames;
@@ -140,8 +142,16 @@ export class Agent {
       watchAllowed: () => this.flows?.watchesAllowed === true,
       services: () => this.services.desired,
     });
+    this.serving = new Serving({
+      stateDir: config.stateDir,
+      machine: this.machine,
+      health: this.health,
+      onReport: () => this.#membership.servingChanged(),
+      onAffinities: () => this.services.reconfigure(),
+    });
     this.services = new ServiceFeed({
       config: present,
+      affinities: () => this.serving.affinities,
       tables: this.tables,
       mesh: this.mesh,
       machine: this.machine,
@@ -236,6 +246,7 @@ export class Agent {
       tables: this.tables,
       mesh: this.mesh,
       policies: this.#policies,
+      serving: this.serving,
       reporting: () => this.renewal.hubs.length > 0,
       events: (store, event) => this.#storeEvent('', store, event),
       onChange: () => this.#soon(),
@@ -276,7 +287,13 @@ export class Agent {
   /** Throws only when this machine's devices cannot be read. */
   async start(): Promise<void> {
     // Before anything is enforced: what an earlier run has taken and learnt counts from the beginning.
-    await Promise.all([this.machine.open(), this.apiPolicies.load(), this.names.restore(), this.lastGood.load()]);
+    await Promise.all([
+      this.machine.open(),
+      this.apiPolicies.load(),
+      this.names.restore(),
+      this.lastGood.load(),
+      this.serving.load(),
+    ]);
     this.#jobs.start('data path', (signal) => this.#openDatapath(signal));
     this.#jobs.start('reconcile', (signal) => this.reconciler.run(signal));
     this.#jobs.start('clusters', (signal) => this.mesh.run(signal));
@@ -337,7 +354,13 @@ export class Agent {
     this.flows.close();
     this.#policies.close();
     this.mesh.close();
-    await Promise.all([this.#membership.close(), this.#clusters.close(), this.names.close(), this.#jobs.stop()]);
+    await Promise.all([
+      this.#membership.close(),
+      this.#clusters.close(),
+      this.names.close(),
+      this.serving.close(),
+      this.#jobs.stop(),
+    ]);
     await this.datapath.close();
   }
 
@@ -402,6 +425,7 @@ export class Agent {
     if (own) {
       this.model.configure(this.policySettings());
       this.#membership.addressesChanged();
+      this.serving.addressesChanged();
       this.nodeHealth?.answerOn(answeringAddresses(this));
     }
     if (network) for (const store of [this.store, ...this.#clusters.stores]) store?.networkChanged();

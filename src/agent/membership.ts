@@ -2,6 +2,7 @@ import type { Config } from '../config/config.ts';
 import { build } from '../host/build.ts';
 import { bootId } from '../host/process-name.ts';
 import { POLICY_ANNOTATION, VERSION_ANNOTATION } from '../kvstore/codec/register-node.ts';
+import { reportAnnotations } from '../kvstore/codec/serving-report.ts';
 import type { StoreEvent } from '../kvstore/session.ts';
 import type { Store } from '../kvstore/store.ts';
 import type { Mesh } from '../mesh/mesh.ts';
@@ -11,6 +12,7 @@ import { openJoinedStore } from './joined-store.ts';
 import type { Machine } from './machine.ts';
 import { claimOwnAddresses, registeredAddresses } from './own-addresses.ts';
 import type { PolicyFeed } from './policy-feed.ts';
+import type { Serving } from './serving/serving.ts';
 
 export interface MembershipOptions {
   readonly config: Pick<Config, 'kvstore' | 'name' | 'cluster'>;
@@ -18,6 +20,7 @@ export interface MembershipOptions {
   readonly tables: Tables;
   readonly mesh: Mesh;
   readonly policies: PolicyFeed;
+  readonly serving: Serving;
   readonly events: (store: Store, event: StoreEvent) => void;
   /** The cluster is a hub of ours, which wants to know what its machines run and apply. */
   readonly reporting: () => boolean;
@@ -28,6 +31,8 @@ export interface MembershipOptions {
 }
 
 const REPORT_MS = 3_000;
+/** What decides whether this machine gets connections is told at once, but not for each of many results. */
+const SERVING_MS = 250;
 
 /** The cluster that this machine joins: its store, the registration there, and what follows from the answer. */
 export class Membership {
@@ -40,6 +45,7 @@ export class Membership {
   #claimedFor: string | undefined;
   #report: ReadonlyMap<string, string> = new Map();
   #reportedAt = Number.NEGATIVE_INFINITY;
+  #serving: NodeJS.Timeout | undefined;
 
   constructor(options: MembershipOptions) {
     this.#options = options;
@@ -71,7 +77,7 @@ export class Membership {
       expected: config.cluster,
       bootId: bootIdOrNone(),
       addresses: (registered) => registeredAddresses(machine, registered),
-      report: () => this.#report,
+      report: () => new Map([...this.#report, ...reportAnnotations(this.#options.serving.report)]),
       onChange,
     });
     this.#registration = registration;
@@ -80,7 +86,7 @@ export class Membership {
 
   /** Does what follows from a new answer. `enforcing`: policies of the store were seen before. */
   follow(enforcing: boolean): void {
-    const { mesh, policies, onRegistered } = this.#options;
+    const { mesh, policies, serving, reporting, onRegistered } = this.#options;
     const { registered } = this;
     const store = this.#store;
     if (registered === undefined || store === undefined) return;
@@ -91,6 +97,7 @@ export class Membership {
       this.#claim(registered);
       onRegistered(registered);
     }
+    if (reporting()) serving.follow(store, registered);
     // After a loss of data the store's policies are believed again when the cluster's canaries are back.
     if (!enforcing || mesh.joined?.synced === true) policies.follow(store);
   }
@@ -108,6 +115,15 @@ export class Membership {
     this.#registration?.reportChanged();
   }
 
+  /** What this machine serves, or whether it is to, is other than before. */
+  servingChanged(): void {
+    if (!this.#options.reporting()) return;
+    this.#serving ??= setTimeout(() => {
+      this.#serving = undefined;
+      this.#registration?.reportChanged();
+    }, SERVING_MS).unref();
+  }
+
   addressesChanged(): void {
     const { registered } = this;
     this.#registration?.addressesChanged();
@@ -122,6 +138,7 @@ export class Membership {
 
   /** The registration stays, for as long as its lease lives. */
   async close(): Promise<void> {
+    clearTimeout(this.#serving);
     // Together: a write to a store that hangs ends with the connection.
     await Promise.all([this.#registration?.close({ leave: false }), this.#store?.close()]);
   }

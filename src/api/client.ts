@@ -11,6 +11,7 @@ import type {
   NameRecord,
 } from './policy-types.ts';
 import type {
+  DrainRecord,
   EndpointFilter,
   EndpointRecord,
   IdentityRecord,
@@ -62,6 +63,8 @@ export interface AgentClient {
   explain(request: ExplainRequest): Promise<ExplainAnswer>;
   applyPolicies(request: ApplyRequest): Promise<ApplyAnswer>;
   deletePolicy(name: string): Promise<AppliedPolicyRecord>;
+  drain(): Promise<DrainRecord>;
+  setDrain(draining: boolean): Promise<DrainRecord>;
 }
 
 export type ClientOptions = Pick<AskOptions, 'socket' | 'silenceMs'>;
@@ -71,6 +74,8 @@ export function openClient(options: ClientOptions): AgentClient {
   const record = <T>(path: string): Promise<T> => askRecord<T>(options, path);
   return {
     status: () => record('/v1/status'),
+    drain: () => record('/v1/drain'),
+    setDrain: (draining) => askRecord(options, '/v1/drain', { method: 'PUT', body: { draining } }),
     endpoints: ({ all, ...filter }) => list('/v1/endpoints', { ...filter, ...(all && { all: '1' }) }),
     identities: (filter) => list('/v1/identities', filter),
     identity: (id) => record(`/v1/identities/${encodeURIComponent(id)}`),

@@ -21,6 +21,12 @@ export function readApply(body: Buffer): ApplyRequest {
   return { texts: texts(fields.texts, 'texts') };
 }
 
+export function readDrain(body: Buffer): boolean {
+  const { draining } = readObject(body, ['draining']);
+  if (typeof draining !== 'boolean') throw refusal('"draining" must be true or false');
+  return draining;
+}
+
 type Fields = Readonly<Record<string, unknown>>;
 
 function readObject(body: Buffer, known: readonly string[]): Fields {

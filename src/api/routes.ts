@@ -1,7 +1,7 @@
 import { MeshError } from '../core/errors.ts';
 import { parseAddress } from '../core/ip.ts';
 import { parseFlowQuery } from './flow-query.ts';
-import { readApply, readExplain } from './read-body.ts';
+import { readApply, readDrain, readExplain } from './read-body.ts';
 import { type RecordFilter, recordFilter } from './record-filter.ts';
 import type { AgentApi } from './types.ts';
 
@@ -74,7 +74,7 @@ export interface RouteOptions {
   readonly readOnly: boolean;
 }
 
-/** Answers `/v1/<list>`, `/v1/<list>/<name>` and `/v1/status`, explains, and takes policies. Throws MeshError. */
+/** Answers `/v1/<list>`, `/v1/<list>/<name>`, `/v1/status` and `/v1/drain`, explains, takes policies and drains. Throws MeshError. */
 export async function answerRequest(api: AgentApi, request: AgentRequest, options: RouteOptions): Promise<Answer> {
   const { method, target } = request;
   const [path = '', search = ''] = splitOnce(target, '?');
@@ -83,6 +83,7 @@ export async function answerRequest(api: AgentApi, request: AgentRequest, option
   if (method !== 'GET') return answerOther(api, { method, rest, body: request.body }, options);
   const query = new URLSearchParams(search);
   if (rest === 'status') return { kind: 'record', record: api.status() };
+  if (rest === 'drain') return { kind: 'record', record: await api.drain() };
   if (rest === 'flows') {
     const parsed = parseFlowQuery(Object.fromEntries(query));
     return { kind: 'stream', events: (signal) => api.flows(parsed, signal) };
@@ -102,10 +103,12 @@ async function answerOther(
   if (method === 'POST' && rest === 'health') return { kind: 'record', record: api.probeNodes() };
   const [group = '', name = ''] = splitOnce(rest, '/');
   const applies = method === 'POST' && rest === 'policies';
-  if (!applies && !(method === 'DELETE' && group === 'policies' && name !== ''))
+  const drains = method === 'PUT' && rest === 'drain';
+  if (!applies && !drains && !(method === 'DELETE' && group === 'policies' && name !== ''))
     throw new MeshError('API-REQUEST', `method ${method} is not known here`);
   if (readOnly) throw new MeshError('API-READ-ONLY', '');
   if (applies) return { kind: 'record', record: await api.applyPolicies(readApply(body)) };
+  if (drains) return { kind: 'record', record: await api.setDrain(readDrain(body)) };
   const policy = decode(name);
   return one(await api.deletePolicy(policy), `no policy ${JSON.stringify(policy)} came by the API`);
 }

@@ -145,6 +145,39 @@ export interface AllowanceRecord {
   readonly why: string;
 }
 
+/** A service of the hub that has this machine as a backend. */
+export interface ServedRecord {
+  /** `<namespace>/<name>` */
+  readonly service: string;
+  /** `unchecked`: it has no checks. `checking`: there is no result yet. */
+  readonly state: 'healthy' | 'unhealthy' | 'checking' | 'unchecked';
+  readonly since?: number;
+  /** Why it is unhealthy. */
+  readonly reason?: string;
+}
+
+/** Connections that are open to a port that this machine serves. */
+export interface OpenConnectionsRecord {
+  readonly protocol: 'TCP' | 'UDP' | 'SCTP';
+  readonly port: number;
+  readonly count: number;
+}
+
+/** Whether this machine is taken out of rotation, and what is left of it. */
+export interface DrainRecord {
+  readonly apiVersion: typeof API_VERSION;
+  readonly kind: 'Drain';
+  readonly draining: boolean;
+  /** Since when it drains. */
+  readonly since?: number;
+  /** Services that select this machine. */
+  readonly services: readonly string[];
+  /** Those that still lead new connections here, as the hub publishes it. */
+  readonly published: readonly string[];
+  /** Of the ports of all these services; none is left out, but for those without a connection. */
+  readonly connections: readonly OpenConnectionsRecord[];
+}
+
 export interface RegistrationRecord {
   /** `off`: no join configured. `announced`: phase one is written. `answered`: phase two is being written. */
   readonly state: 'off' | 'connecting' | 'announced' | 'answered' | 'registered' | 'refused';
@@ -212,6 +245,12 @@ export interface StatusRecord {
     readonly withoutBackend: number;
     readonly lostClusters: readonly string[];
     readonly problems: number;
+  };
+  /** Absent on a machine that no service selects and that is not drained. */
+  readonly serving?: {
+    /** Since when it wants no new connections. */
+    readonly drained?: number;
+    readonly services: readonly ServedRecord[];
   };
   /** Absent when names of services are not answered here. */
   readonly dns?: NameServerRecord;
@@ -450,6 +489,9 @@ export interface KernelPolicyRecord {
  * long, so they are iterated, never collected. Only `applyPolicies` and `deletePolicy` change anything; `probeNodes` sends packets.
  */
 export interface AgentApi {
+  drain(): Promise<DrainRecord>;
+  /** Throws MeshError AGT-DRAIN when there is no hub that would follow, AGT-STATE when it cannot be kept. */
+  setDrain(draining: boolean): Promise<DrainRecord>;
   status(): StatusRecord;
   /** `undefined`, here and below: a place where the list may be interrupted. */
   endpoints(filter: EndpointFilter): Iterable<EndpointRecord | undefined>;

@@ -3,6 +3,7 @@ import { build } from '../host/build.ts';
 import { addSharedOptions, helpSettings, runNamed } from './command.ts';
 import { completionCommand } from './completion.ts';
 import { configCommands } from './config.ts';
+import { drainCommand } from './drain.ts';
 import { endpointCommands } from './endpoint.ts';
 import { EXIT, type ExitCode } from './exit-code.ts';
 import { fqdnCommands } from './fqdn.ts';
@@ -65,6 +66,7 @@ export function commandTree(): Command {
     runCommand(),
     joinCommand(),
     leaveCommand(),
+    drainCommand(),
     restoreCommand(),
     statusCommand(),
     endpointCommands(),

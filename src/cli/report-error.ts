@@ -13,6 +13,7 @@ const EXIT_OF: Readonly<Partial<Record<ErrorCode, ExitCode>>> = {
   'JOIN-PRESENT': EXIT.consent,
   'JOIN-CONSENT': EXIT.consent,
   'API-QUESTION': EXIT.usage,
+  'AGT-DRAIN': EXIT.notJoined,
 };
 
 /** A MeshError, or one that came in a record. */

@@ -42,6 +42,7 @@ export function statusText(status: StatusRecord, options: StatusTextOptions): st
   );
   add('Facts', factsValue(status));
   if (status.services !== undefined) add('Services', servicesValue(status.services));
+  if (status.serving !== undefined) add('Serving', servingValue(status.serving, options.now));
   if (status.dns !== undefined) add('DNS', dnsValue(status.dns));
   add('Policy', policyValue(status));
   add('Datapath', datapathValue(status, options.now));
@@ -100,6 +101,16 @@ function lastGoodValue(lastGood: NonNullable<StatusRecord['lastGood']>, now: num
   return lastGood.enforced === 'snapshot'
     ? `the snapshot is in force, with facts ${age} old, until the stores have been seen`
     : `the rules of an earlier run are in force, with facts up to ${age} old, until the stores have been seen`;
+}
+
+function servingValue({ drained, services }: NonNullable<StatusRecord['serving']>, now: number): string {
+  const failing = services.filter(({ state }) => state === 'unhealthy');
+  const parts = [
+    services.length === 0 ? 'nothing' : services.map(({ service }) => service).join(', '),
+    ...(failing.length === 0 ? [] : [`${failing.length} unhealthy`]),
+    ...(drained === undefined ? [] : [`drained ${span(now - drained)} ago: no new connections`]),
+  ];
+  return parts.join('; ');
 }
 
 function servicesValue({

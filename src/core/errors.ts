@@ -305,6 +305,15 @@ export const ERROR_CODES = {
     'load the kernel modules nft_log and nfnetlink_log; end the other program that listens to the same log group',
     true,
   ),
+  'AGT-SERVING': entry(
+    'this machine does not pass the checks of services that it serves, and gets no connections for them',
+    'start the program that serves them on the address of this machine, or look at what the check says',
+    true,
+  ),
+  'AGT-DRAIN': entry(
+    'there is nobody who would take this machine out of rotation',
+    'join a hub first: only a hub publishes machines as backends of services',
+  ),
   'AGT-FAILED': entry('the agent cannot run', 'read the message that is attached'),
   // certificates
   'PKI-FILE': entry('a file of keys or certificates cannot be written', 'check the folder, its rights and free space'),

@@ -1,6 +1,7 @@
 import type {
   AgentApi,
   ClusterRecord,
+  DrainRecord,
   EndpointRecord,
   IdentityRecord,
   IpcacheRecord,
@@ -206,10 +207,22 @@ const policies: PolicyRecord[] = [
   },
 ];
 
+const drained = (draining: boolean): DrainRecord => ({
+  apiVersion: 'mesh-agent/v1',
+  kind: 'Drain',
+  draining,
+  ...(draining && { since: NOW }),
+  services: ['production/api-service'],
+  published: [],
+  connections: [],
+});
+
 /** An agent whose facts are all in memory. */
 export function memoryAgent(over: Partial<AgentApi> = {}): AgentApi {
   return {
     status: () => status(),
+    drain: async () => drained(false),
+    setDrain: async (draining) => drained(draining),
     endpoints: ({ all, selector, cluster: wanted }) =>
       [local, ...(all || selector !== undefined ? [remoteNode] : [])].filter(
         (each) =>

@@ -14,6 +14,7 @@ import { unregisterZones } from '../../host/split-dns.ts';
 import { registerKey } from '../../kvstore/paths.ts';
 import { openJoinedStore } from '../joined-store.ts';
 import { LastGoodPlace } from '../last-good/place.ts';
+import { servingFile } from '../serving/serving-file.ts';
 import { JOIN_CONFIG_MARK, type JoinFiles, readJoinRecord, removeFile, removeLeftovers } from './files.ts';
 import { askHub } from './hub-client.ts';
 
@@ -189,7 +190,9 @@ async function removeFiles({ config, files }: LeaveOptions): Promise<string[]> {
   const removed: string[] = [];
   await removeLeftovers(files);
   const configs = new Set([files.config, ...(record === undefined ? [] : [record.config])]);
-  const all = [files.pendingAnswer, files.pendingKey, files.key, files.cert, files.ca, ...configs, files.record];
+  const { pendingAnswer, pendingKey, key, cert, ca } = files;
+  // What was drained is another machine when it joins again.
+  const all = [pendingAnswer, pendingKey, key, cert, ca, servingFile(config.stateDir), ...configs, files.record];
   for (const path of all) {
     if (!existsSync(path) || (configs.has(path) && !isJoinConfig(path))) continue;
     await removeFile(path);

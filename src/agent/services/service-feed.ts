@@ -19,6 +19,8 @@ import { ToldLost } from './told-lost.ts';
 export interface ServiceFeedOptions {
   /** What is in force: another one after a reload. */
   readonly config: () => Pick<Config, 'services' | 'name'>;
+  /** What the hub says of the affinity of its services; the configuration of this machine goes before it. */
+  readonly affinities: () => ReadonlyMap<string, 'none' | 'local' | 'remote'>;
   readonly tables: Tables;
   readonly mesh: Mesh;
   readonly machine: Machine;
@@ -58,7 +60,7 @@ export class ServiceFeed {
   #closed = false;
 
   constructor(options: ServiceFeedOptions) {
-    const { config, tables, mesh, machine, stores, wake } = options;
+    const { config, affinities, tables, mesh, machine, stores, wake } = options;
     this.#options = options;
     this.#facts = new MachineAddressFacts({
       ipcache: tables.ipcache,
@@ -69,7 +71,7 @@ export class ServiceFeed {
       allowed: () => config().services.frontends,
     });
     this.model = new ServiceModel(this.#facts, Date.now);
-    this.model.configure(settingsOf(config()));
+    this.model.configure(settingsOf(config(), affinities()));
     this.#checks = new BackendChecks({
       machine: config().name,
       probe: probeBackend,
@@ -136,7 +138,7 @@ export class ServiceFeed {
   /** Services may be configured differently now. */
   reconfigure(): void {
     this.#facts.allow();
-    this.model.configure(settingsOf(this.#options.config()));
+    this.model.configure(settingsOf(this.#options.config(), this.#options.affinities()));
     this.look();
     this.#options.wake();
   }
@@ -209,13 +211,16 @@ function checkSettings(check: ServiceCheck | 'none'): CheckSettings | 'none' {
   return same;
 }
 
-function settingsOf({ services, name }: Pick<Config, 'services' | 'name'>): ServiceSettings {
+function settingsOf(
+  { services, name }: Pick<Config, 'services' | 'name'>,
+  affinities: ServiceSettings['affinity'],
+): ServiceSettings {
   const affinity = Object.entries(services.affinity).map(
     ([service, value]) => [service, value === 'default' ? 'none' : value] as const,
   );
   const checks: Config['services']['checks'] = services.enabled ? services.checks : {};
   return {
-    affinity: new Map(affinity),
+    affinity: new Map([...affinities, ...affinity]),
     local: services.local,
     onClusterLoss: services.onClusterLoss,
     sticky: new Set(services.sticky),

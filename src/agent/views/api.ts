@@ -4,6 +4,7 @@ import type { Agent } from '../agent.ts';
 import { explain } from '../explain/explain.ts';
 import { flowEvents } from '../monitor/flow-events.ts';
 import type { NodeHealth } from '../probes/node-health.ts';
+import { drainView, setDrain } from './drain-view.ts';
 import {
   endpointViews,
   identityView,
@@ -22,6 +23,8 @@ import { statusView } from './status-view.ts';
 export function agentApi(agent: Agent, configuration: () => ConfigurationRecord): AgentApi {
   return {
     status: () => ({ ...statusView(agent), configuration: configuration() }),
+    drain: () => drainView(agent),
+    setDrain: (draining) => setDrain(agent, draining),
     endpoints: (filter) => endpointViews(agent, filter),
     identities: () => pacedIdentityViews(agent),
     identity: (id) => identityView(agent, id),

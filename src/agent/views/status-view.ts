@@ -34,6 +34,7 @@ const NO_STORE: StoreRecord = {
 /** Everything that `mesh-agent status` shows, from present facts. */
 export function statusView(agent: Agent): StatusRecord {
   const services = servicesSummary(agent);
+  const serving = agent.serving.view();
   const dns = agent.dns.record;
   const { registered } = agent.registration ?? {};
   // A machine that enforces its last-good snapshot is what it was when that was written.
@@ -60,6 +61,7 @@ export function statusView(agent: Agent): StatusRecord {
     clusters: agent.mesh.list().map(({ cluster, store }) => clusterView(agent, cluster, store)),
     counts: countsView(agent),
     ...(services !== undefined && { services }),
+    ...(serving !== undefined && { serving }),
     ...(dns !== undefined && { dns }),
     policy: policyView(agent),
     datapath: datapathView(agent),

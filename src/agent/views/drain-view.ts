@@ -1,0 +1,57 @@
+import { API_VERSION, type DrainRecord, type OpenConnectionsRecord } from '../../api/types.ts';
+import { MeshError } from '../../core/errors.ts';
+import { formatAddress } from '../../core/ip.ts';
+import { openConnections } from '../../host/connections.ts';
+import type { MachineService } from '../../kvstore/codec/machine-service.ts';
+import type { Agent } from '../agent.ts';
+
+const NUMBERS = { TCP: 6, UDP: 17, SCTP: 132 } as const;
+
+/** Takes this machine out of rotation, or back in. @throws MeshError AGT-DRAIN, AGT-STATE, HST-NETLINK */
+export async function setDrain(agent: Agent, draining: boolean): Promise<DrainRecord> {
+  if (draining && agent.renewal.hubs.length === 0) throw new MeshError('AGT-DRAIN', 'this machine did not join a hub');
+  await agent.serving.drain(draining);
+  return drainView(agent);
+}
+
+/** @throws MeshError HST-NETLINK */
+export async function drainView(agent: Agent): Promise<DrainRecord> {
+  const { drained, selecting } = agent.serving;
+  const own = new Set([agent.machine.ipv4, agent.machine.ipv6].flatMap((each) => (each ? [formatAddress(each)] : [])));
+  return {
+    apiVersion: API_VERSION,
+    kind: 'Drain',
+    draining: drained !== undefined,
+    ...(drained !== undefined && { since: drained }),
+    services: [...selecting.keys()],
+    published: publishedAt(agent, own),
+    connections: await countsOf([...selecting.values()], own),
+  };
+}
+
+/** Services of the joined cluster that lead to an address of this machine: what every other cluster reads as well. */
+function publishedAt({ tables, mesh }: Agent, own: ReadonlySet<string>): string[] {
+  const joined = mesh.joined?.name;
+  return [...tables.services.values()]
+    .filter(({ cluster, backends }) => cluster === joined && [...own].some((address) => backends.has(address)))
+    .map(({ namespace, name }) => `${namespace}/${name}`)
+    .sort();
+}
+
+async function countsOf(
+  services: readonly MachineService[],
+  own: ReadonlySet<string>,
+): Promise<readonly OpenConnectionsRecord[]> {
+  const ports = services.flatMap((service) => service.ports);
+  if (ports.length === 0) return [];
+  const wanted = ports.map(({ protocol, targetPort }) => ({ protocol: NUMBERS[protocol], port: targetPort }));
+  const counts = await openConnections(own, wanted).catch((cause: unknown) => {
+    throw new MeshError('HST-NETLINK', 'connections could not be counted', { cause });
+  });
+  const found = new Map<string, OpenConnectionsRecord>();
+  for (const { protocol, targetPort } of ports) {
+    const count = counts.get(`${NUMBERS[protocol]} ${targetPort}`);
+    if (count !== undefined) found.set(`${protocol} ${targetPort}`, { protocol, port: targetPort, count });
+  }
+  return [...found.values()];
+}
