@@ -1,6 +1,7 @@
 import type { StatusRecord } from '../../src/api/types.ts';
 import { CROSS_CLUSTER, type Demo, everyone, NARROWED, showReach, versions } from './demo-parts.ts';
 import { Screen } from './demo-screen.ts';
+import { ServiceChapter } from './demo-service.ts';
 import { type Expected, PORTS, placeOf, serveEverywhere } from './matrix.ts';
 import { MeshLab, WORKLOAD } from './mesh-lab.ts';
 import { until } from './namespace.ts';
@@ -31,13 +32,19 @@ export class DirectDemo implements Demo {
     await this.#table(everyone('all'));
     screen.remark('✔ an answer came back   ✖ nothing came   ! not as expected; v6 is the same over IPv6');
     this.#wire();
-    screen.chapter(4, 'Policy across clusters', 'Only app=frontend of cluster-a may reach the machine.');
+    screen.chapter(
+      4,
+      'One service of two clusters',
+      'Reached by the address of either, from the machine; one of the clusters fails.',
+    );
+    this.#wrong += await new ServiceChapter(screen, this.#running).run();
+    screen.chapter(5, 'Policy across clusters', 'Only app=frontend of cluster-a may reach the machine.');
     await this.#enforce();
-    screen.chapter(5, 'A policy changes while connections run', 'What is no longer allowed is cut.');
+    screen.chapter(6, 'A policy changes while connections run', 'What is no longer allowed is cut.');
     await this.#change();
-    screen.chapter(6, 'Labels change in the cluster', 'Policy follows the identity, not the address.');
+    screen.chapter(7, 'Labels change in the cluster', 'Policy follows the identity, not the address.');
     await this.#relabel();
-    screen.chapter(7, 'The agent dies', 'The rules stay in the kernel, and a new agent takes over what is there.');
+    screen.chapter(8, 'The agent dies', 'The rules stay in the kernel, and a new agent takes over what is there.');
     await this.#kill();
   }
 
@@ -53,7 +60,7 @@ export class DirectDemo implements Demo {
     const program = process.env.MESH_AGENT ?? 'mesh-agent';
     const at = `--socket ${agent.socket}`;
     const inside = (place: Place): string => `ip netns exec ${place.namespace.name}`;
-    this.screen.chapter(8, 'Over to you', 'Everything still runs; Ctrl-C ends it and cleans up.');
+    this.screen.chapter(9, 'Over to you', 'Everything still runs; Ctrl-C ends it and cleans up.');
     this.screen.commands([
       [`${program} status ${at}`, 'what the agent knows, and how old it is'],
       [`${program} identity list ${at}`, 'identities of both clusters'],
@@ -80,7 +87,7 @@ export class DirectDemo implements Demo {
   async #build(): Promise<void> {
     const { screen } = this;
     this.#lab = await screen.step('a network: router, machine my-vm, a host of the outside world', () =>
-      MeshLab.start([], { workload: null }),
+      MeshLab.start([], { workload: null, config: { services: { lossGrace: '3s' } } }),
     );
     const lab = this.#lab;
     for (const [name, id, pods] of [

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { CommandResult } from './daemon.ts';
 import { CROSS_CLUSTER, type Demo, everyone, NARROWED, showReach, versions } from './demo-parts.ts';
 import { Screen } from './demo-screen.ts';
+import { ServiceChapter } from './demo-service.ts';
 import { Fleet } from './hub-fleet.ts';
 import { POOL, VMS } from './hub-host.ts';
 import { type Expected, PORTS, placeOf, serveEverywhere } from './matrix.ts';
@@ -49,14 +50,20 @@ export class HubDemo implements Demo {
     await this.#peer();
     screen.chapter(3, 'A machine joins', 'One token, used once. Its key is made on the machine and never leaves it.');
     await this.#join();
-    screen.chapter(4, 'A policy at the hub', 'Handed out to all machines, enforced by those that it selects.');
+    screen.chapter(
+      4,
+      'One service of two clusters',
+      'Reached by the address of either, from the machine; one of the clusters fails.',
+    );
+    this.#wrong += await new ServiceChapter(screen, this.#running).run();
+    screen.chapter(5, 'A policy at the hub', 'Handed out to all machines, enforced by those that it selects.');
     await this.#enforce();
-    screen.chapter(5, 'Labels change at the hub', 'Policy follows the identity: on the machine, and in the clusters.');
+    screen.chapter(6, 'Labels change at the hub', 'Policy follows the identity: on the machine, and in the clusters.');
     await this.#relabel();
-    screen.chapter(6, 'The hub dies', 'What was in force stays in force, and comes back without a gap.');
+    screen.chapter(7, 'The hub dies', 'What was in force stays in force, and comes back without a gap.');
     await this.#kill();
     screen.chapter(
-      7,
+      8,
       'The machine is stolen',
       'Its certificate is worth nothing from now on, and no cluster knows it.',
     );
@@ -75,11 +82,13 @@ export class HubDemo implements Demo {
     const inside = (place: Place): string => `ip netns exec ${place.namespace.name}`;
     const onHub = `--socket ${hub.socket}`;
     const onMachine = `--config ${agent.configFile} --state-dir ${agent.stateDir} --socket ${agent.socket}`;
-    this.screen.chapter(8, 'Over to you', 'Everything still runs; Ctrl-C ends it and cleans up.');
+    this.screen.chapter(9, 'Over to you', 'Everything still runs; Ctrl-C ends it and cleans up.');
     this.screen.commands([
       [`${program} hub workload token my-vm ${onHub}`, 'the machine comes back: a new token'],
       [`${inside(machine)} ${program} join --force ${onMachine} --token TOKEN`, 'and this, with it'],
       [`${program} status --socket ${agent.socket}`, 'what the agent knows, and how old it is'],
+      [`${program} service get production/web --socket ${agent.socket}`, 'the service, backend by backend'],
+      [`${inside(machine)} nc -v 10.97.0.10 80`, 'and its address'],
       [`${program} hub status ${onHub}`, 'the hub, part by part'],
       [`${program} hub workload list -o wide ${onHub}`, 'the machines'],
       [`${program} hub cluster status ${onHub}`, 'the clusters, prerequisite by prerequisite'],
@@ -100,7 +109,7 @@ export class HubDemo implements Demo {
     const { screen } = this;
     const fleet = await screen.step('a network: router, hosts for a hub and a machine, the outside world', () => {
       this.#fleet = new Fleet();
-      this.#fleet.machineFor('my-vm');
+      this.#fleet.machineFor('my-vm').configure({ services: { lossGrace: '3s' } });
       return this.#fleet;
     });
     for (const [name, id, pods] of [

@@ -83,6 +83,19 @@ export class Screen {
     return wrong;
   }
 
+  /** What was expected beside what was seen. The number of rows that differ. */
+  comparison(what: string, rows: readonly ComparedRow[]): number {
+    const wide = Math.max(...rows.map(({ title }) => title.length), what.length);
+    this.#line('');
+    this.#line(`     ${this.#paint('bold', `${what.padEnd(wide)}  ${'EXPECTED'.padEnd(10)} SEEN`)}`);
+    for (const { title, expects, seen, good } of rows) {
+      const verdict = good ? this.#paint('dim', 'as expected') : this.#paint('red', 'DIFFERS');
+      this.#line(`     ${title.padEnd(wide)}  ${expects.padEnd(10)} ${seen.padEnd(6)} ${verdict}`);
+    }
+    this.#line('');
+    return rows.filter(({ good }) => !good).length;
+  }
+
   commands(lines: readonly (readonly [command: string, what: string])[]): void {
     for (const [command, what] of lines) {
       this.#line(`     ${this.#paint('dim', `# ${what}`)}`);
@@ -134,6 +147,13 @@ export class Screen {
   #paint(style: Style, text: string): string {
     return this.#color ? styleText(style, text, { validateStream: false }) : text;
   }
+}
+
+export interface ComparedRow {
+  readonly title: string;
+  readonly expects: string;
+  readonly seen: string;
+  readonly good: boolean;
 }
 
 export interface TableRow {
