@@ -27,6 +27,7 @@ function tell(point: VerdictPoint, { rate }: Telling): string {
     ${limit} counter name ${TOLD[point.side]} log prefix "${logPrefix(point)}" group ${group} snaplen ${copyBytes}`;
 }
 
+/** What is not dropped here: it passes, or is refused by who sent it here. */
 const ENDS: Readonly<Partial<Record<VerdictPoint['kind'], string>>> = { audited: '', allowed: '', no_backend: '' };
 
 function chain(point: VerdictPoint, telling: Telling): string {
