@@ -9,6 +9,7 @@ import { EXIT, type ExitCode } from './exit-code.ts';
 import { given } from './filters.ts';
 import { compactText, flowText, lostText, type MonitorStyle } from './monitor-text.ts';
 import { jsonText, write, writeList, yamlText } from './output.ts';
+import { plural } from './words.ts';
 
 interface Options extends Omit<FlowParameters, 'follow'> {
   readonly follow?: true;
@@ -129,7 +130,7 @@ async function show(call: Call<Options>, events: AsyncIterable<FlowEvent>): Prom
   }
   if (output === 'json' || output === 'yaml') return;
   if (counts.shown === 0) terminal.error.write('no packet that fits was seen\n');
-  else if (counts.lost > 0) terminal.error.write(`${counts.shown} packets shown, ${counts.lost} not\n`);
+  else if (counts.lost > 0) terminal.error.write(`${plural(counts.shown, 'packet')} shown, ${counts.lost} not\n`);
 }
 
 function textOf(

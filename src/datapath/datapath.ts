@@ -57,7 +57,7 @@ export interface DatapathStatus {
   readonly verdicts?: readonly VerdictCount[];
   /** Packets that were told of to whoever listens (`verdict-log.ts`); `verdicts` has all. */
   readonly told?: number;
-  /** False where `Border.watchNames` has no effect: the kernel cannot tell of packets. */
+  /** False where `Border.watchNames` and `tellRate` have no effect: the kernel cannot tell of packets. */
   readonly tellsNames?: boolean;
   /** False where `DesiredState.services` has no effect: nft or the kernel are too old for it. */
   readonly balances?: boolean;

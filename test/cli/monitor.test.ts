@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,17 +13,20 @@ import { runCommandLine } from '../../src/cli/program.ts';
 import { DROP } from '../../src/core/drop-reason.ts';
 import { FRONTEND, flow, MACHINE } from '../agent/flows.ts';
 import { memoryAgent } from '../api/memory-agent.ts';
+import { until } from '../lab/namespace.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'mesh-monitor-'));
 const socket = join(folder, 'agent.sock');
 let events: readonly FlowEvent[] = [];
 const asked: unknown[] = [];
+let stays = false;
 const server = await serveApi({
   socket,
   api: memoryAgent({
-    async *flows(query) {
+    async *flows(query, signal) {
       asked.push(query);
       yield* events;
+      if (query.follow && stays) await new Promise((resolve) => signal.addEventListener('abort', resolve));
     },
   }),
 });
@@ -155,4 +160,23 @@ test('filters reach the agent, and one that makes no sense is a usage error befo
   ])
     assert.equal((await run('monitor', ...args)).code, 2, args.join(' '));
   assert.equal(asked.length, 0);
+});
+
+test('Ctrl-C ends it with a word on what was not shown, and without an error', async () => {
+  events = [{ flow: flow() }, { lost: { source: 'kernel-limit', packets: 5 } }];
+  stays = true;
+  const main = join(import.meta.dirname, '../../src/main.ts');
+  const child = spawn(process.execPath, ['--no-warnings', main, 'monitor', '-f', '--compact', '--socket', socket]);
+  let [out, error] = ['', ''];
+  child.stdout.on('data', (chunk: Buffer) => {
+    out += chunk.toString();
+  });
+  child.stderr.on('data', (chunk: Buffer) => {
+    error += chunk.toString();
+  });
+  await until('it shows what there is', () => out.includes('not shown'));
+  child.kill('SIGINT');
+  const [code] = (await once(child, 'close')) as [number];
+  stays = false;
+  assert.deepEqual([code, error], [0, '1 packet shown, 5 not\n']);
 });
