@@ -11,7 +11,7 @@ export interface ListStream {
 }
 
 /** Large enough that the cost of a write does not count, small enough to hold for many readers at once. */
-const CHUNK_CHARACTERS = 64 << 10;
+export const CHUNK_CHARACTERS = 64 << 10;
 /** The event loop gets its turn after so long, milliseconds; the bar is 50. */
 const TURN_MS = 8;
 /** Asking the clock costs as much as a small record. */
