@@ -23,6 +23,7 @@ import { ApiPolicies } from './api-policies.ts';
 import { ClusterDirectory } from './cluster-directory.ts';
 import { DesiredFromFacts } from './desired-state.ts';
 import { ServiceNames } from './dns/service-names.ts';
+import { Doctor } from './doctor/doctor.ts';
 import { joinFiles } from './join/files.ts';
 import { Renewal } from './join/renewal.ts';
 import { LastGood } from './last-good/last-good.ts';
@@ -88,6 +89,7 @@ export class Agent {
   readonly nodeHealth: NodeHealth | undefined;
   readonly dns: ServiceNames;
   readonly flows: FlowFeed;
+  readonly doctor: Doctor;
   readonly #options: AgentOptions;
   /** Parts that follow a reload ask for it, the others keep what it was at the start. */
   #config: Config;
@@ -117,6 +119,7 @@ export class Agent {
       this.#troubles.soon();
     });
     this.#troubles = new Troubles(this, options.onChange);
+    this.doctor = new Doctor(this);
     // A job that ends by an error leaves a part undone for ever: better to be started anew.
     this.#jobs = new JobGroup((name, error) => {
       throw new MeshError('AGT-FAILED', `${name}: ${messageOf(error)}`, { cause: error });
@@ -304,6 +307,7 @@ export class Agent {
     const { nodeHealth } = this;
     if (nodeHealth !== undefined) this.#jobs.start('probes', (signal) => nodeHealth.run(signal));
     nodeHealth?.answerOn(answeringAddresses(this));
+    this.#jobs.start('doctor', (signal) => this.doctor.run(signal));
     void this.#clusters.first.then(() => {
       this.#clustersRead = true;
       this.#soon();
@@ -369,6 +373,7 @@ export class Agent {
     this.datapath.onDrift((what) => {
       this.#log.warn('what is ours in the kernel was changed: restoring', { what });
       this.lastGood.drifted();
+      this.doctor.drifted(what);
       this.reconciler.add({ everything: true });
     });
     while (!signal.aborted) {

@@ -1,4 +1,5 @@
 import { type AskOptions, askList, askRecord } from './ask.ts';
+import type { AgentChecksRecord } from './doctor-types.ts';
 import type { FlowParameters } from './flow-query.ts';
 import type { FlowEvent } from './flow-types.ts';
 import type { NodeHealthRecord } from './node-health-types.ts';
@@ -60,12 +61,16 @@ export interface AgentClient {
   names(filter?: ListFilter): AsyncIterable<NameRecord>;
   /** Ends by itself unless it follows; then by the signal. */
   flows(query: FlowParameters, signal?: AbortSignal): AsyncIterable<FlowEvent>;
+  doctor(): Promise<AgentChecksRecord>;
   explain(request: ExplainRequest): Promise<ExplainAnswer>;
   applyPolicies(request: ApplyRequest): Promise<ApplyAnswer>;
   deletePolicy(name: string): Promise<AppliedPolicyRecord>;
   drain(): Promise<DrainRecord>;
   setDrain(draining: boolean): Promise<DrainRecord>;
 }
+
+/** More than the agent gives itself. */
+const DOCTOR_MS = 16_000;
 
 export type ClientOptions = Pick<AskOptions, 'socket' | 'silenceMs'>;
 
@@ -92,6 +97,8 @@ export function openClient(options: ClientOptions): AgentClient {
     kernelPolicy: (filter) => list('/v1/kernel/policy', filter),
     names: (filter) => list('/v1/names', filter),
     flows: (query, signal) => askList({ ...options, ...(signal && { signal }) }, withQuery('/v1/flows', query)),
+    // It says nothing before it is done.
+    doctor: () => askRecord({ ...options, silenceMs: DOCTOR_MS }, '/v1/doctor'),
     explain: (body) => askRecord(options, '/v1/explain', { method: 'POST', body }),
     applyPolicies: (body) => askRecord(options, '/v1/policies', { method: 'POST', body }),
     deletePolicy: (name) => askRecord(options, `/v1/policies/${encodeURIComponent(name)}`, { method: 'DELETE' }),

@@ -14,6 +14,9 @@ export const ENROLMENT_PATHS = {
   health: '/healthz',
 } as const;
 
+/** Of the answer to `health`: the version of the hub, so that a machine can tell whether the two fit. */
+export const VERSION_HEADER = 'x-mesh-agent-version';
+
 /** The common name of a machine's certificate, and its user in the store. */
 export function machineCommonName(workload: string): string {
   return `machine:${workload}`;

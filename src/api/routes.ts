@@ -74,7 +74,7 @@ export interface RouteOptions {
   readonly readOnly: boolean;
 }
 
-/** Answers `/v1/<list>`, `/v1/<list>/<name>`, `/v1/status` and `/v1/drain`, explains, takes policies and drains. Throws MeshError. */
+/** Answers `/v1/<list>`, `/v1/<list>/<name>`, `/v1/status`, `/v1/doctor` and `/v1/drain`, explains, takes policies and drains. Throws MeshError. */
 export async function answerRequest(api: AgentApi, request: AgentRequest, options: RouteOptions): Promise<Answer> {
   const { method, target } = request;
   const [path = '', search = ''] = splitOnce(target, '?');
@@ -82,6 +82,7 @@ export async function answerRequest(api: AgentApi, request: AgentRequest, option
   const rest = path.slice('/v1/'.length);
   if (method !== 'GET') return answerOther(api, { method, rest, body: request.body }, options);
   const query = new URLSearchParams(search);
+  if (rest === 'doctor') return { kind: 'record', record: await api.doctor() };
   if (rest === 'status') return { kind: 'record', record: api.status() };
   if (rest === 'drain') return { kind: 'record', record: await api.drain() };
   if (rest === 'flows') {

@@ -5,6 +5,7 @@
  */
 import type { ErrorCode } from '../core/errors.ts';
 import type { BackendState } from '../service/result.ts';
+import type { AgentChecksRecord } from './doctor-types.ts';
 import type { FlowQuery } from './flow-query.ts';
 import type { FlowEvent } from './flow-types.ts';
 import type { NodeHealthRecord, NodeHealthSummary } from './node-health-types.ts';
@@ -514,6 +515,8 @@ export interface AgentApi {
   names(): Iterable<NameRecord>;
   /** Ends with the past, or follows until the signal says so. */
   flows(query: FlowQuery, signal: AbortSignal): AsyncIterable<FlowEvent>;
+  /** Looks at everything that needs the agent's facts, and at its machine; it takes seconds. */
+  doctor(): Promise<AgentChecksRecord>;
   /** Throws MeshError when the question makes no sense. */
   explain(request: ExplainRequest): Promise<ExplainAnswer>;
   /** Throws MeshError when they cannot be kept. */

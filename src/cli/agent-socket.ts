@@ -1,4 +1,4 @@
-import { type AgentClient, openClient } from '../api/client.ts';
+import { type AgentClient, type ClientOptions, openClient } from '../api/client.ts';
 import { socketPath } from '../config/load.ts';
 import type { SharedOptions } from './command.ts';
 import type { Terminal } from './terminal.ts';
@@ -9,7 +9,10 @@ export const ASKS_AGENT = ['config', 'stateDir', 'socket'] as const;
 export const SHOWS_AGENT = [...ASKS_AGENT, 'output'] as const;
 
 /** The agent that the options, the environment and the configuration name. */
-export function askAgent(call: { readonly terminal: Terminal; readonly options: SharedOptions }): AgentClient {
+export function askAgent(
+  call: { readonly terminal: Terminal; readonly options: SharedOptions },
+  limits: Pick<ClientOptions, 'silenceMs'> = {},
+): AgentClient {
   const { config, stateDir, socket } = call.options;
   const path = socketPath({
     env: call.terminal.env,
@@ -17,5 +20,5 @@ export function askAgent(call: { readonly terminal: Terminal; readonly options: 
     ...(stateDir !== undefined && { stateDir }),
     ...(socket !== undefined && { socket }),
   });
-  return openClient({ socket: path });
+  return openClient({ socket: path, ...limits });
 }

@@ -3,6 +3,7 @@ import { build } from '../host/build.ts';
 import { addSharedOptions, helpSettings, runNamed } from './command.ts';
 import { completionCommand } from './completion.ts';
 import { configCommands } from './config.ts';
+import { doctorCommand } from './doctor/doctor.ts';
 import { drainCommand } from './drain.ts';
 import { endpointCommands } from './endpoint.ts';
 import { EXIT, type ExitCode } from './exit-code.ts';
@@ -69,6 +70,7 @@ export function commandTree(): Command {
     drainCommand(),
     restoreCommand(),
     statusCommand(),
+    doctorCommand(),
     endpointCommands(),
     identityCommands(),
     nodeCommands(),

@@ -3,7 +3,7 @@
  * trying again can help. Every face (log, status, command line, metrics) renders these same records.
  *
  * Code prefixes name the room: CFG configuration, KVS kvstore, MSH mesh, POL policy, DPN nftables data path,
- * OVL overlay, PKI certificates, JOIN joining, HUB hub, API local socket, OBS metrics, HST host, AGT agent.
+ * OVL overlay, PKI certificates, JOIN joining, HUB hub, API local socket, OBS metrics, HST host, AGT agent, DOC doctor.
  */
 export interface ErrorEntry {
   readonly summary: string;
@@ -51,6 +51,48 @@ export const ERROR_CODES = {
   'HST-COMMAND': entry('a system command failed', 'read the command output that is attached', true),
   'HST-PERMISSION': entry('the agent lacks a permission', 'run the agent as root, or grant CAP_NET_ADMIN'),
   'HST-NETLINK': entry('a netlink request failed', 'read the kernel error that is attached', true),
+  'HST-SPACE': entry(
+    'the file system of the state is full or nearly so',
+    'make room, or put the state elsewhere (`stateDir`): certificates cannot be renewed and the last-good snapshot cannot be written',
+    true,
+  ),
+  'HST-READ-ONLY': entry(
+    'the file system of the state cannot be written',
+    'mount it with write access; the kernel remounts read-only after disk errors: see `dmesg`',
+    true,
+  ),
+  'HST-CONNTRACK': entry(
+    'the table of tracked connections is nearly full, or small',
+    'raise it (`sysctl -w net.netfilter.nf_conntrack_max=...`) and find who opens so many (`conntrack -L`): a full table drops new connections',
+    true,
+  ),
+  'HST-RP-FILTER': entry(
+    'the reverse-path filter drops packets that come another way than answers go',
+    'set it to loose (2) on that device and on `all`',
+  ),
+  'HST-SYSCTL': entry('a setting of the kernel stands in the way', 'set it as the text says, in /etc/sysctl.d as well'),
+  'HST-FIREWALL': entry(
+    'the packet filter of another program drops packets that the agent needs',
+    'let them pass in the program that made the rule which is named (ufw, firewalld, a script); ours does not change it',
+  ),
+  'HST-BYPASS': entry(
+    'rules of another program take packets past connection tracking or past the packet filter',
+    'take that rule away, or narrow it to traffic that no policy judges',
+  ),
+  'HST-ROUTE': entry(
+    'this machine has no route to a store',
+    'add the route that is missing (`ip route get ADDRESS`), or correct the address of the endpoint',
+    true,
+  ),
+  'HST-CLOCK': entry(
+    'the clock of this machine is not right',
+    'set it, and keep it set (`timedatectl set-ntp true`): certificates, leases and tokens depend on it',
+    true,
+  ),
+  'HST-RANGE': entry(
+    'a network of this machine overlaps with an address range of a cluster',
+    'give the device (a Docker bridge: `bip` and `default-address-pools` in daemon.json) or the cluster another range',
+  ),
   // kvstore
   'KVS-FILE': entry(
     'a file of the kvstore configuration cannot be read',
@@ -118,6 +160,10 @@ export const ERROR_CODES = {
     'check the clustermesh-apiserver or operator that writes cilium/.heartbeat',
     true,
   ),
+  'KVS-MIXED': entry(
+    'the endpoints of one store belong to different etcd clusters',
+    'name only endpoints of one etcd cluster: facts would change with every reconnect',
+  ),
   'KVS-LOST': entry(
     'the connection to the store was lost',
     'wait: it is tried again; check the network if it stays',
@@ -127,6 +173,10 @@ export const ERROR_CODES = {
   'MSH-CLUSTER-ID': entry(
     'a cluster cannot be followed because of its id or name',
     'give every cluster of the mesh an id and a name of its own; the cluster that holds the id is not affected',
+  ),
+  'MSH-CLUSTER-NAME': entry(
+    'the store of a cluster belongs to a cluster of another name',
+    'name the file in the clustermesh directory exactly as the cluster calls itself (`cluster-name` there)',
   ),
   'MSH-CONFIG': entry(
     'the configuration that a cluster published is not valid',
@@ -153,6 +203,32 @@ export const ERROR_CODES = {
   'MSH-CONTESTED': entry(
     'several clusters announce the same address',
     'give the clusters disjoint address ranges; `mesh-agent ipcache get` shows who claims an address and who has it',
+  ),
+  'MSH-STALE': entry(
+    'facts of a cluster are old',
+    'they stay in force; bring the connection to its store back (`mesh-agent status`)',
+    true,
+  ),
+  'MSH-RANGES': entry(
+    'address ranges of two clusters overlap',
+    'give every cluster pod ranges of its own: packets for one of the two go to the other',
+  ),
+  'MSH-UNREACHABLE': entry(
+    'a node does not answer',
+    'check that the node runs, and that the network between carries packets to it',
+    true,
+  ),
+  'MSH-NOT-SHARED': entry(
+    'a cluster has a global service too, but does not share it',
+    'annotate the service in that cluster: `service.cilium.io/global: "true"`, and not `service.cilium.io/shared: "false"`',
+  ),
+  'MSH-NO-BACKENDS': entry(
+    'a global service has no backend',
+    'check the selector and the pods of the service in the clusters that are named; `mesh-agent service get NAMESPACE/NAME` shows all backends',
+  ),
+  'MSH-SERVICE-NAME': entry(
+    'services that look alike are not one global service',
+    'give them the same name and the same namespace in every cluster',
   ),
   'MSH-SERVICE': entry(
     'what clusters announce of services is not all in force',
@@ -198,6 +274,15 @@ export const ERROR_CODES = {
     'wait: it is tried again; read the kernel error that is attached if it stays',
     true,
   ),
+  'DPN-ABSENT': entry(
+    'our rules are not in the kernel',
+    'start the agent (`systemctl start mesh-agent`), or restore the last ones (`mesh-agent restore`); find out who removed them',
+    true,
+  ),
+  'DPN-DRIFT': entry(
+    'somebody else changes our rules',
+    'end what does it: a firewall script that flushes everything, or a second agent; `nft monitor` shows the hand at work',
+  ),
   // metrics
   'OBS-LISTEN': entry(
     'the address of the metrics cannot be used',
@@ -242,6 +327,16 @@ export const ERROR_CODES = {
     'wait: it is tried again; read the kernel error that is attached if it stays',
     true,
   ),
+  'OVL-UNREACHABLE': entry(
+    'a node cannot be reached through the overlay',
+    'let udp/8472 (`tunnel.port`) pass between this machine and the node in both directions: security groups, firewalls, and the tunnel port of the cluster',
+    true,
+  ),
+  'OVL-MTU': entry(
+    'large packets are lost in the overlay',
+    'the network below carries less than the device of this machine says: lower its MTU, or raise that of the network',
+    true,
+  ),
   // agent
   'AGT-DEVICES': entry(
     'no external device was found',
@@ -254,6 +349,15 @@ export const ERROR_CODES = {
   'AGT-KVSTORE': entry(
     'no store to join is configured',
     'set `kvstore.endpoints` or `kvstore.config`, or run `mesh-agent join`',
+  ),
+  'AGT-DRIFT': entry(
+    'the kernel does not hold what is desired',
+    'wait a moment; if it stays, `mesh-agent status` says what keeps it from being applied',
+    true,
+  ),
+  'AGT-VERSION': entry(
+    'the versions of this machine do not fit together',
+    'upgrade the older one: the hub first, then the agents; restart the agent after its package was upgraded',
   ),
   'AGT-WAITING': entry(
     'the agent still waits for its first complete view',
@@ -315,6 +419,18 @@ export const ERROR_CODES = {
     'join a hub first: only a hub publishes machines as backends of services',
   ),
   'AGT-FAILED': entry('the agent cannot run', 'read the message that is attached'),
+  // policy
+  'POL-CLUSTER': entry(
+    'a policy names a cluster from which nothing comes',
+    'use the name that the cluster gives itself in the label `io.cilium.k8s.policy.cluster`; `mesh-agent identity list` shows what came from where',
+  ),
+  // doctor
+  'DOC-SLOW': entry(
+    'a check took too long',
+    'run it again; what it looks at hangs, or this machine is overloaded',
+    true,
+  ),
+  'DOC-FAILED': entry('a check could not be made', 'read the message that is attached', true),
   // certificates
   'PKI-FILE': entry('a file of keys or certificates cannot be written', 'check the folder, its rights and free space'),
   'PKI-REQUEST': entry(

@@ -300,6 +300,7 @@ export function memoryAgent(over: Partial<AgentApi> = {}): AgentApi {
       ]),
     names: () => [],
     flows: async function* () {},
+    doctor: () => Promise.resolve({ apiVersion: 'mesh-agent/v1', kind: 'AgentChecks', version: '0.1.0', checks: [] }),
     explain: () => Promise.reject(new MeshError('API-QUESTION', 'nothing is known here')),
     applyPolicies: () => Promise.reject(new MeshError('AGT-STATE', 'nothing is kept here')),
     deletePolicy: () => Promise.resolve(undefined),

@@ -9,6 +9,7 @@ import { after, before, test } from 'node:test';
 const FLOORS = [
   ['cli'],
   ['agent', 'hub'],
+  ['doctor'],
   ['api'],
   ['datapath'],
   ['policy', 'service'],

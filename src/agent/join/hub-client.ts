@@ -2,6 +2,7 @@ import { X509Certificate } from 'node:crypto';
 import { request as sendRequest } from 'node:https';
 import { isIP } from 'node:net';
 import { connect, type DetailedPeerCertificate } from 'node:tls';
+import { VERSION_HEADER } from '../../api/enrolment.ts';
 import { ERROR_CODES, type ErrorCode, MeshError, messageOf } from '../../core/errors.ts';
 import { publicKeyHash } from '../../pki/keys.ts';
 import { toPem } from '../../pki/pem.ts';
@@ -93,6 +94,8 @@ export interface HubAnswer {
   readonly text: string;
   /** What the hub takes for the time, milliseconds since the epoch; undefined when it does not say. */
   readonly time: number | undefined;
+  /** Of the hub's program; undefined when it does not say. */
+  readonly version: string | undefined;
 }
 
 /** Asks a hub. @throws MeshError with the code of the hub's refusal, JOIN-UNREACHABLE, JOIN-PIN, JOIN-SERVER, JOIN-CLOCK */
@@ -101,53 +104,61 @@ export async function askHub(request: HubRequest): Promise<HubAnswer> {
   const text = request.body === undefined ? undefined : JSON.stringify(request.body);
   const headers =
     text === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) };
-  const { status, answer, time } = await new Promise<{ status: number; answer: string; time: number | undefined }>(
-    (resolve, reject) => {
-      const sent = sendRequest({
-        host,
-        port,
-        ...(isIP(host) === 0 && { servername: host }),
-        path: request.path,
-        method: text === undefined ? 'GET' : 'POST',
-        headers,
-        agent: false,
-        ca: request.ca,
-        ...request.identity,
-        minVersion: 'TLSv1.2',
-        // Said aloud, since NODE_TLS_REJECT_UNAUTHORIZED=0 in the environment would turn it off.
-        rejectUnauthorized: true,
+  const { status, answer, time, version } = await new Promise<RawAnswer>((resolve, reject) => {
+    const sent = sendRequest({
+      host,
+      port,
+      ...(isIP(host) === 0 && { servername: host }),
+      path: request.path,
+      method: text === undefined ? 'GET' : 'POST',
+      headers,
+      agent: false,
+      ca: request.ca,
+      ...request.identity,
+      minVersion: 'TLSv1.2',
+      // Said aloud, since NODE_TLS_REJECT_UNAUTHORIZED=0 in the environment would turn it off.
+      rejectUnauthorized: true,
+    });
+    const fail = (cause: Error): void => {
+      sent.destroy();
+      reject(failure(cause, request.url));
+    };
+    const timer = setTimeout(() => fail(new Error('it does not answer in time')), request.timeoutMs ?? TIMEOUT_MS);
+    sent.once('close', () => clearTimeout(timer));
+    sent.on('error', fail);
+    sent.on('response', (response) => {
+      const chunks: Buffer[] = [];
+      let length = 0;
+      response.on('data', (chunk: Buffer) => {
+        length += chunk.length;
+        if (length > MAX_ANSWER) fail(new Error('its answer is too long'));
+        else chunks.push(chunk);
       });
-      const fail = (cause: Error): void => {
-        sent.destroy();
-        reject(failure(cause, request.url));
-      };
-      const timer = setTimeout(() => fail(new Error('it does not answer in time')), request.timeoutMs ?? TIMEOUT_MS);
-      sent.once('close', () => clearTimeout(timer));
-      sent.on('error', fail);
-      sent.on('response', (response) => {
-        const chunks: Buffer[] = [];
-        let length = 0;
-        response.on('data', (chunk: Buffer) => {
-          length += chunk.length;
-          if (length > MAX_ANSWER) fail(new Error('its answer is too long'));
-          else chunks.push(chunk);
-        });
-        response.on('error', fail);
-        response.on('aborted', () => fail(new Error('its answer ends in the middle')));
-        response.on('end', () => {
-          const stated = Date.parse(response.headers.date ?? '');
-          resolve({
-            status: response.statusCode ?? 0,
-            answer: Buffer.concat(chunks).toString('utf8'),
-            time: Number.isNaN(stated) ? undefined : stated,
-          });
+      response.on('error', fail);
+      response.on('aborted', () => fail(new Error('its answer ends in the middle')));
+      response.on('end', () => {
+        const stated = Date.parse(response.headers.date ?? '');
+        resolve({
+          status: response.statusCode ?? 0,
+          answer: Buffer.concat(chunks).toString('utf8'),
+          time: Number.isNaN(stated) ? undefined : stated,
+          version: versionIn(response.headers[VERSION_HEADER]),
         });
       });
-      sent.end(text);
-    },
-  );
-  if (status === 200) return { text: answer, time };
+    });
+    sent.end(text);
+  });
+  if (status === 200) return { text: answer, time, version };
   throw refusal(answer, status, request.url);
+}
+
+interface RawAnswer extends Omit<HubAnswer, 'text'> {
+  readonly status: number;
+  readonly answer: string;
+}
+
+function versionIn(header: string | string[] | undefined): string | undefined {
+  return typeof header === 'string' && /^[0-9A-Za-z.+~-]{1,64}$/.test(header) ? header : undefined;
 }
 
 /** The hub's code, when this version knows it; its words, cut short. */

@@ -41,6 +41,7 @@ export function agentApi(agent: Agent, configuration: () => ConfigurationRecord)
     kernelServices: () => kernelServiceViews(agent),
     names: () => nameViews(agent),
     flows: (query, signal) => flowEvents(agent.flows, query, signal),
+    doctor: () => agent.doctor.ask(),
     explain: (request) => explain(agent, request),
     applyPolicies: (request) => agent.apiPolicies.apply(request),
     deletePolicy: (name) => agent.apiPolicies.delete(name),

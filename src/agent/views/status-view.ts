@@ -97,7 +97,7 @@ export function storeView(store: Store): StoreRecord {
   };
 }
 
-function clusterView(agent: Agent, cluster: Cluster, store: Store): ClusterRecord {
+export function clusterView(agent: Agent, cluster: Cluster, store: Store): ClusterRecord {
   const { config } = cluster;
   const { status } = store;
   const connected = status.state === 'connected';
@@ -202,7 +202,7 @@ export function enforcementWords(policy: DirectionPolicy, audit: boolean): strin
   return `${policy.enforcing ? 'Enabled' : 'Disabled'}${audit ? ' (Audit)' : ''}`;
 }
 
-function datapathView(agent: Agent): StatusRecord['datapath'] {
+export function datapathView(agent: Agent): StatusRecord['datapath'] {
   const { status, name } = agent.datapath;
   return {
     name,

@@ -21,6 +21,7 @@ import { dumpServices } from './lb/dump.ts';
 import { LB_CHAIN } from './lb/rules.ts';
 import { StaleFlows } from './lb/stale.ts';
 import { ServiceWriter } from './lb/writer.ts';
+import { probeRules } from './probe.ts';
 import { nft } from './program.ts';
 import { mapsText, type RulesShape, removalText, rulesText, stampOf, stampText } from './ruleset.ts';
 import type { Telling } from './verdict-rules.ts';
@@ -110,29 +111,12 @@ export class NftDatapath implements Datapath {
     }
   }
 
-  /** Whether nft and the kernel take the rules. Where they cannot do DNS names or services, it goes without that part. */
   async #probe(): Promise<void> {
-    const probe = async (parts: { names: boolean; services: boolean }): Promise<void> => {
-      const fresh = { telling: { rate: parts.names ? 1 : 0 }, present: [], counted: new Map() };
-      const everything = mapsText({ ...parts, ...fresh }) + rulesText({ overlay: true, ...parts, ...fresh });
-      await nft(everything.replaceAll('table inet mesh_agent ', 'table inet mesh_agent_probe '), { check: true });
-    };
-    const has = async (part: 'names' | 'services'): Promise<boolean> => {
-      try {
-        await probe({ names: false, services: false, [part]: true });
-        return true;
-      } catch (error) {
-        this.#log?.warn({ error: messageOf(error) }, `nft or the kernel cannot do a part of the rules: ${part}`);
-        return false;
-      }
-    };
-    try {
-      await probe({ names: true, services: true });
-    } catch {
-      await probe({ names: false, services: false });
-      this.#tellsNames = await has('names');
-      this.#held.balances = await has('services');
-    }
+    const has = await probeRules((part, error) =>
+      this.#log?.warn({ error: messageOf(error) }, `nft or the kernel cannot do a part of the rules: ${part}`),
+    );
+    this.#tellsNames = has.names;
+    this.#held.balances = has.services;
   }
 
   get #kernel(): Opened {

@@ -1,7 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { ENROLMENT_PATHS, type EnrolmentRefusal } from '../../api/enrolment.ts';
+import { ENROLMENT_PATHS, type EnrolmentRefusal, VERSION_HEADER } from '../../api/enrolment.ts';
 import { ERROR_CODES, type ErrorCode, MeshError, messageOf } from '../../core/errors.ts';
 import { TokenBucket } from '../../core/token-bucket.ts';
+import { build } from '../../host/build.ts';
 import { AddressBuckets } from './address-buckets.ts';
 import type { EnrolmentContext } from './context.ts';
 import { sendFile } from './download.ts';
@@ -121,6 +122,7 @@ export class EnrolmentRoutes {
       case `GET ${ENROLMENT_PATHS.install}`:
         return sendText(response, { type: 'text/x-shellscript', text: this.#options.installScript() });
       case `GET ${ENROLMENT_PATHS.health}`:
+        response.setHeader(VERSION_HEADER, build.version);
         return this.#options.ready()
           ? sendText(response, { type: 'text/plain', text: 'ok\n' })
           : sendText(response, { type: 'text/plain', text: 'the store is away\n', status: 503 });
