@@ -220,7 +220,7 @@ export const ERROR_CODES = {
   ),
   'MSH-NOT-SHARED': entry(
     'a cluster has a global service too, but does not share it',
-    'annotate the service in that cluster: `service.cilium.io/global: "true"`, and not `service.cilium.io/shared: "false"`',
+    'annotate the service in that cluster: `service.cilium.io/global: "true"` (of old: `io.cilium/global-service`), and not `service.cilium.io/shared: "false"`',
   ),
   'MSH-NO-BACKENDS': entry(
     'a global service has no backend',

@@ -38,6 +38,7 @@ const EXPLANATIONS: readonly Explanation[] = [
     effects: ['API-UNREACHABLE', 'KVS-FILE', 'KVS-CONFIG', 'AGT-KVSTORE'],
   },
   { causes: ['HST-SPACE', 'HST-READ-ONLY'], effects: ['AGT-STATE', 'AGT-LASTGOOD', 'PKI-FILE', 'API-UNREACHABLE'] },
+  { causes: ['API-UNREACHABLE'], effects: ['DPN-ABSENT'] },
   {
     causes: ['HST-CLOCK'],
     effects: ['KVS-TLS-EXPIRED', 'CFG-CERTIFICATE', 'KVS-HEARTBEAT', 'JOIN-CLOCK', 'JOIN-RENEWAL'],
@@ -91,8 +92,6 @@ const EXPLANATIONS: readonly Explanation[] = [
 const DEPTH: ReadonlyMap<string, number> = new Map(
   EXPLANATIONS.flatMap(({ causes }, depth) => causes.map((code) => [code, depth] as const)).reverse(),
 );
-/** That the agent does not run follows from its files and its disk, and from nothing further down. */
-const RUNNING_DEPTH = 1.5;
 
 /** Names, in each finding that follows from another one, that other one; then sorts: what to do first comes first. */
 export function orderByCause(records: readonly CheckRecord[]): CheckRecord[] {
@@ -153,7 +152,6 @@ function rootOf(record: CheckRecord, causeOf: ReadonlyMap<CheckRecord, CheckReco
 }
 
 function rankOf({ code }: CheckRecord): number {
-  if (code === 'API-UNREACHABLE' || code === 'API-DENIED') return RUNNING_DEPTH;
   return (code === undefined ? undefined : DEPTH.get(code)) ?? EXPLANATIONS.length;
 }
 

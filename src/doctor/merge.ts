@@ -16,7 +16,18 @@ export function mergeRecords(found: readonly CheckRecord[], ofAgent: readonly Ch
   const rest = ofAgent.filter(
     (record) => !(record.code?.startsWith('KVS-') && probed.has(clusterOf(record))) && !known.has(identityOf(record)),
   );
-  return [...found, ...rest];
+  return [...withoutRepeats(found), ...rest];
+}
+
+/** A file of a store that is no good is told with the store. */
+function withoutRepeats(found: readonly CheckRecord[]): CheckRecord[] {
+  const stores = found.filter(({ group }) => group === 'stores');
+  return found.filter(
+    ({ group, code, place }) =>
+      group !== 'configuration' ||
+      code === undefined ||
+      !stores.some((store) => store.code === code && store.place === place),
+  );
 }
 
 function identityOf(record: CheckRecord): string {

@@ -66,16 +66,28 @@ export class TlsCredentials extends grpc.ChannelCredentials {
     _options: unknown,
     callCredentials = grpc.CallCredentials.createEmpty(),
   ): grpc.experimental.SecureConnector {
+    // Nobody else ends a handshake that the other side does not answer: its socket would stay for ever.
+    const shaking = new Set<TLSSocket>();
     return {
       connect: (socket) =>
         new Promise((resolve, reject) => {
           const secured = secureSocket(this.#tls, this.#host, { socket });
-          secured.once('secureConnect', () => resolve({ socket: secured, secure: true }));
+          shaking.add(secured);
+          secured.once('secureConnect', () => {
+            shaking.delete(secured);
+            resolve({ socket: secured, secure: true });
+          });
           secured.on('error', reject);
+          secured.once('close', () => {
+            shaking.delete(secured);
+            reject(new Error('the connection was closed in the handshake'));
+          });
         }),
       waitForReady: () => Promise.resolve(),
       getCallCredentials: () => callCredentials,
-      destroy() {},
+      destroy() {
+        for (const secured of shaking) secured.destroy();
+      },
     };
   }
 }

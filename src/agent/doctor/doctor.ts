@@ -4,7 +4,7 @@ import { sleep } from '../../core/job.ts';
 import { nameServers } from '../../doctor/blame-firewall.ts';
 import type { Check } from '../../doctor/check.ts';
 import { machineChecks } from '../../doctor/machine/machine-checks.ts';
-import { judgeAges, judgeDrift, judgeHealth } from '../../doctor/mesh/clusters.ts';
+import { judgeAges, judgeDrift, judgeHealth, judgeRegistration } from '../../doctor/mesh/clusters.ts';
 import { judgePolicyClusters } from '../../doctor/mesh/policy-clusters.ts';
 import { judgeRanges } from '../../doctor/mesh/ranges.ts';
 import { judgeReachability } from '../../doctor/mesh/reachability.ts';
@@ -12,7 +12,7 @@ import { judgeServices } from '../../doctor/mesh/services.ts';
 import { runChecks } from '../../doctor/run-checks.ts';
 import { build } from '../../host/build.ts';
 import type { Agent } from '../agent.ts';
-import { clusterView, datapathView } from '../views/status-view.ts';
+import { clusterView, datapathView, registrationView } from '../views/status-view.ts';
 import {
   clusterRanges,
   joinedName,
@@ -149,6 +149,13 @@ export class Doctor {
             told.map((each) => (ofStore.includes(each.subject) ? { ...each, subject: joined } : each)),
           );
         },
+      },
+      {
+        group: 'agent',
+        name: 'registration',
+        title: 'registration',
+        look: () =>
+          judgeRegistration(registrationView(agent), { subject: joinedName(agent), told: agent.health.list() }),
       },
       {
         group: 'clusters',

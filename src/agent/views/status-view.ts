@@ -136,7 +136,7 @@ export function clusterView(agent: Agent, cluster: Cluster, store: Store): Clust
   };
 }
 
-function registrationView(agent: Agent): RegistrationRecord {
+export function registrationView(agent: Agent): RegistrationRecord {
   const { registration } = agent;
   if (registration === undefined) {
     return {

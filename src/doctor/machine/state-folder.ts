@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { access, readdir, stat, statfs } from 'node:fs/promises';
+import { access, readdir, readFile, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { CheckRecord } from '../../api/doctor-types.ts';
 import { messageOf } from '../../core/errors.ts';
@@ -62,22 +62,24 @@ async function checkWritable(folder: string, findings: Findings): Promise<void> 
   }
 }
 
-/** Private keys and snapshots are for their owner alone. */
+/** Private keys, passwords and snapshots are for their owner alone. */
 async function checkSecrets(folder: string, findings: Findings): Promise<void> {
-  const open: string[] = [];
   for (const part of ['pki', 'clustermesh', 'last-good']) {
     for (const name of (await namesIn(join(folder, part))).slice(0, MAX_FILES)) {
       const file = join(folder, part, name);
-      const { mode } = await stat(file).catch(() => ({ mode: 0 }));
-      const secret = part !== 'pki' || name.endsWith('.key');
-      if (secret && (mode & 0o007) !== 0) open.push(`${file} (${octal(mode)})`);
+      const { mode, size } = await stat(file).catch(() => ({ mode: 0, size: 0 }));
+      if ((mode & 0o007) === 0 || size > MIB || !(part === 'last-good' || (await isSecret(file)))) continue;
+      findings.warning('CFG-EXPOSED', `everyone on this machine may read it (${octal(mode)})`, {
+        place: file,
+        remedy: `chmod 0600 ${file}; whoever could read a key may use it: renew it`,
+      });
     }
   }
-  if (open.length > 0)
-    findings.warning('CFG-EXPOSED', `everyone on this machine may read ${open.slice(0, 3).join(', ')}`, {
-      place: open[0] ?? folder,
-      remedy: 'chmod 0600 the files that are named; whoever could read a key may use it: renew it',
-    });
+}
+
+async function isSecret(file: string): Promise<boolean> {
+  const text = await readFile(file, 'latin1').catch(() => '');
+  return /PRIVATE KEY-----|^\s*password:/m.test(text);
 }
 
 async function namesIn(folder: string): Promise<string[]> {

@@ -19,6 +19,21 @@ export function judgeHealth(health: readonly HealthRecord[]): CheckRecord[] {
   return findings.list;
 }
 
+/** Whether the machine is known to its cluster. What was said to be wrong with that is said already (`told`). */
+export function judgeRegistration(
+  { state, waitingFor, key }: StatusRecord['registration'],
+  { subject, told }: { readonly subject: string; readonly told: readonly HealthRecord[] },
+): CheckRecord[] {
+  const findings = new Findings({ group: 'agent', name: 'registration' });
+  const known = told.some(
+    ({ code }) => code === 'MSH-REGISTRATION' || code === 'MSH-REFUSED' || code === 'AGT-KVSTORE',
+  );
+  if (state === 'registered') findings.ok('this machine is registered', { subject });
+  else if (!known)
+    findings.error('MSH-REGISTRATION', waitingFor ?? `the registration is ${state}`, { subject, place: key });
+  return findings.list;
+}
+
 /** The age of what is enforced, cluster by cluster. */
 export function judgeAges(clusters: readonly ClusterRecord[], now: number): CheckRecord[] {
   const findings = new Findings({ group: 'clusters', name: 'age' });

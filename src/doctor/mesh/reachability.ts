@@ -42,7 +42,7 @@ export function judgeReachability(nodes: readonly NodeEvidence[], of: number): C
     if (nodes.length === 0) findings.skipped('there is no other node');
     else
       findings.ok(
-        `${good} of ${nodes.length} nodes answer through the overlay, with packets of full size${sample}${rest}`,
+        `${good} of ${nodes.length - silent.length} nodes answer through the overlay, with packets of full size${sample}${rest}`,
       );
   }
   return findings.list;
