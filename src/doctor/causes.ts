@@ -135,6 +135,14 @@ function explains(cause: CheckRecord, effect: CheckRecord): boolean {
   );
 }
 
+/** Codes that may follow from this one, sorted; `KVS-…` stands for all that begin so. */
+export function consequencesOf(code: string): string[] {
+  const found = EXPLANATIONS.filter(({ causes }) => causes.some((cause) => cause === code)).flatMap(
+    ({ effects }) => effects,
+  );
+  return [...new Set(found)].map((effect) => (effect.endsWith('-') ? `${effect}…` : effect)).sort();
+}
+
 /** Subjects begin with the cluster: `cluster-b`, `cluster-b https://...`, `cluster-b: ...`. */
 export function clusterOf({ subject }: Pick<CheckRecord, 'subject'>): string {
   return /^(?:cluster\/)?([^ :/]*)/.exec(subject)?.[1] ?? '';

@@ -101,7 +101,9 @@ const MACHINE: readonly Break[] = [
         const address = `172.20.${(index >> 14) & 255}.${(index >> 6) & 255}`;
         return `-I -s ${address} -d 192.0.2.1 -p udp --sport ${1000 + (index & 63)} --dport 9 -t 600`;
       });
-      machine().feed(`${lines.join('\n')}\n`, 'conntrack', '--load-file', '-');
+      const file = join(lab().folder, 'connections');
+      writeFileSync(file, `${lines.join('\n')}\n`);
+      machine().run('conntrack', '--load-file', file);
     },
     mend: () => {
       machine().run('conntrack', '-F');
@@ -214,10 +216,8 @@ const NETWORK: readonly Break[] = [
     name: 'two clusters announce one address',
     first: 'MSH-CONTESTED',
     exit: 0,
-    break: async () => {
-      const identity = await b().facts.identityOf({ app: 'frontend' });
-      await b().facts.address({ ip: '10.244.1.5', identity });
-    },
+    // The identity that its own pods have.
+    break: () => b().facts.address({ ip: '10.244.1.5', identity: b().facts.firstIdentity + 1000 }),
     mend: () => b().facts.unset('endpoints', '10.244.1.5'),
   },
   {

@@ -237,7 +237,6 @@ const BREAKS: readonly Break[] = [
     name: 'the file of a cluster has not the name of the cluster',
     first: 'MSH-CLUSTER-NAME',
     subject: 'cluster-x',
-    follows: ['MSH-INCOMPLETE'],
     break: () => {
       const { clustermesh } = lab().agent;
       renameSync(join(clustermesh, 'cluster-b'), join(clustermesh, 'cluster-x'));
