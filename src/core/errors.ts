@@ -213,11 +213,6 @@ export const ERROR_CODES = {
     'address ranges of two clusters overlap',
     'give every cluster pod ranges of its own: packets for one of the two go to the other',
   ),
-  'MSH-UNREACHABLE': entry(
-    'a node does not answer',
-    'check that the node runs, and that the network between carries packets to it',
-    true,
-  ),
   'MSH-NOT-SHARED': entry(
     'a cluster has a global service too, but does not share it',
     'annotate the service in that cluster: `service.cilium.io/global: "true"` (of old: `io.cilium/global-service`), and not `service.cilium.io/shared: "false"`',
@@ -325,6 +320,11 @@ export const ERROR_CODES = {
   'OVL-APPLY': entry(
     'the overlay could not be brought to its desired state',
     'wait: it is tried again; read the kernel error that is attached if it stays',
+    true,
+  ),
+  'OVL-NODE': entry(
+    'the node at the other end of the overlay does not answer',
+    'check that the node runs, and that the network between carries packets to it',
     true,
   ),
   'OVL-UNREACHABLE': entry(

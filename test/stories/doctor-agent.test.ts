@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { DoctorRecord } from '../../src/api/doctor-types.ts';
-import { execute, PROGRAM } from '../lab/agent.ts';
+import { execute, PROGRAM } from '../lab/daemon.ts';
 import {
   type Break,
   breakTests,
@@ -180,7 +180,7 @@ const BREAKS: readonly Break[] = [
     break: async () => {
       configure((config) => ({ ...config, datapath: 'none' }));
       await restart();
-      await agent().untilReady();
+      await agent().untilStatus('it is registered', ({ registration }) => registration.state === 'registered');
     },
     mend: whole,
   },

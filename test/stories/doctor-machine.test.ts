@@ -193,7 +193,7 @@ const NETWORK: readonly Break[] = [
   },
   {
     name: 'a node is gone',
-    first: 'MSH-UNREACHABLE',
+    first: 'OVL-NODE',
     subject: 'cluster-b',
     exit: 0,
     break: () => {

@@ -129,7 +129,11 @@ export class Doctor {
         group: 'policies',
         name: 'policy-clusters',
         title: 'clusters in policies',
-        look: () => judgePolicyClusters(policyFacts(agent), knownClusters(agent)),
+        // Before that, not even the own cluster is known.
+        look: () =>
+          agent.registration?.registered === undefined
+            ? []
+            : judgePolicyClusters(policyFacts(agent), knownClusters(agent)),
       },
     ];
   }

@@ -19,8 +19,10 @@ export interface OverlayEvidence {
 /** Sends echo requests to nodes, beside the overlay and through it: the answers tell of both directions. */
 export async function probeOverlay(agent: Agent, signal: AbortSignal): Promise<OverlayEvidence> {
   const others = [...agent.tables.nodes.values()].filter(({ name }) => name !== agent.config.name);
-  const mtu = agent.datapath.status.overlay?.mtu;
-  const nodes = await Promise.all(sampleOf(others).map((node) => probeNode(node, { mtu: mtu ?? 0, signal })));
+  const { device, mtu } = agent.datapath.status.overlay ?? {};
+  // Without the device (`datapath: none`) addresses behind tunnels lead nowhere.
+  const inner = agent.config.routing === 'native' || device !== undefined;
+  const nodes = await Promise.all(sampleOf(others).map((node) => probeNode(node, { mtu: mtu ?? 0, inner, signal })));
   return { nodes: nodes.filter((node) => node !== undefined), of: others.length };
 }
 
@@ -41,11 +43,14 @@ function sampleOf(nodes: readonly Node[]): Node[] {
   return found;
 }
 
-async function probeNode(node: Node, way: { mtu: number; signal: AbortSignal }): Promise<NodeEvidence | undefined> {
+async function probeNode(
+  node: Node,
+  way: { mtu: number; inner: boolean; signal: AbortSignal },
+): Promise<NodeEvidence | undefined> {
   const own = nodeIp(node, 4) ?? nodeIp(node, 6);
   if (own === undefined) return undefined;
   const endpoint = formatAddress(own);
-  const inner = innerAddress(node);
+  const inner = way.inner ? innerAddress(node) : undefined;
   const echo = (address: string, packetBytes?: number): Promise<PingResult> =>
     ping({ address, timeoutMs: ECHO_MS, signal: way.signal, ...(packetBytes !== undefined && { packetBytes }) });
   const base = { cluster: node.cluster, name: node.name, endpoint };

@@ -1,5 +1,5 @@
 import type { CheckRecord } from '../../api/doctor-types.ts';
-import { MeshError } from '../../core/errors.ts';
+import { MeshError, messageOf } from '../../core/errors.ts';
 import { type ForeignRules, readForeignRules } from '../../datapath/nft/foreign.ts';
 import { chains } from '../../datapath/nft/kernel.ts';
 import { probeRules } from '../../datapath/nft/probe.ts';
@@ -44,7 +44,7 @@ async function nftVersion(findings: Findings): Promise<{ text: string; numbers: 
   } catch (error) {
     if (error instanceof CommandError && error.failure === 'missing')
       findings.error('DPN-MISSING', 'there is no program nft in the path');
-    else findings.thrown(error, 'DPN-RULES');
+    else findings.error('DPN-RULES', `nft does not run: ${messageOf(error)}`);
   }
   return undefined;
 }

@@ -38,7 +38,7 @@ export function judgeReachability(nodes: readonly NodeEvidence[], of: number): C
   }
   if (findings.list.length === 0) {
     const sample = nodes.length < of ? ` (a sample of ${of})` : '';
-    const rest = silent.length === 0 ? '' : `; ${silent.length} announce no address behind their tunnel`;
+    const rest = silent.length === 0 ? '' : `; ${silent.length} have no address behind a tunnel that could be asked`;
     if (nodes.length === 0) findings.skipped('there is no other node');
     else
       findings.ok(
@@ -79,7 +79,7 @@ function judgeDirect({ cluster, name, endpoint, direct }: NodeEvidence, findings
   if (direct.outcome !== 'silent' && direct.outcome !== 'refused') return;
   const way = direct.outcome === 'refused' ? direct.words : 'nothing came back';
   findings.warning(
-    'MSH-UNREACHABLE',
+    'OVL-NODE',
     `${endpoint} does not answer (${way}): the node is down, or the network between does not carry ICMP`,
     {
       subject: `${cluster}: ${name}`,

@@ -62,14 +62,14 @@ function judgeSameStore({ store }: StoreEvidence, good: readonly EndpointEvidenc
   findings.error('KVS-MIXED', text, { subject: store.name });
 }
 
-/** Whether the store is that of the cluster that we take it for. The joined one tells its own name. */
+/** Whether the store is that of the cluster that its file is named after. */
 function judgeClusters(store: ConfiguredStore, { clusters, endpoint }: EndpointEvidence, findings: Findings): void {
   if (clusters === undefined || store.name === 'kvstore') return;
   const config = clusters.get(store.name);
   const details = { subject: store.name, place: endpoint };
   if (config instanceof Error) findings.error('MSH-CONFIG', config.message, details);
-  // A cluster of before 1.14 that is joined publishes none.
-  if (config !== undefined || (store.joined && clusters.size === 0)) return;
+  // Whether the joined one is the right one is settled with the registration.
+  if (config !== undefined || store.joined) return;
   const own = [...clusters].filter(([, each]) => !(each instanceof Error) && !each.cached).map(([name]) => name);
   if (own.length === 0) return;
   const close = nearest(store.name, own) ?? (own.length === 1 ? own[0] : undefined);
