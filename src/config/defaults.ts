@@ -49,7 +49,7 @@ const DEFAULTS: { readonly [K in KeyName]: ValueOf<K> | undefined } = {
   'dns.clusterset': 'clusterset.local',
   'dns.ttl': 5,
   'dns.resolved': 'auto',
-  'dns.maxQueries': 2000,
+  'dns.maxQueries': 1000,
   'monitor.buffer': 4095,
   'monitor.rate': 1000,
   policies: '/etc/mesh-agent/policies.d',

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, before, test } from 'node:test';
-import type { NameServerRecord } from '../../src/api/types.ts';
+import type { NameServerRecord, StatusRecord } from '../../src/api/types.ts';
 import { MeshLab } from '../lab/mesh-lab.ts';
 import { until } from '../lab/namespace.ts';
 import { CLUSTER_A } from '../lab/story.ts';
@@ -112,6 +112,26 @@ test('an agent that was killed finds its setting and leaves it, and makes it ane
   await machine.must('systemctl', 'kill', '--signal=KILL', 'mesh-agent');
   await untilRegistered();
   assert.equal((await machine.run('getent', 'hosts', API)).code, 0);
+});
+
+test('an agent in a network namespace of its own leaves the resolved of the machine alone', async () => {
+  const before = await machine.must('resolvectl', 'domain');
+  const folder = '/var/lib/other';
+  machine.write(`${folder}/config.yaml`, 'name: other\ndatapath: none\ndns: {enabled: true}\nmetrics: {listen: ""}\n');
+  await machine.must('ip', 'netns', 'add', 'other');
+  await machine.must('ip', '-n', 'other', 'link', 'set', 'lo', 'up');
+  const where = ['--config', `${folder}/config.yaml`, '--state-dir', folder, '--socket', `${folder}/agent.sock`];
+  const there = ['nsenter', '--net=/run/netns/other'];
+  await machine.must('systemd-run', '--unit=other', ...there, 'mesh-agent', 'run', ...where);
+  let seen = '';
+  await until('it knows that nobody will ask', async () => {
+    const { stdout } = await machine.run('mesh-agent', 'status', '-o', 'json', ...where);
+    seen = stdout === '' ? '' : ((JSON.parse(stdout) as StatusRecord).dns?.resolved ?? '');
+    return seen === 'elsewhere';
+  }).catch((error: unknown) => assert.fail(`${error}: ${seen}`));
+  assert.equal(await machine.must('resolvectl', 'domain'), before);
+  assert.equal((await machine.must('ip', '-n', 'other', 'link')).includes('mesh_dns'), false);
+  await machine.must('systemctl', 'stop', 'other');
 });
 
 test('stopped, it leaves nothing, and starts as before', async () => {

@@ -77,21 +77,32 @@ export class RecordWriter {
     }
   }
 
-  /** Ends with a pointer where the rest of the name stands already; `whole`: never, for names that may not be compressed. */
-  name(name: Labels, whole = false): void {
+  /** Ends with a pointer where the rest of the name stands already. */
+  name(name: Labels): void {
     for (const [index, label] of name.entries()) {
       const rest = keyOf(name.slice(index));
-      const known = whole ? undefined : this.#names.get(rest);
+      const known = this.#names.get(rest);
       if (known !== undefined) {
         this.u16(0xc000 | known);
         return;
       }
       // A pointer has 14 bits.
-      if (!whole && this.length < 0x4000) this.#names.set(rest, this.length);
-      this.u8(label.length);
-      this.raw(Buffer.from(label, 'latin1'));
+      if (this.length < 0x4000) this.#names.set(rest, this.length);
+      this.#label(label);
     }
     this.u8(0);
+  }
+
+  /** For names that may not be compressed. */
+  wholeName(name: Labels): void {
+    for (const label of name) this.#label(label);
+    this.u8(0);
+  }
+
+  #label(label: string): void {
+    this.#room(label.length + 1);
+    this.length = this.#bytes.writeUInt8(label.length, this.length);
+    this.length += this.#bytes.write(label, this.length, 'latin1');
   }
 
   /** Undone when it does not fit. @returns whether it did */
@@ -140,7 +151,7 @@ function writeData(writer: RecordWriter, data: RecordData): void {
       writer.u16(0);
       writer.u16(data.weight);
       writer.u16(data.port);
-      writer.name(data.target, true);
+      writer.wholeName(data.target);
       return;
     case 'soa':
       writer.name(data.server);
