@@ -13,6 +13,7 @@ import { type Metrics, openMetrics } from '../observe/metrics.ts';
 import { Agent } from './agent.ts';
 import { exportAgent } from './metrics.ts';
 import { type Apply, agentReload } from './reload.ts';
+import { exportServices } from './services/service-metrics.ts';
 import { agentApi } from './views/api.ts';
 
 /** systemd is told that we are ready when the machine is enforced, or after this time: a hub that is away must not stop a boot. */
@@ -66,6 +67,8 @@ export async function runAgent(loaded: LoadedConfig): Promise<number> {
     });
     closers.push(() => serving.close());
     const endMetrics = exportAgent(metrics, () => api.status());
+    const { services } = agent;
+    exportServices(metrics, { tallies: () => services.model.tallies(), checks: () => services.checks });
     closers.push(async () => endMetrics());
     closers.push(() => port.close());
     await port.listen(config.metrics.listen);

@@ -18,6 +18,7 @@ import {
   type ServiceView,
 } from './result.ts';
 import { DEFAULT_SETTINGS, type ServiceSettings, sameCheck } from './settings.ts';
+import { consideredOf } from './share.ts';
 import { Since } from './since.ts';
 
 const PRESENT: ClusterFacts = { lostSince: undefined };
@@ -98,9 +99,10 @@ export class ServiceModel {
     if (service === undefined) group.services.delete(cluster);
     else group.services.set(cluster, service);
     this.#groups.set(name, group);
-    for (const address of addressesOf(before)) this.#unindex(address, name);
+    for (const address of this.#addressesOf(before)) this.#unindex(address, name);
     // Of all clusters again: another one of the group may have the same address.
-    for (const each of group.services.values()) for (const address of addressesOf(each)) this.#index(address, name);
+    for (const each of group.services.values())
+      for (const address of this.#addressesOf(each)) this.#index(address, name);
     this.#unclaimed.add(name);
   }
 
@@ -396,6 +398,12 @@ export class ServiceModel {
     };
   }
 
+  *#addressesOf(service: ServiceFact | undefined): Iterable<string> {
+    if (service === undefined) return;
+    yield* service.frontends.keys();
+    for (const [address] of consideredOf(service.backends, this.#settings.machine)) yield address;
+  }
+
   #index(address: string, name: string): void {
     const found = this.#byAddress.get(address);
     if (found === undefined || found === name) this.#byAddress.set(address, name);
@@ -420,8 +428,9 @@ export interface Tally {
   readonly backends: Readonly<Record<BackendState, number>>;
 }
 
-function tallyOf(name: string, kind: Pool['kind'], { inForce, backends }: Resolved): Tally {
+function tallyOf(name: string, kind: Pool['kind'], { inForce, backends, beyond }: Resolved): Tally {
   const counts = emptyCounts();
+  counts.standby = beyond;
   let serving = 0;
   for (const backend of backends) {
     counts[backend.state]++;
@@ -437,12 +446,6 @@ export function emptyCounts(): Record<BackendState, number> {
 const poolName = (name: string, { kind }: Pool): string => `${name} ${kind}`;
 /** Names come from stores and may hold anything; the kind behind them does not. */
 const groupOf = (pool: string): string => pool.slice(0, pool.lastIndexOf(' '));
-
-function* addressesOf(service: ServiceFact | undefined): Iterable<string> {
-  if (service === undefined) return;
-  yield* service.frontends.keys();
-  yield* service.backends.keys();
-}
 
 /** What was refused, in a few words: whoever wants to know it all asks for the view. */
 function refusals({ frontends, backends }: Resolved): string[] {

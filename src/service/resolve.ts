@@ -18,7 +18,7 @@ import {
 } from './result.ts';
 import { type Candidate, inRotation, type RotationOptions } from './rotation.ts';
 import { type CheckSettings, checkOf, type ServiceSettings } from './settings.ts';
-import { shareOf } from './share.ts';
+import { consideredOf, shareOf } from './share.ts';
 
 export interface ResolveContext {
   readonly settings: ServiceSettings;
@@ -42,6 +42,8 @@ export interface Resolved {
   /** Of a headless service: the backends that its name leads to. */
   readonly headless: readonly NamedBackend[] | undefined;
   readonly problems: readonly string[];
+  /** Backends that are more than this machine looks at. */
+  readonly beyond: number;
   /** Undefined when the service is not checked. */
   readonly plan: CheckPlan | undefined;
 }
@@ -108,6 +110,14 @@ export function resolvePool(pool: Pool, context: ResolveContext): Resolved {
     ? serveByName({ believed, rotation, context, check, checked: targets, problems })
     : undefined;
   for (const problem of disagreements(pool)) problems.add(problem);
+  let beyond = 0;
+  for (const { cluster, backends } of pool.members) {
+    if (backends.size <= MAX_TARGETS) continue;
+    beyond += backends.size - MAX_TARGETS;
+    problems.add(
+      `${backends.size} backends of ${cluster} are more than ${MAX_TARGETS}: this machine uses a share of them`,
+    );
+  }
   return {
     affinity: rotation.affinity,
     inForce,
@@ -115,6 +125,7 @@ export function resolvePool(pool: Pool, context: ResolveContext): Resolved {
     backends: [...believed.map((backend) => stateOf(backend, rotation)), ...refused],
     headless,
     problems: [...problems],
+    beyond,
     plan: check && { check, targets },
   };
 }
@@ -143,7 +154,7 @@ function backendsOf(pool: Pool, context: ResolveContext): { believed: Backend[];
   for (const { cluster, backends, conditions, hostnames } of members) {
     const unreachable = context.cluster(cluster).lostSince !== undefined;
     const weight = settings.weights.get(cluster) ?? 1;
-    for (const [text, ports] of backends) {
+    for (const [text, ports] of consideredOf(backends, settings.machine)) {
       const address = parseAddress(text);
       const other = believed.get(text);
       const reason =

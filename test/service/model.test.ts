@@ -230,7 +230,22 @@ test('of 100,000 backends each machine uses a share of its own, and says so', ()
   const both = (one ?? []).filter((each) => other?.includes(each)).length;
   assert.ok(both < MAX_TARGETS / 5, `${both} in common`);
   const machine = new Machine([fact]);
-  assert.match(machine.view().problems[0] ?? '', /100000 backends are more than 8192/);
+  assert.match(machine.view().problems[0] ?? '', /100000 backends of cluster-a are more than 8192/);
+  const [tally] = machine.model.tallies();
+  assert.deepEqual([tally?.backends.active, tally?.backends.standby], [MAX_TARGETS, 100_000 - MAX_TARGETS]);
+  machine.put(B);
+  assert.ok(
+    machine.leads('10.96.0.10 6 80')?.length === MAX_TARGETS,
+    'with those of others no more than the kernel takes',
+  );
+});
+
+test('a small cluster beside one of too many backends keeps all of its own', () => {
+  const backends = Object.fromEntries(
+    Array.from({ length: 20_000 }, (_, n) => [`10.100.${n >> 8}.${n & 255}`, 'http=TCP/8080']),
+  );
+  const machine = new Machine([A, service('cluster-b', API, { ...shapeOf(B), backends })], affinity('local'));
+  assert.deepEqual(machine.leads('10.97.0.10 6 80'), OF_A);
 });
 
 test('of a thousand services that claim one address the first by name has it, and what the others do changes nothing', () => {
