@@ -120,6 +120,8 @@ export class Membership {
     if (!this.#options.reporting()) return;
     this.#serving ??= setTimeout(() => {
       this.#serving = undefined;
+      // Before it is promised.
+      this.#registration?.renewEvery(this.#options.serving.report.beat);
       this.#registration?.reportChanged();
     }, SERVING_MS).unref();
   }

@@ -585,6 +585,11 @@ export const ERROR_CODES = {
     'a service has more backends than one value holds',
     'split it, or give it fewer ports: the machines that come last by name get nothing',
   ),
+  'HUB-SILENCE': entry(
+    'so many machines are silent at once that none is taken out of rotation for it',
+    'look at the way from the machines to the hub: what they serve is published as it was',
+    true,
+  ),
   'HUB-SERVICE-IDLE': entry(
     'services have no machine that serves',
     '`mesh-agent hub service get NAME` tells of each machine why; clients use other clusters, or are refused',

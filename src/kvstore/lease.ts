@@ -7,7 +7,7 @@ const MIN_BEAT_MS = 250;
 const RETRY_MS = 500;
 
 /**
- * One lease of the store, kept alive at a third of its life over whatever connection there is. It outlives connections;
+ * One lease of the store, kept alive at a third of its life, or oftener, over whatever connection there is. It outlives connections;
  * when the store does not know it any more it is lost, once and for all.
  */
 export class Lease {
@@ -15,6 +15,9 @@ export class Lease {
   readonly ttlSeconds: number;
   readonly #onLost: () => void;
   #abort: AbortController | undefined;
+  #paceMs: number | undefined;
+  /** Renews it now, over the stream that there is. */
+  #renew: () => void = () => {};
   lost = false;
 
   private constructor(id: bigint, ttlSeconds: number, onLost: () => void) {
@@ -51,6 +54,14 @@ export class Lease {
     });
   }
 
+  /** From now on it is renewed so often, and not just as often as it has to be; undefined: no oftener. */
+  renewEvery(seconds: number | undefined): void {
+    const paceMs = seconds === undefined ? undefined : seconds * 1000;
+    if (paceMs === this.#paceMs) return;
+    this.#paceMs = paceMs;
+    this.#renew();
+  }
+
   disconnect(): void {
     this.#abort?.abort();
     this.#abort = undefined;
@@ -75,10 +86,17 @@ export class Lease {
   #beats(connection: Connection, ended: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
       const stream = connection.transport.stream('Lease/LeaseKeepAlive');
-      const beat = (): void => void stream.write(encodeLeaseId(this.id));
-      const timer = setInterval(beat, Math.max(MIN_BEAT_MS, (this.ttlSeconds * 1000) / 3)).unref();
+      let timer: NodeJS.Timeout | undefined;
+      const beat = (): void => {
+        stream.write(encodeLeaseId(this.id));
+        clearTimeout(timer);
+        const needed = (this.ttlSeconds * 1000) / 3;
+        timer = setTimeout(beat, Math.max(MIN_BEAT_MS, Math.min(needed, this.#paceMs ?? needed))).unref();
+      };
+      this.#renew = beat;
       const stop = (): void => {
-        clearInterval(timer);
+        clearTimeout(timer);
+        this.#renew = () => {};
         ended.removeEventListener('abort', stop);
         stream.cancel();
         resolve();

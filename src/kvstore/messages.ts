@@ -159,7 +159,7 @@ export function encodeLeaseGrant(ttlSeconds: number): Buffer {
   return new WireWriter().uint(1, ttlSeconds).finish();
 }
 
-/** LeaseKeepAlive and LeaseRevoke requests: the id alone. */
+/** LeaseKeepAlive, LeaseRevoke and LeaseTimeToLive requests: the id alone. */
 export function encodeLeaseId(id: bigint): Buffer {
   return new WireWriter().uint(1, id).finish();
 }
@@ -176,6 +176,21 @@ export function decodeLease(data: Buffer): LeaseResponse {
     else reader.skip();
   }
   return { header: required(header), id, ttl };
+}
+
+/** Seconds that a lease has left, below zero for one that is not there, and that it was granted. */
+export function decodeTimeToLive(data: Buffer): { header: ResponseHeader; ttl: number; granted: number } {
+  const reader = new WireReader(data);
+  let header: ResponseHeader | undefined;
+  let ttl = 0;
+  let granted = 0;
+  while (reader.next()) {
+    if (reader.field === 1) header = decodeHeader(reader);
+    else if (reader.field === 3) ttl = Number(BigInt.asIntN(64, reader.bigint()));
+    else if (reader.field === 4) granted = Number(BigInt.asIntN(64, reader.bigint()));
+    else reader.skip();
+  }
+  return { header: required(header), ttl, granted };
 }
 
 export function encodeAuthenticate(name: string, password: string): Buffer {

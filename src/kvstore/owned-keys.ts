@@ -60,6 +60,10 @@ export class OwnedKeys {
         owned.written = false;
         this.#wake();
       },
+      renewEvery: (seconds) => {
+        owned.pace = seconds;
+        this.#setPace(ttlSeconds);
+      },
       release: ({ keep = false } = {}) => this.#release(owned, keep),
     };
   }
@@ -126,6 +130,14 @@ export class OwnedKeys {
     if (this.#leases.get(lease.ttlSeconds) === lease) this.#leases.delete(lease.ttlSeconds);
     for (const owned of this.#keys) if (owned.ttlSeconds === lease.ttlSeconds) owned.vanish();
     this.#wake();
+  }
+
+  /** Keys that share a lease share its pace: that of the most eager. */
+  #setPace(ttlSeconds: number): void {
+    const paces = [...this.#keys].flatMap((owned) =>
+      owned.ttlSeconds === ttlSeconds && owned.pace !== undefined ? [owned.pace] : [],
+    );
+    this.#leases.get(ttlSeconds)?.renewEvery(paces.length === 0 ? undefined : Math.min(...paces));
   }
 
   #wake(): void {
@@ -195,6 +207,7 @@ export class OwnedKeys {
     const lease = await Lease.grant(connection, ttlSeconds, (lost) => this.#lost(lost));
     if (this.#connection === connection) {
       this.#leases.set(ttlSeconds, lease);
+      this.#setPace(ttlSeconds);
       lease.connect(connection, this.#jobs);
     }
     return lease;
@@ -221,6 +234,8 @@ class Owned {
   /** How often something made the settled state doubtful. */
   doubts = 0;
   lastError: string | undefined;
+  /** Seconds between renewals of its lease, when they are to be more than it needs. */
+  pace: number | undefined;
   watch: PrefixWatch | undefined;
   writing: Promise<boolean> | undefined;
 

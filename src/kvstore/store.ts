@@ -112,6 +112,8 @@ export interface OwnedKey {
   readonly lastError: string | undefined;
   /** Replaces the value, and whatever another writer put there. */
   update(value: string | Buffer): void;
+  /** Renews its lease so often, in seconds, for whoever looks at it to see that we live; undefined: as often as it has to be. */
+  renewEvery(seconds: number | undefined): void;
   /** Removes the key (best effort); `keep` leaves it to its lease. */
   release(options?: { readonly keep?: boolean }): Promise<void>;
 }

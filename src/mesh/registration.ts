@@ -70,6 +70,8 @@ export class Registration {
   #wroteAt = 0;
   #announcedAt: number | undefined;
   #found = false;
+  /** Seconds between renewals of the lease; undefined: as many as it needs. */
+  #pace: number | undefined;
   #closed = false;
 
   constructor(options: RegistrationOptions) {
@@ -144,6 +146,12 @@ export class Registration {
     if (this.#registered !== undefined && this.#state === 'registered' && this.#announcedAt === undefined) {
       this.#publish(this.#registered);
     }
+  }
+
+  /** How often the lease is renewed, so that the hub sees that this machine lives. */
+  renewEvery(seconds: number | undefined): void {
+    this.#pace = seconds;
+    this.#owned?.renewEvery(seconds);
   }
 
   /** Announces again where no answer came, and from time to time where nothing changed. */
@@ -241,8 +249,11 @@ export class Registration {
     const value = encodeRegisterNode(node);
     this.#written.push(Buffer.from(value).toString('latin1'));
     if (this.#written.length > 8) this.#written.shift();
-    if (this.#owned === undefined) this.#owned = this.#options.store.own(this.key, value);
-    else this.#owned.update(value);
+    if (this.#owned !== undefined) this.#owned.update(value);
+    else {
+      this.#owned = this.#options.store.own(this.key, value);
+      this.#owned.renewEvery(this.#pace);
+    }
   }
 
   /** Phase three is over when the store holds it. */

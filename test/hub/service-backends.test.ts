@@ -64,9 +64,11 @@ test('who is not there, drained, silent or unchecked is out, with the reason and
     [undefined, 'no-answer', 5, 'it is revoked'],
   ]);
   assert.deepEqual(rows(SERVICE, serving({ drained: 3000 }))[0], ['192.0.2.1', 'draining', 3000, 'it was drained']);
-  assert.equal(rows(SERVICE, serving({ silent: 4000 }))[0]?.[1], 'no-answer');
+  assert.equal(rows(CHECKED, serving({ silent: 4000 }))[0]?.[3], 'it does not renew its lease');
+  // Nobody asked to have it checked: its registration alone decides.
+  assert.equal(rows(SERVICE, serving({ silent: 4000 }))[0]?.[1], 'active');
   // Drained goes first: that is what its operator wanted.
-  assert.equal(rows(SERVICE, serving({ silent: 4000, drained: 3000 }))[0]?.[1], 'draining');
+  assert.equal(rows(CHECKED, serving({ silent: 4000, drained: 3000 }))[0]?.[1], 'draining');
   assert.match(String(rows(CHECKED, RECORD)[0]?.[3]), /has not told/);
   assert.match(String(rows(CHECKED, { ...RECORD, agentVersion: undefined })[0]?.[3]), /does not check/);
 });

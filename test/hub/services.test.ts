@@ -137,7 +137,7 @@ test('what a machine reports of itself decides; what it says of services that do
   await joined(hub, 'two', '192.168.1.2');
   await create(hub, { checks: ['tcp'] });
   await published();
-  assert.match((await get(hub)).backends[0]?.reason ?? '', /does not check/);
+  await until('it is told why', async () => /does not check/.test((await get(hub)).backends[0]?.reason ?? ''));
   const report = (checks: object, more: object = {}): void =>
     one.report(answer, [['InternalIP', '192.168.1.1']], {
       Annotations: { 'mesh-agent.io/version': '1.0.0', 'mesh-agent.io/checks': JSON.stringify(checks), ...more },
@@ -282,4 +282,40 @@ test('an object that nobody here can read is told, is not published, and can be 
   await published();
   await hub.ask('DELETE', 'services/shop/web');
   await until('all is well', () => hub.troubles.every(({ code }) => code !== 'HUB-SERVICE-OBJECT'));
+});
+
+test('a machine that is checked and stops to renew its lease is out soon, while its other facts stay, and comes back', async () => {
+  const hub = await open({ timing: { livenessMs: 200 } });
+  const [one, answer] = await joined(hub, 'one', '192.168.1.1');
+  await create(hub, { checks: ['tcp'] });
+  const report = { 'mesh-agent.io/checks': '{"shop/api":{"4":[1000]}}', 'mesh-agent.io/beat': '1' };
+  one.key.renewEvery(1);
+  one.report(answer, [['InternalIP', '192.168.1.1']], { Annotations: report });
+  await published('192.168.1.1');
+  one.key.renewEvery(undefined);
+  await published();
+  const [row] = (await get(hub)).backends;
+  assert.deepEqual([row?.state, row?.reason], ['no-answer', 'it does not renew its lease']);
+  assert.equal((await hub.get('one')).state, 'registered');
+  assert.ok((await machines.get('cilium/state/ip/v1/default/192.168.1.1')) !== undefined);
+  one.key.renewEvery(1);
+  await published('192.168.1.1');
+});
+
+test('when most machines are silent at once, the way to the hub is suspected, and nobody is taken out', async () => {
+  const hub = await open({ timing: { livenessMs: 200 } });
+  const report = { 'mesh-agent.io/checks': '{"shop/api":{"4":[1000]}}', 'mesh-agent.io/beat': '1' };
+  const ips = ['192.168.1.1', '192.168.1.2', '192.168.1.3'];
+  const all: Machine[] = [];
+  for (const [index, ip] of ips.entries()) {
+    const [machine, answer] = await joined(hub, `vm-${index}`, ip);
+    if (index === 0) await create(hub, { checks: ['tcp'] });
+    machine.report(answer, [['InternalIP', ip]], { Annotations: report });
+    all.push(machine);
+  }
+  await published(...ips);
+  await until('it is told', () => hub.troubles.some(({ code }) => code === 'HUB-SILENCE'));
+  assert.deepEqual(await backends(), ips);
+  for (const { key } of all) key.renewEvery(1);
+  await until('it is over', () => hub.troubles.every(({ code }) => code !== 'HUB-SILENCE'));
 });

@@ -3,7 +3,7 @@ import type { ServedRecord, StatusRecord } from '../../api/types.ts';
 import { MeshError, messageOf } from '../../core/errors.ts';
 import { type Family, formatAddress } from '../../core/ip.ts';
 import type { MachineService } from '../../kvstore/codec/machine-service.ts';
-import { type CheckReport, NO_REPORT, type ServingReport } from '../../kvstore/codec/serving-report.ts';
+import type { CheckReport, ServingReport } from '../../kvstore/codec/serving-report.ts';
 import type { Store } from '../../kvstore/store.ts';
 import type { Registered } from '../../mesh/registration.ts';
 import type { Machine } from '../machine.ts';
@@ -25,6 +25,8 @@ const SAVE_MS = 500;
 /** A list of services comes one by one. */
 const COLLECT_MS = 20;
 const SHOWN = 3;
+/** A machine that is checked shows that it lives. */
+const BEAT_S = 15;
 
 /**
  * What this machine serves for its hub: which services select it, whether it can, and whether it is to.
@@ -83,7 +85,8 @@ export class Serving {
   }
 
   get report(): ServingReport {
-    return { ...NO_REPORT, drained: this.#drained, checks: this.#checks.reports() };
+    const checks = this.#checks.reports();
+    return { drained: this.#drained, checks, beat: checks.size > 0 ? BEAT_S : undefined };
   }
 
   get drained(): number | undefined {

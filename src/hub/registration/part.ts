@@ -15,6 +15,7 @@ import { Publisher } from '../publish/publisher.ts';
 import { ServicePublisher } from '../services/service-publisher.ts';
 import { hubFactsOf } from '../workloads/hub-facts.ts';
 import type { DiaryEntry, RegistrationEvent } from './diary.ts';
+import { Liveness } from './liveness.ts';
 import { RecordWriter } from './record-writer.ts';
 import { Responder } from './responder.ts';
 import { notUnicast } from './review.ts';
@@ -25,6 +26,7 @@ export interface RegistrationTiming {
   readonly graceMs?: number;
   readonly heartbeatMs?: number;
   readonly collectMs?: number;
+  readonly livenessMs?: number;
 }
 
 /** Registration, identities and the cluster of the hub, by the one that leads. */
@@ -49,6 +51,7 @@ class RegistrationPart implements HubPart {
   readonly #troubles: Troubles;
   readonly #responder: Responder;
   readonly #services: ServicePublisher;
+  readonly #liveness: Liveness;
   readonly #jobs: JobGroup;
 
   constructor(context: HubContext, leader: Leadership, timing: RegistrationTiming) {
@@ -56,7 +59,7 @@ class RegistrationPart implements HubPart {
     const { book, records, foreign, services } = hubFactsOf(store);
     const onProblem = (message: string): void => context.log.warn(message);
     const { transact } = leader;
-    const { graceMs, heartbeatMs, collectMs } = timing;
+    const { graceMs, heartbeatMs, collectMs, livenessMs } = timing;
     this.#context = context;
     this.#jobs = new JobGroup((name, error) => onProblem(`${name} ended: ${messageOf(error)}`));
     this.#allocator = new IdentityAllocator({
@@ -105,6 +108,15 @@ class RegistrationPart implements HubPart {
       onProblem,
       ...(graceMs !== undefined && { graceMs }),
     });
+    this.#liveness = new Liveness({
+      store,
+      machines: () => this.#responder.beating(),
+      onSilent: (name, since) => this.#responder.setSilent(name, since),
+      onDoubt: (text) =>
+        health.check('services', 'HUB-SILENCE', text === undefined ? undefined : { text, severity: 'warning' }),
+      onProblem,
+      ...(livenessMs !== undefined && { roundMs: livenessMs }),
+    });
     this.#services = new ServicePublisher({
       table: services,
       cluster: config.cluster,
@@ -126,6 +138,7 @@ class RegistrationPart implements HubPart {
     this.#services.start();
     await this.#responder.start(published);
     this.#collector.start();
+    this.#liveness.start();
     this.#jobs.start('memory', (signal) => this.#giveBack(signal));
   }
 
@@ -144,6 +157,7 @@ class RegistrationPart implements HubPart {
   async stop(): Promise<void> {
     await this.#jobs.stop();
     await this.#services.stop();
+    await this.#liveness.stop();
     await this.#records.stop();
     // At once: who waits for the lock of an identity would wait for a minute.
     await Promise.all([this.#allocator.close(), this.#collector.stop(), this.#responder.stop()]);

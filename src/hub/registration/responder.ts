@@ -18,6 +18,7 @@ import type { WorkloadBook } from '../workloads/workload-book.ts';
 import { registrationAnswer } from './answer.ts';
 import type { RegistrationEvent } from './diary.ts';
 import { eventsOf } from './events-of.ts';
+import type { Beating } from './liveness.ts';
 import { addressTexts, type Machine, newMachine, readRegistration, takeReport } from './machine.ts';
 import { encodeMachineRecord, type MachineRecord } from './machine-record.ts';
 import { Objections } from './objections.ts';
@@ -153,6 +154,21 @@ export class Responder {
     this.#queue.add(name);
   }
 
+  /** Machines that promised to show that they live. */
+  *beating(): Iterable<Beating> {
+    for (const [name, { registration, report, silent }] of this.#machines)
+      if (registration?.session !== undefined && report.beat !== undefined)
+        yield { name, session: registration.session, beat: report.beat, silent: silent !== undefined };
+  }
+
+  /** Since when it does not; undefined: it does. */
+  setSilent(name: string, since: number | undefined): void {
+    const machine = this.#machines.get(name);
+    if (machine === undefined) return;
+    machine.silent = since;
+    this.#queue.add(name);
+  }
+
   /** What the leader before us published: a machine keeps its addresses over a change of leaders. */
   #takeOver(published: Published): void {
     for (const [name, node] of published.nodes) {
@@ -201,6 +217,7 @@ export class Responder {
           machine.registration = readRegistration(name, value, { revision, lease });
           machine.expires = undefined;
           machine.revoked = false;
+          machine.silent = undefined;
           this.#queue.add(name);
         },
         remove: (name) => this.#gone(name),
@@ -399,6 +416,7 @@ export class Responder {
     machine.told = undefined;
     machine.expires = undefined;
     machine.report = NO_REPORT;
+    machine.silent = undefined;
     publisher.set(name, new Map());
     for (const text of texts) this.#free(text, name);
     if (had && why !== undefined) this.#note(name, { event: 'withdrawn', reason: why });

@@ -48,7 +48,7 @@ export function backendsOf(
   return serving.addresses.map((address) => {
     const { drained, silent } = serving;
     if (drained !== undefined) return row('draining', { address, since: drained, reason: 'it was drained' });
-    if (silent !== undefined)
+    if (silent !== undefined && service.checks.length > 0)
       return row('no-answer', { address, since: silent, reason: 'it does not renew its lease' });
     return service.checks.length === 0
       ? row('active', { address, since })
