@@ -286,6 +286,33 @@ test('rules of another version are replaced in one transaction and the content i
   assert.match(ours(), new RegExp(stamp));
 });
 
+test('maps of services that another version made otherwise are replaced while the policy stays in force', async () => {
+  await withDriver(async (driver) => void (await driver.apply(SPEC)));
+  // As by a version whose map had no counters and whose rules led to it; another map is not there at all.
+  namespace.feed(
+    `delete map inet mesh_agent lb_services4
+     delete map inet mesh_agent lb_services6
+     table inet mesh_agent {
+       map lb_services4 { type ipv4_addr . inet_proto . inet_service : mark; elements = { 10.96.0.1 . 6 . 80 : 7 }; }
+       chain lb4_16 { drop; }
+       chain lb { meta mark set ip daddr . meta l4proto . th dport map @lb_services4; meta mark vmap { 7 : goto lb4_16 }; }
+       chain lb_out { type nat hook output priority -100; policy accept; meta l4proto 6 jump lb; }
+     }`,
+    'nft',
+    '-f',
+    '-',
+  );
+  const flow = await lab.peer.flow(M.v4, 81, { everyMs: 1, fresh: true });
+  await withDriver(async (driver) => void (await driver.apply(SPEC)));
+  const { sent, received } = await flow.stop();
+  assert.ok(sent > 20);
+  assert.equal(received, 0);
+  assert.match(namespace.run('nft', 'list', 'map', 'inet', 'mesh_agent', 'lb_services4'), /counter/);
+  namespace.run('nft', 'list', 'map', 'inet', 'mesh_agent', 'lb_services6');
+  // Without a hook the kernel would no longer translate the connections that there are.
+  assert.match(ours(), /chain lb_out/);
+});
+
 test('a transaction is taken whole or not at all', async () => {
   await withDriver(async (driver) => void (await driver.apply(SPEC)));
   const before = ours();

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { PROGRAM } from '../lab/daemon.ts';
@@ -14,7 +15,10 @@ for (const build of savedBuilds()) {
     before(async () => {
       const fleet = new Fleet({ hurry: { certificateSeconds: LIFE_SECONDS, graceMs: 1000 } });
       const old = unpackBuild(build, join(fleet.folder, 'old'));
-      fleet.machineFor('my-vm').program = old;
+      const machine = fleet.machineFor('my-vm');
+      machine.program = old;
+      // What was added to the configuration since is an unknown key to it.
+      writeFileSync(machine.configFile, JSON.stringify({ policies: machine.policies }));
       sides = { fleet, old };
       await begin(fleet);
     });

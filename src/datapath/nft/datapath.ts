@@ -15,15 +15,15 @@ import { ConnectionCutter } from './cutter.ts';
 import { Denials } from './denials.ts';
 import { dumpAddresses, dumpPolicy } from './dump.ts';
 import { ElementBatch } from './elements.ts';
-import { HeldState } from './held.ts';
+import { dumpIfThere, HeldState } from './held.ts';
 import { chains, generation } from './kernel.ts';
 import { dumpServices } from './lb/dump.ts';
-import { LB_CHAIN } from './lb/rules.ts';
+import { LB_CHAIN, LB_MAP_NAMES } from './lb/rules.ts';
 import { StaleFlows } from './lb/stale.ts';
 import { ServiceWriter } from './lb/writer.ts';
 import { probeRules } from './probe.ts';
 import { nft } from './program.ts';
-import { mapsText, type RulesShape, removalText, rulesText, stampOf, stampText } from './ruleset.ts';
+import { lbRemovalText, mapsText, type RulesShape, removalText, rulesText, stampOf, stampText } from './ruleset.ts';
 import type { Telling } from './verdict-rules.ts';
 import { TableWatch } from './watch.ts';
 import { ElementWriter, send } from './writer.ts';
@@ -170,10 +170,10 @@ export class NftDatapath implements Datapath {
     const telling = { rate: this.#tellsNames ? (desired.border.tellRate ?? 0) : 0 };
     const shape: RulesShape = { overlay: desired.overlay !== undefined, names, services, telling };
     const right = this.#rulesAreRight(shape);
-    if (this.#held.incomplete) await this.#addMaps(telling);
+    const replaced = this.#held.incomplete && (await this.#addMaps(telling));
 
     const batch = new ElementBatch(socket);
-    const closeFirst = !right && this.#appliedAt !== undefined && !this.#held.inForce;
+    const closeFirst = !right && (this.#appliedAt !== undefined || replaced) && !this.#held.inForce;
     const close = closeFirst ? () => this.#writeRules(shape) : undefined;
     const { inForce } = this.#held;
     await this.#writer.write({ desired, changes, batch, watch, inForce, close });
@@ -223,8 +223,11 @@ export class NftDatapath implements Datapath {
     return !this.#held.incomplete && present.includes(stampOf({ ...shape, digest }));
   }
 
-  /** Adds the maps that are missing. Where one is in the way that another version made otherwise, all is made anew. */
-  async #addMaps(telling: Telling): Promise<void> {
+  /**
+   * Adds the maps that are missing. Where one is in the way that another version made otherwise, those of services are made anew,
+   * and the policy stays in force; if that does not help, everything is. @returns whether the rules of the policy are gone
+   */
+  async #addMaps(telling: Telling): Promise<boolean> {
     const text = (present: readonly string[]): string =>
       mapsText({ services: this.#held.balances, telling, present, counted: this.#denials.totals });
     if (this.#held.chains.length === 0) this.#denials.began();
@@ -232,12 +235,33 @@ export class NftDatapath implements Datapath {
       await this.#nft(text(this.#held.chains));
     } catch (error) {
       if (this.#held.chains.length === 0 && !(error instanceof MeshError && error.code === 'DPN-RULES')) throw error;
-      this.#log?.warn({ error: messageOf(error) }, 'the table of another version is replaced');
-      this.#denials.began();
-      await this.#nft(removalText() + text([]));
+      const kept = this.#held.inForce && (await this.#replaceServices(text));
+      if (!kept) {
+        this.#log?.warn({ error: messageOf(error) }, 'the table of another version is replaced');
+        this.#denials.began();
+        await this.#nft(removalText() + text([]));
+      }
       await this.#held.read(this.#kernel.socket);
+      this.#held.incomplete = false;
+      return !kept;
     }
     this.#held.incomplete = false;
+    return false;
+  }
+
+  /** In one transaction. @returns whether it could be done, and nothing else is in the way */
+  async #replaceServices(text: (present: readonly string[]) => string): Promise<boolean> {
+    const { socket } = this.#kernel;
+    const { chains: present } = this.#held;
+    const maps: string[] = [];
+    for (const name of LB_MAP_NAMES) if (await dumpIfThere(socket, name, () => {})) maps.push(name);
+    try {
+      await this.#nft(lbRemovalText({ chains: present, maps }) + text(present));
+      this.#log?.warn({ maps }, 'the maps of services of another version are replaced');
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   /** Writes the rules and stamps them with what they are in the kernel: only when nobody wrote between, or his were ours. */

@@ -289,6 +289,21 @@ export function removalText(): string {
   return `add table inet ${TABLE}\ndelete table inet ${TABLE}\n${NO_ARRIVAL}`;
 }
 
+/**
+ * Takes the maps of services away, with all that leads to them. Their hooks stay, empty: without one the kernel no longer
+ * translates the connections that there are.
+ */
+export function lbRemovalText({ chains, maps }: { chains: readonly string[]; maps: readonly string[] }): string {
+  const ours = chains.filter((name) => /^lb(_|[46]_|$)/.test(name));
+  return [
+    ...ours.map((name) => `flush chain inet ${TABLE} ${name}\n`),
+    ...ours
+      .filter((name) => !LB_HOOKS.includes(`chain ${name} {`))
+      .map((name) => `delete chain inet ${TABLE} ${name}\n`),
+    ...maps.map((name) => `delete map inet ${TABLE} ${name}\n`),
+  ].join('');
+}
+
 /** Bound to a device, so it comes and goes with the device. */
 export const ARRIVAL_CHAIN = 'arrive';
 

@@ -81,6 +81,8 @@ export const LB_CHAINS = `
   }
 `;
 
+export const LB_MAP_NAMES: readonly string[] = [...LB_MAPS.matchAll(/^ {2}map (\w+)/gm)].map(([, name]) => name ?? '');
+
 /** There exactly when services are balanced. */
 export const LB_CHAIN = 'lb_out';
 
