@@ -51,3 +51,36 @@ test('a second listener of a group is refused', async () => {
   listen();
   await until('the refusal is told', () => output.includes('EPERM'));
 });
+
+test('what the kernel could not tell of is counted to the packet, however much it is', async () => {
+  space.feed(
+    `table inet t {
+      chain d { type filter hook output priority 0; udp dport 5454 counter log group 78 prefix "many" snaplen 64; }
+      chain e { type filter hook input priority 0; udp dport 5454 drop; }
+    }
+`,
+    'nft',
+    '-f',
+    '-',
+  );
+  const child = space.start(process.execPath, [join(import.meta.dirname, 'packet-log-counter.ts')]);
+  let text = '';
+  child.stdout?.on('data', (chunk: Buffer) => {
+    text += chunk.toString();
+  });
+  await until('the counter listens', () => text.includes('listening'));
+  const send = (words: string): string => `exec 3>/dev/udp/127.0.0.1/5454; ${words}`;
+  space.run('bash', '-c', send('echo -n sleep >&3'));
+  space.run('bash', '-c', send('for ((i = 0; i < 3000; i++)); do echo -n x >&3; done'));
+  await until('it is awake again and tells', () => {
+    space.run('bash', '-c', send('echo -n end >&3'));
+    return text.split('\n').filter((line) => line.startsWith('{')).length > 0;
+  });
+  const sent = Number(/packets (\d+)/.exec(space.run('nft', 'list', 'chain', 'inet', 't', 'd'))?.[1]);
+  await until('all is accounted for', () => {
+    const last = text.split('\n').findLast((line) => line.startsWith('{')) ?? '{}';
+    const { told, missed, hooks } = JSON.parse(last) as { told: number; missed: number; hooks: number[] };
+    assert.deepEqual(hooks, [3], 'the hook of what leaves');
+    return missed > 0 && told + missed === sent;
+  });
+});

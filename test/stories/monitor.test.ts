@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { FlowParameters } from '../../src/api/flow-query.ts';
 import type { FlowEvent, FlowRecord } from '../../src/api/flow-types.ts';
 import type { ExplanationRecord } from '../../src/api/policy-types.ts';
+import { VERDICT_LOG } from '../../src/datapath/verdict-log.ts';
 import { containerOn } from '../lab/container.ts';
 import type { MeshLab } from '../lab/mesh-lab.ts';
-import { until } from '../lab/namespace.ts';
+import { endProcess, until } from '../lab/namespace.ts';
 import type { Place } from '../lab/place.ts';
 import { CLUSTER_A, enforce, policyFor, startStory } from '../lab/story.ts';
 
@@ -233,4 +235,24 @@ test('the counters of drops by reason are in the metrics, and go on over a resta
   lab.agent.start();
   await lab.agent.untilReady();
   assert.ok((await drops()) >= before, 'the kernel kept them');
+});
+
+test('another listener of the log group costs the monitor alone, is told of, and followed when it is gone', async () => {
+  await lab.agent.stop();
+  const script = join(import.meta.dirname, '../host/packet-log-listener.ts');
+  const other = lab.machine.namespace.start(process.execPath, ['--no-warnings', script, String(VERDICT_LOG.group)]);
+  let said = '';
+  other.stdout?.on('data', (chunk: Buffer) => {
+    said += chunk.toString();
+  });
+  await until('the other one listens', () => said.includes('listening'));
+  lab.agent.start();
+  const { text, severity } = await lab.agent.untilHealth('AGT-MONITOR');
+  assert.match(text, /EPERM|permitted/);
+  assert.equal(severity, 'warning');
+  await lab.agent.untilReady();
+  await endProcess(other);
+  await lab.agent.untilStatus('we listen', ({ health }) => health.every(({ code }) => code !== 'AGT-MONITOR'));
+  await enforce(lab, ALLOW, 'allow.yaml');
+  await dropOf({ from: lab.topology.world, to: MACHINE[4], protocol: 'udp', port: 53 }, { port: 'udp/53' });
 });
