@@ -51,7 +51,7 @@ const DEFAULTS: { readonly [K in KeyName]: ValueOf<K> | undefined } = {
   'dns.resolved': 'auto',
   'dns.maxQueries': 1000,
   'monitor.buffer': 4095,
-  'monitor.rate': 1000,
+  'monitor.rate': 500,
   policies: '/etc/mesh-agent/policies.d',
   clustermesh: undefined,
   'metrics.listen': '127.0.0.1:9964',
