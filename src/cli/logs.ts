@@ -146,7 +146,8 @@ function lineCount(text: string): number {
 
 const UNITS: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
-function sinceTime(text: string): number {
+/** Of `2h` (ago) or a date; milliseconds since the epoch. */
+export function sinceTime(text: string): number {
   const match = /^([0-9]{1,6})([smhd])$/.exec(text);
   const time = match === null ? Date.parse(text) : Date.now() - Number(match[1]) * (UNITS[match[2] ?? ''] ?? 0);
   if (!Number.isFinite(time) || time < 0) throw new InvalidArgumentError('It must be a time such as 2h, or a date.');

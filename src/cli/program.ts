@@ -1,5 +1,6 @@
 import { Command, CommanderError } from 'commander';
 import { build } from '../host/build.ts';
+import { bundleCommand } from './bundle/bundle.ts';
 import { addSharedOptions, helpSettings, runNamed } from './command.ts';
 import { completionCommand } from './completion.ts';
 import { configCommands } from './config.ts';
@@ -71,6 +72,7 @@ export function commandTree(): Command {
     restoreCommand(),
     statusCommand(),
     doctorCommand(),
+    bundleCommand(),
     endpointCommands(),
     identityCommands(),
     nodeCommands(),

@@ -8,6 +8,8 @@ export interface CommandOptions {
   readonly timeoutMs?: number;
   /** Bytes of standard output and of standard error, each; a program that says more is killed. 16 MiB by default. */
   readonly maxOutput?: number;
+  /** A program that says more is no failure then: what it said until there is the result. */
+  readonly cut?: boolean;
   readonly signal?: AbortSignal;
   /** Exit codes that are no failure; 0 alone by default. */
   readonly accept?: readonly number[];
@@ -18,6 +20,8 @@ export interface CommandResult {
   readonly stderr: string;
   readonly code: number;
   readonly pid: number;
+  /** It had more to say. */
+  readonly cut: boolean;
 }
 
 export type CommandFailure = 'missing' | 'start' | 'exit' | 'signal' | 'timeout' | 'output' | 'aborted';
@@ -71,8 +75,9 @@ export function run(command: string, args: readonly string[], options: CommandOp
     });
     child.on('close', (code, signal) => {
       finish();
-      const result = { stdout: stdout(), stderr: stderr(), code: code ?? -1, pid: child.pid ?? -1 };
-      const accepted = failure === undefined && code !== null && (options.accept ?? [0]).includes(code);
+      const cut = failure === 'output' && options.cut === true;
+      const result = { stdout: stdout(), stderr: stderr(), code: code ?? -1, pid: child.pid ?? -1, cut };
+      const accepted = cut || (failure === undefined && code !== null && (options.accept ?? [0]).includes(code));
       if (accepted) resolve(result);
       else reject(ended(command, { failure, code, signal, stderr: result.stderr }));
     });
