@@ -41,21 +41,28 @@ const KNOWN_MS = 100;
 
 /**
  * Makes systemd-resolved send questions for zones to a server on this machine, for as long as the device is there that
- * carries the setting; changes nothing where it is so already. @throws MeshError AGT-RESOLVED, HST-*
+ * carries the setting; changes nothing where it is so already. The signal ends it early, which is an error like any other.
+ * @throws MeshError AGT-RESOLVED, HST-*
  */
-export async function registerZones(wanted: SplitDns): Promise<SplitDnsState> {
+export async function registerZones(wanted: SplitDns, signal: AbortSignal): Promise<SplitDnsState> {
+  const resolvectl: Resolvectl = (...args) => askResolved(args, signal);
   // Before anything is made for it; asking for a program that never ran would make the bus try to start it.
   if (!existsSync(RUNTIME) || (await resolvectl('domain')) === 'absent') return 'absent';
   if (!(await hasLink())) await makeLink();
-  if (!(await isKnown())) {
+  if (!(await isKnown(resolvectl))) {
     await unregisterZones();
     return 'elsewhere';
   }
-  if (await isRegistered(wanted)) return 'registered';
+  if (await isRegistered(resolvectl, wanted)) return 'registered';
   for (const setting of OFF) await resolvectl(setting, LINK, 'no').catch(() => undefined);
   // The zones first: a server without any would be asked for everything.
-  await must('domain', LINK, ...wanted.zones.map((zone) => `~${zone}`));
-  await must('dns', LINK, wanted.server);
+  const results = [
+    await resolvectl('domain', LINK, ...wanted.zones.map((zone) => `~${zone}`)),
+    await resolvectl('dns', LINK, wanted.server),
+  ];
+  // It went away meanwhile, or came back without having heard of the device yet.
+  if (results.includes('absent'))
+    throw new MeshError('AGT-RESOLVED', 'systemd-resolved does not know the device (yet)');
   return 'registered';
 }
 
@@ -66,7 +73,7 @@ export async function unregisterZones(): Promise<void> {
 }
 
 /** It hears of a device from the kernel, a little later than we do. */
-async function isKnown(): Promise<boolean> {
+async function isKnown(resolvectl: Resolvectl): Promise<boolean> {
   for (let tries = 1; (await resolvectl('domain', LINK)) === 'absent'; tries++) {
     if (tries === KNOWN_TRIES) return false;
     await pause(KNOWN_MS);
@@ -74,7 +81,7 @@ async function isKnown(): Promise<boolean> {
   return true;
 }
 
-async function isRegistered({ server, zones }: SplitDns): Promise<boolean> {
+async function isRegistered(resolvectl: Resolvectl, { server, zones }: SplitDns): Promise<boolean> {
   const [domains, servers] = [await resolvectl('domain', LINK), await resolvectl('dns', LINK)];
   if (domains === 'absent' || servers === 'absent') return false;
   const wanted = zones.map((zone) => `~${zone}`).join(' ');
@@ -87,14 +94,11 @@ function wordsOf({ stdout }: CommandResult): string {
   return stdout.slice(stdout.indexOf('): ') + 3).trim();
 }
 
-async function must(...args: string[]): Promise<void> {
-  if ((await resolvectl(...args)) === 'absent')
-    throw new MeshError('AGT-RESOLVED', `systemd-resolved went away (resolvectl ${args[0]})`);
-}
+type Resolvectl = (...args: string[]) => Promise<CommandResult | 'absent'>;
 
-async function resolvectl(...args: string[]): Promise<CommandResult | 'absent'> {
+async function askResolved(args: readonly string[], signal: AbortSignal): ReturnType<Resolvectl> {
   try {
-    return await run('resolvectl', args, { timeoutMs: TIMEOUT_MS });
+    return await run('resolvectl', args, { timeoutMs: TIMEOUT_MS, signal });
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
     if (error.failure === 'missing' || ABSENT.test(error.stderr)) return 'absent';
@@ -104,7 +108,7 @@ async function resolvectl(...args: string[]): Promise<CommandResult | 'absent'> 
 
 /** No bus, nobody on it who can be started, or one who does not know our device. */
 const ABSENT =
-  /not (found|known|provided|activatable)|Could not activate|Failed to connect|No such (file|link|device)/i;
+  /not (found|known|provided|activatable)|Could not activate|Failed to connect|No such (file|link|device)|Unknown object/i;
 
 async function hasLink(): Promise<boolean> {
   const link = await ourLink();

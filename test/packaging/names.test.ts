@@ -123,12 +123,12 @@ test('an agent in a network namespace of its own leaves the resolved of the mach
   const where = ['--config', `${folder}/config.yaml`, '--state-dir', folder, '--socket', `${folder}/agent.sock`];
   const there = ['nsenter', '--net=/run/netns/other'];
   await machine.must('systemd-run', '--unit=other', ...there, 'mesh-agent', 'run', ...where);
-  let seen = '';
+  let seen: StatusRecord | undefined;
   await until('it knows that nobody will ask', async () => {
     const { stdout } = await machine.run('mesh-agent', 'status', '-o', 'json', ...where);
-    seen = stdout === '' ? '' : ((JSON.parse(stdout) as StatusRecord).dns?.resolved ?? '');
-    return seen === 'elsewhere';
-  }).catch((error: unknown) => assert.fail(`${error}: ${seen}`));
+    seen = stdout === '' ? undefined : (JSON.parse(stdout) as StatusRecord);
+    return seen?.dns?.resolved === 'elsewhere';
+  }).catch((error: unknown) => assert.fail(`${error}: ${JSON.stringify([seen?.dns, seen?.health])}`));
   assert.equal(await machine.must('resolvectl', 'domain'), before);
   assert.equal((await machine.must('ip', '-n', 'other', 'link')).includes('mesh_dns'), false);
   await machine.must('systemctl', 'stop', 'other');

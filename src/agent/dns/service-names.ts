@@ -71,7 +71,7 @@ export class ServiceNames {
     while (!signal.aborted) {
       if (await this.#serve()) {
         backoff.reset();
-        await this.#register();
+        await this.#register(signal);
         await sleep(LOOK_MS, signal);
       } else {
         await this.#unregister();
@@ -99,7 +99,7 @@ export class ServiceNames {
     }
   }
 
-  async #register(): Promise<void> {
+  async #register(signal: AbortSignal): Promise<void> {
     const { dns, health } = this.#options;
     // It serves another network namespace, and always will.
     if (this.#resolved === 'elsewhere') return;
@@ -109,9 +109,10 @@ export class ServiceNames {
     }
     try {
       const zones = this.#zones.map(({ apex }) => apex.join('.'));
-      this.#resolved = await registerZones({ server: dns.listen, zones });
+      this.#resolved = await registerZones({ server: dns.listen, zones }, signal);
       health.clear('dns', 'AGT-RESOLVED');
     } catch (error) {
+      if (signal.aborted) return;
       this.#resolved = 'failed';
       this.#tell(error);
     }
