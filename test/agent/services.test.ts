@@ -4,7 +4,9 @@ import { MachineAddressFacts } from '../../src/agent/services/address-facts.ts';
 import { ClusterReach } from '../../src/agent/services/reach.ts';
 import { type Address, parseAddress, parsePrefix } from '../../src/core/ip.ts';
 import type { Mesh } from '../../src/mesh/mesh.ts';
+import { service } from '../service/build.ts';
 import { claim, emptyTables } from './facts.ts';
+import { idleAgent } from './idle-agent.ts';
 
 const address = (text: string): Address => parseAddress(text) ?? assert.fail(text);
 
@@ -108,4 +110,30 @@ test('a remote cluster counts as lost after the grace, one that a hub caches by 
   assert.deepEqual(reach.look(100_000, told), { lost: [], next: 130_000 });
   assert.deepEqual(reach.look(130_000, told).lost, [{ name: 'c', since: 3 }]);
   assert.deepEqual(reach.look(131_000).lost, []);
+});
+
+test('a name has an address while the data path leads on from there, and not before', async (t) => {
+  const { agent } = await idleAgent(t);
+  const { tables, services } = agent;
+  const put = (name: string, vip: string): void => {
+    const fact = service('b', name, { frontends: { [vip]: 'http=TCP/80' } });
+    tables.services.put(tables.origins.of('b', 'clustermesh'), 1, `b/${name}`, fact);
+  };
+  const addresses = (name: string): number => services.named(name)[0]?.frontends.length ?? -1;
+  put('shop/web', '10.96.0.1');
+  services.prepare();
+  assert.equal(addresses('shop/web'), 0);
+  services.collect();
+  assert.equal(addresses('shop/web'), 0, 'it is on its way to the kernel');
+  services.applied(true);
+  assert.equal(addresses('shop/web'), 1);
+  put('shop/web', '10.96.0.2');
+  services.collect();
+  assert.equal(addresses('shop/web'), 0, 'the new address is on its way');
+  services.applied(true);
+  assert.equal(addresses('shop/web'), 1);
+  put('shop/db', '10.96.0.3');
+  services.collect();
+  services.applied(false);
+  assert.equal(addresses('shop/db'), 0, 'a kernel that balances nothing leads nowhere');
 });
