@@ -141,7 +141,13 @@ function admitting(): Row[] {
     if (prefix !== undefined) own.add(prefix, 'own');
   }
   const addresses = new OwnedAddresses({ own, compare: () => 0, onChange() {} });
-  const admission = openAdmission({ cluster: 'c', block: identityBlock(1), addresses, onRanges() {} });
+  const admission = openAdmission({
+    cluster: 'c',
+    block: identityBlock(1),
+    addresses,
+    onRanges() {},
+    onEncryption() {},
+  });
   const values = Array.from({ length: 50_000 }, (_, index) => {
     const identity = bulkIdentity({ id: 1, addresses: 50_000 }, index);
     const value = addressValue({ ip: bulkAddress(index), host: bulkHost(index), identity, namespace: 'n', pod: 'p' });

@@ -554,6 +554,10 @@ export const ERROR_CODES = {
     'a remote cluster says something that not every reader understands',
     'bring the clusters of the mesh to versions that are next to each other',
   ),
+  'HUB-CLUSTER-ENCRYPTION': entry(
+    'a remote cluster encrypts between its nodes, and machines do not',
+    'traffic with machines is in plain text, or dropped in strict mode: exempt their addresses there, or encrypt above',
+  ),
   'HUB-CLUSTER-WRITE': entry(
     'what a remote cluster says cannot be written into our store',
     'wait: it is tried again; check the etcd of the hub if it stays',

@@ -233,6 +233,34 @@ test('one cluster fills neither our store nor our memory; the limit is shown, an
   await until('the limit is not shown any more', () => !bad(mesh, 'flood').includes('HUB-CLUSTER-LIMIT'));
 });
 
+test('what machines cannot do as the cluster expects it is told: encryption, and modes that Cilium does not know', async () => {
+  await start();
+  const source = await lab.source();
+  const config =
+    '{"id":7,"capabilities":{"syncedCanaries":true,"maxConnectedClusters":255,"endpointSlicesExportMode":"x"}}';
+  const alpha = lab.cluster(source, { name: 'alpha', id: 7, config });
+  const node = (name: string, ip: string): string =>
+    nodeValue({ name, cluster: 'alpha', clusterId: 7, addresses: [{ Type: 'InternalIP', IP: ip }] });
+  await alpha.set('nodes', 'plain', node('plain', '192.168.7.1'));
+  await alpha.set(
+    'nodes',
+    'wire',
+    node('wire', '192.168.7.2').replace('"WireguardPubKey":""', '"WireguardPubKey":"eA=="'),
+  );
+  await alpha.set('nodes', 'ipsec', node('ipsec', '192.168.7.3').replace('"EncryptionKey":0', '"EncryptionKey":3'));
+  await alpha.publish();
+  await lab.connect('alpha', source.endpoints);
+  const mesh = await lab.lead();
+  await lab.ready(mesh, 'alpha');
+  assert.deepEqual(bad(mesh, 'alpha'), ['HUB-CLUSTER-VERSION', 'HUB-CLUSTER-ENCRYPTION']);
+  const told = (): string => verdicts(mesh, 'alpha').find(({ check }) => check === 'encryption')?.text ?? '';
+  assert.match(told(), /^2 nodes encrypt/);
+  await alpha.unset('nodes', 'ipsec');
+  await until('one is left', () => /^1 node encrypts/.test(told()));
+  await alpha.set('nodes', 'wire', node('wire', '192.168.7.2'));
+  await until('it is over', () => told() === '');
+});
+
 test('node ranges that overlap are told to both clusters, and those of the hub', async () => {
   await start({ pools: ['10.192.0.0/16'] });
   const [one, two] = [await lab.source(), await lab.source()];

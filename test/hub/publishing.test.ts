@@ -133,6 +133,19 @@ test('after every lease of the hub was lost everything is there again, and so ar
   assert.notEqual(await value(`cilium/state/identities/v1/id/${id}`), '', 'masters have no lease to lose');
 });
 
+test('a hub that is gone for ten minutes takes no machine with it: its leases last a quarter of an hour', async () => {
+  const hub = await open();
+  await hub.create('a');
+  await joined(hub, 'a', ['InternalIP', '192.168.1.5']);
+  const facts = ['nodes/v1/vms/a', 'ip/v1/default/192.168.1.5', 'ip/v1/default/10.192.0.0/30'];
+  const canaries = ['nodes', 'ip', 'identities', 'services'].map((kind) => `synced/vms/cilium/state/${kind}/v1`);
+  const others = ['cluster-config/vms', ...canaries];
+  for (const key of [...facts.map((fact) => `state/${fact}`), ...others]) {
+    const { lease = '0' } = (await store.read(`cilium/${key}`)) ?? {};
+    assert.match(await etcd.ctl('lease', 'timetolive', lease), /granted with TTL\(900s\)/, key);
+  }
+});
+
 test('the tunnel endpoint has the family of the underlay: IPv4 where the machine has it', async () => {
   const hub = await open();
   await hub.create('dual');

@@ -1,6 +1,6 @@
 import { formatAddress, type Prefix } from '../../core/ip.ts';
 import { decodeAddress } from '../../kvstore/codec/address.ts';
-import { parseObject, uint } from '../../kvstore/codec/json.ts';
+import { parseObject, text, uint } from '../../kvstore/codec/json.ts';
 import { decodeNodeValue, type Node } from '../../kvstore/codec/node.ts';
 import type { CacheKind } from './kinds.ts';
 import type { OwnedAddresses } from './owned-addresses.ts';
@@ -41,9 +41,12 @@ export interface AdmissionOptions {
   readonly addresses: OwnedAddresses;
   /** The ranges of a node; none when it is gone or cannot be read. */
   readonly onRanges: (node: string, ranges: readonly Prefix[]) => void;
+  /** Whether a node encrypts; not when it is gone or cannot be read. */
+  readonly onEncryption: (node: string, encrypts: boolean) => void;
 }
 
-export function openAdmission({ cluster, block, addresses, onRanges }: AdmissionOptions): Admission {
+export function openAdmission(options: AdmissionOptions): Admission {
+  const { cluster, block, addresses, onRanges, onEncryption } = options;
   const inBlock = (id: number): boolean => id >= block[0] && id <= block[1];
   const checkNode = (key: string, value: Buffer): Refusal | undefined => {
     const node = readNode(value);
@@ -52,6 +55,7 @@ export function openAdmission({ cluster, block, addresses, onRanges }: Admission
     if (own.length > MAX_PER_NODE || ranges.length > MAX_PER_NODE) return 'size';
     if (!addresses.put(cluster, key, own)) return 'count';
     onRanges(key, ranges);
+    onEncryption(key, node !== undefined && encrypts(value));
     const taken = own.some((address) => addresses.foreignOwner(address, cluster) !== undefined);
     return taken || ranges.some((range) => addresses.ownsAll(range)) ? 'address' : undefined;
   };
@@ -69,6 +73,7 @@ export function openAdmission({ cluster, block, addresses, onRanges }: Admission
       if (kind !== 'nodes') return;
       addresses.put(cluster, key, []);
       onRanges(key, []);
+      onEncryption(key, false);
     },
   };
 }
@@ -104,6 +109,16 @@ function readNode(value: Buffer): Node | undefined {
     return decodeNodeValue(value);
   } catch {
     return undefined;
+  }
+}
+
+/** By IPsec, or by WireGuard (kvstore specification 9.4). */
+function encrypts(value: Buffer): boolean {
+  try {
+    const fields = parseObject(value);
+    return uint(fields, 'EncryptionKey') !== 0 || text(fields, 'WireguardPubKey') !== '';
+  } catch {
+    return false;
   }
 }
 

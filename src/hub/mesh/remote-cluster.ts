@@ -48,6 +48,8 @@ export class RemoteCluster {
   readonly #source: ClusterSource<CacheKind>;
   /** Kinds that are complete in our store, with the canary that says so. */
   readonly #announced = new Set<CacheKind>();
+  /** Nodes that encrypt. */
+  readonly #encrypting = new Set<string>();
   #following: Following | undefined;
   #closed = false;
 
@@ -111,6 +113,11 @@ export class RemoteCluster {
 
   get ready(): boolean {
     return this.synced && this.problem === undefined && this.store.status.state === 'connected';
+  }
+
+  /** How many nodes encrypt what they send to other nodes. */
+  get encryptingNodes(): number {
+    return this.#encrypting.size;
   }
 
   /** Whole keys of canaries that the source has not written. */
@@ -189,7 +196,8 @@ export class RemoteCluster {
     if (before?.config.cachedText !== config.cachedText || before.config.cached !== config.cached) {
       this.#source.stop();
       const block = identityBlock(config.id, config.maxConnectedClusters);
-      const admission = openAdmission({ cluster: this.name, block, addresses, onRanges });
+      const onEncryption = (node: string, encrypts: boolean): void => this.#encryption(node, encrypts);
+      const admission = openAdmission({ cluster: this.name, block, addresses, onRanges, onEncryption });
       this.#following = { config, kinds: followedKinds(config), admission };
     }
     const { kinds } = this;
@@ -201,6 +209,13 @@ export class RemoteCluster {
       canary: (kind) => canaryTail(kind, layout),
       prefix: (kind) => sourcePrefix(kind, this.name, layout),
     });
+  }
+
+  #encryption(node: string, encrypts: boolean): void {
+    if (encrypts === this.#encrypting.has(node)) return;
+    if (encrypts) this.#encrypting.add(node);
+    else this.#encrypting.delete(node);
+    this.#options.onChange();
   }
 
   #sink(kind: CacheKind, mayRemove: () => boolean): PrefixSink {
@@ -235,6 +250,7 @@ export class RemoteCluster {
   #drain(): void {
     this.#source.stop();
     this.#options.addresses.drop(this.name);
+    this.#encrypting.clear();
     for (const kind of CACHE_KINDS) {
       this.#options.announcements.remove(cacheCanary(kind, this.name));
       this.replica(kind).clear();

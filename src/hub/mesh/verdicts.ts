@@ -42,6 +42,7 @@ export function verdictsOf(facts: VerdictFacts): readonly Verdict[] {
     ...configuration(cluster),
     ...canaries(cluster),
     ...ranges(facts),
+    ...encryption(cluster),
     ...refusals(cluster),
     ...writes(cluster),
   ];
@@ -144,6 +145,12 @@ function ranges({ cluster, overlaps }: VerdictFacts): Verdict[] {
   const more = mine.length > SHOWN_OVERLAPS ? [`and ${mine.length - SHOWN_OVERLAPS} more`] : [];
   const shown = mine.slice(0, SHOWN_OVERLAPS).map(({ a, b }) => `${a.what} and ${b.what}`);
   return [bad('ranges', 'HUB-CLUSTER-RANGES', [...shown, ...more].join('; '))];
+}
+
+function encryption({ encryptingNodes: count }: RemoteCluster): Verdict[] {
+  if (count === 0) return [];
+  const text = `${count} ${count === 1 ? 'node encrypts' : 'nodes encrypt'}, by WireGuard or IPsec; machines do not`;
+  return [bad('encryption', 'HUB-CLUSTER-ENCRYPTION', text, 'warning')];
 }
 
 function refusals(cluster: RemoteCluster): Verdict[] {
