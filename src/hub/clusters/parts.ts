@@ -1,6 +1,7 @@
 import { MeshError } from '../../core/errors.ts';
 import { JobGroup, sleep } from '../../core/job.ts';
 import type { Leadership } from '../election.ts';
+import { giveBack } from '../give-back.ts';
 import { KvstoreMesh, type MeshTiming } from '../mesh/kvstoremesh.ts';
 import type { HubContext, HubPart, PartFactory } from '../part.ts';
 import { ClusterBook } from './cluster-book.ts';
@@ -16,6 +17,8 @@ interface Present {
 
 const presents = new WeakMap<HubContext, Present>();
 const HEALTH_MS = 5000;
+/** Keys that were copied. */
+const MANY = 20_000;
 /** A cluster that was just connected may wait for so long before that is worth a word. */
 const PATIENCE_MS = 60_000;
 
@@ -75,6 +78,8 @@ function kvstoremesh(context: HubContext, leader: Leadership, timing: Partial<Me
           await sleep(HEALTH_MS, signal);
         }
       });
+      const copies = { amount: () => mesh.size, many: MANY, isBusy: () => mesh.pending > 0 };
+      jobs.start('memory', (signal) => giveBack(copies, signal));
     },
     async stop() {
       if (present.mesh === mesh) present.mesh = undefined;

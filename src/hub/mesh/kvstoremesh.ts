@@ -27,6 +27,7 @@ import type { RangeOverlap } from './range-overlaps.ts';
 import { Readiness } from './readiness.ts';
 import { RemoteCluster } from './remote-cluster.ts';
 import { REMOVAL_TIMING, removeCache } from './removal.ts';
+import type { Replica } from './replica.ts';
 import { RequestLimiter } from './request-limiter.ts';
 
 export interface KvstoreMeshOptions {
@@ -144,6 +145,16 @@ export class KvstoreMesh {
   /** Connected clusters by name. */
   get clusters(): readonly ConnectedCluster[] {
     return [...this.#connected.values()].sort((a, b) => (a.document.name < b.document.name ? -1 : 1));
+  }
+
+  /** Keys that are copied, of all clusters. */
+  get size(): number {
+    return this.#sum(({ size }) => size);
+  }
+
+  /** Writes that the store has not confirmed yet. */
+  get pending(): number {
+    return this.#sum(({ pending }) => pending);
   }
 
   get overlaps(): readonly RangeOverlap[] {
@@ -422,6 +433,12 @@ export class KvstoreMesh {
   /** Refused configurations: an id may be free now. */
   #retry(): void {
     for (const { cluster } of this.#connected.values()) cluster.retry();
+  }
+
+  #sum(of: (replica: Replica) => number): number {
+    let sum = 0;
+    for (const { cluster } of this.#connected.values()) for (const replica of cluster.replicas) sum += of(replica);
+    return sum;
   }
 
   #try(what: string, work: () => void): void {

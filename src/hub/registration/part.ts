@@ -1,13 +1,13 @@
 import { networkInterfaces } from 'node:os';
 import { messageOf } from '../../core/errors.ts';
 import { type Address, parseAddress, parsePrefix } from '../../core/ip.ts';
-import { JobGroup, sleep } from '../../core/job.ts';
-import { collectGarbage } from '../../host/memory.ts';
+import { JobGroup } from '../../core/job.ts';
 import type { Operation } from '../../kvstore/transaction.ts';
 import type { HubConfig } from '../config.ts';
 import type { Leadership } from '../election.ts';
 import { AuditLog } from '../enrolment/audit.ts';
 import { Books } from '../enrolment/books.ts';
+import { giveBack } from '../give-back.ts';
 import { IdentityAllocator } from '../identities/allocator.ts';
 import { IdentityCollector } from '../identities/collector.ts';
 import type { HubContext, HubPart, PartFactory } from '../part.ts';
@@ -38,7 +38,7 @@ export function registrationPartWith(timing: RegistrationTiming): PartFactory {
 
 /** All hubs allocate under one name: whoever leads goes on with the keys of the one before. */
 const SUFFIX = 'hub';
-const REST_MS = 10_000;
+/** Machines that were looked at. */
 const MANY = 2000;
 
 class RegistrationPart implements HubPart {
@@ -139,19 +139,12 @@ class RegistrationPart implements HubPart {
     await this.#responder.start(published);
     this.#collector.start();
     this.#liveness.start();
-    this.#jobs.start('memory', (signal) => this.#giveBack(signal));
-  }
-
-  /** What a storm of machines leaves behind stays for minutes otherwise: three times of what they need. */
-  async #giveBack(signal: AbortSignal): Promise<void> {
-    let done = 0;
-    while (!signal.aborted) {
-      await sleep(REST_MS, signal);
-      const { worked, pending } = this.#responder;
-      if (signal.aborted || pending > 0 || worked - done < MANY) continue;
-      done = worked;
-      await collectGarbage();
-    }
+    const storm = {
+      amount: () => this.#responder.worked,
+      many: MANY,
+      isBusy: () => this.#responder.pending > 0,
+    };
+    this.#jobs.start('memory', (signal) => giveBack(storm, signal));
   }
 
   async stop(): Promise<void> {

@@ -45,7 +45,7 @@ export class RecordWriter {
   write(name: string, value: string | undefined, entries: readonly DiaryEntry[] = []): void {
     const before = this.#waiting.get(name)?.entries ?? [];
     this.#waiting.set(name, { value, entries: [...before, ...entries] });
-    this.#wakeUp.abort();
+    if (!this.#wakeUp.signal.aborted) this.#wakeUp.abort();
   }
 
   stop(): Promise<void> {
