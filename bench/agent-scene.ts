@@ -1,10 +1,9 @@
 import { createInterface } from 'node:readline';
-import { Attributes, forEachAttribute } from '../src/host/attributes.ts';
-import { NETLINK_NETFILTER, NetlinkSocket } from '../src/host/netlink.ts';
 import { bulkAddress, bulkHost, bulkIdentity, publishMany } from '../test/lab/bulk.ts';
 import { StandInCluster } from '../test/lab/cluster.ts';
 import { addressValue, factKey } from '../test/lab/values.ts';
 import { WorkloadManager } from '../test/lab/workload.ts';
+import { addressWord, hearAddresses } from './kernel-ear.ts';
 
 /**
  * The world around a measured agent, in the machine's network namespace: a cluster in an etcd on loopback, and an ear on
@@ -12,10 +11,8 @@ import { WorkloadManager } from '../test/lab/workload.ts';
  */
 const CLUSTER = 'bench';
 const ID = 7;
-const NFNLGRP_NFTABLES = 7;
 /** Changes in one transaction: etcd takes 128. */
 const BURST = 100;
-const NEW_ELEMENT = (10 << 8) | 12;
 
 const etcd = { endpoints: ['http://127.0.0.1:2379'] };
 const cluster = new StandInCluster({ name: CLUSTER, id: ID, etcd });
@@ -25,33 +22,11 @@ let latencies: number[] = [];
 /** Addresses that were made up so far: none comes twice. */
 let serial = 0;
 
-// One socket that only hears: an address of host4 that we wait for is in the kernel now.
-function listen(): void {
-  const socket = new NetlinkSocket({
-    family: NETLINK_NETFILTER,
-    receiveBuffer: 64 << 20,
-    onEvent: ({ type, body }) => {
-      if (type !== NEW_ELEMENT || !(new Attributes(body, 4).string(2) ?? '').startsWith('host4')) return;
-      const now = performance.now();
-      forEachAttribute(body, { offset: 4, end: body.length }, (list, start, length) => {
-        if (list !== 3) return;
-        forEachAttribute(body, { offset: start, end: start + length }, (_, at, size) => heard(body, { at, size }, now));
-      });
-    },
-  });
-  socket.join(NFNLGRP_NFTABLES);
-  socket.keepAlive(true);
-}
-
-function heard(body: Buffer, { at, size }: { at: number; size: number }, now: number): void {
-  forEachAttribute(body, { offset: at, end: at + size }, (type, start) => {
-    if (type !== 1) return;
-    const address = body.readUInt32BE(start + 4);
-    const since = pending.get(address);
-    if (since === undefined) return;
-    pending.delete(address);
-    latencies.push(now - since);
-  });
+function heard(address: number): void {
+  const since = pending.get(address);
+  if (since === undefined) return;
+  pending.delete(address);
+  latencies.push(performance.now() - since);
 }
 
 const orders: Readonly<Record<string, (order: { count: number; rate: number; seconds: number }) => Promise<unknown>>> =
@@ -89,13 +64,12 @@ function change(index: number, count: number): readonly [key: string, value: str
   const at = count + 1_000_000 + serial++;
   const ip = bulkAddress(at);
   const identity = bulkIdentity({ id: ID, addresses: count }, index);
-  const word = ip.split('.').reduce((all, part) => all * 256 + Number(part), 0);
   const value = addressValue({ ip, host: bulkHost(index % count), identity, namespace: 'n', pod: `p${index}` });
-  pending.set(word, performance.now());
+  pending.set(addressWord(ip), performance.now());
   return [factKey(CLUSTER, 'direct', 'endpoints', ip), value];
 }
 
-listen();
+hearAddresses(heard);
 for await (const line of createInterface({ input: process.stdin })) {
   const order = JSON.parse(line) as { do: string; count: number; rate: number; seconds: number };
   const answer = await orders[order.do]?.(order);

@@ -19,6 +19,7 @@ const BENCHES: Readonly<
     load: () => import('./datapath.ts'),
   },
   hub: { about: 'a hub and its fleet', load: () => import('./hub.ts') },
+  fleet: { about: 'a hub with many clusters, and a machine that joined it', load: () => import('./fleet.ts') },
   kvstoremesh: { about: 'many clusters, copied for machines', load: () => import('./kvstoremesh.ts') },
   services: { about: 'connections through services, loading and changing them', load: () => import('./services.ts') },
   monitor: { about: 'verdicts that are looked at, and a flood of drops', load: () => import('./monitor.ts') },
