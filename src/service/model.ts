@@ -1,25 +1,18 @@
 import { type Address, addressBits, contains, formatAddress, type Prefix, parseAddress, prefixOf } from '../core/ip.ts';
 import type { ServicePort } from '../kvstore/codec/service.ts';
+import { CheckPlans } from './check-plans.ts';
 import { Claims } from './claims.ts';
 import type { AddressFacts, ClusterFacts, ServiceFact } from './facts.ts';
 import { type NamedBackend, type NamedService, namedFrontends } from './names.ts';
 import { type Pool, poolsOf } from './pools.ts';
 import { protocolOf } from './ports.ts';
 import { type ResolveContext, type Resolved, resolvePool } from './resolve.ts';
-import {
-  BACKEND_STATES,
-  type BackendState,
-  type CheckPlan,
-  type FrontendKey,
-  type PlaceKey,
-  type ServiceFrontend,
-  type ServiceMap,
-  type ServiceTarget,
-  type ServiceView,
-} from './result.ts';
-import { DEFAULT_SETTINGS, type ServiceSettings, sameCheck } from './settings.ts';
+import type { CheckPlan, FrontendKey, PlaceKey, ServiceFrontend, ServiceMap, ServiceView } from './result.ts';
+import { sameFrontend } from './same.ts';
+import { DEFAULT_SETTINGS, type ServiceSettings } from './settings.ts';
 import { consideredOf } from './share.ts';
 import { Since } from './since.ts';
+import { type Tally, tallyOf } from './tally.ts';
 
 const PRESENT: ClusterFacts = { lostSince: undefined };
 /** Looks at the clock are not free. */
@@ -55,11 +48,7 @@ export class ServiceModel {
   /** Names of the groups that have an address as frontend or backend. */
   readonly #byAddress = new Map<string, string | Set<string>>();
   readonly #since = new Since();
-  /** By pool, why a place fails its check. */
-  readonly #failures = new Map<string, Map<PlaceKey, string>>();
-  /** By pool. */
-  readonly #plans = new Map<string, CheckPlan>();
-  #plansChanged = new Set<string>();
+  readonly #checks = new CheckPlans();
   /** Groups whose pools and claims are to be worked out again, and those that are to be resolved. */
   #unclaimed = new Set<string>();
   #unresolved = new Set<string>();
@@ -117,25 +106,17 @@ export class ServiceModel {
 
   /** What the check of a backend found out: why it fails, or that it passes. What is not checked any more has no result. */
   setHealth(pool: string, place: PlaceKey, failure: string | undefined): void {
-    if (this.#plans.get(pool)?.targets.has(place) !== true) return;
-    const failures = this.#failures.get(pool) ?? new Map<PlaceKey, string>();
-    if (failures.get(place) === failure) return;
-    if (failure === undefined) failures.delete(place);
-    else failures.set(place, failure);
-    this.#failures.set(pool, failures);
-    this.#unresolved.add(groupOf(pool));
+    if (this.#checks.setFailure(pool, place, failure)) this.#unresolved.add(groupOf(pool));
   }
 
   /** What is to be checked for a service; undefined when nothing is. */
   planOf(pool: string): CheckPlan | undefined {
-    return this.#plans.get(pool);
+    return this.#checks.get(pool);
   }
 
   /** Pools whose checks changed since the last call. */
   drainPlans(): ReadonlySet<string> {
-    const changed = this.#plansChanged;
-    this.#plansChanged = new Set();
-    return changed;
+    return this.#checks.drain();
   }
 
   /** What `AddressFacts` says of an address may be another now. */
@@ -345,7 +326,7 @@ export class ServiceModel {
       else this.#tallies.set(id, tallyOf(name, kind, resolved));
       if (resolved?.headless === undefined) this.#headless.delete(id);
       else this.#headless.set(id, resolved.headless);
-      this.#plan(id, resolved?.plan);
+      if (this.#checks.set(id, resolved?.plan)) this.#unresolved.add(name);
     }
     this.#put(name, group, inForce);
     if (problems.length === 0) this.#problems.delete(name);
@@ -368,23 +349,9 @@ export class ServiceModel {
     group.keys = [...inForce.keys()];
   }
 
-  #plan(pool: string, plan: CheckPlan | undefined): void {
-    const before = this.#plans.get(pool);
-    const wanted = plan !== undefined && plan.targets.size > 0 ? plan : undefined;
-    if (samePlan(before, wanted)) return;
-    if (wanted === undefined) this.#plans.delete(pool);
-    else this.#plans.set(pool, wanted);
-    this.#plansChanged.add(pool);
-    // What is no longer checked, or in another way, has no result; this time it still counted.
-    if (!sameCheck(before?.check, wanted?.check) && this.#failures.delete(pool)) this.#unresolved.add(groupOf(pool));
-    const failures = this.#failures.get(pool);
-    for (const place of failures?.keys() ?? []) if (wanted?.targets.has(place) !== true) failures?.delete(place);
-  }
-
   #contextOf(pool: string): ResolveContext {
-    const failures = this.#failures.get(pool);
     return {
-      failure: (place) => failures?.get(place),
+      failure: (place) => this.#checks.failure(pool, place),
       settings: this.#settings,
       joined: this.#joined,
       facts: this.#facts,
@@ -418,31 +385,6 @@ export class ServiceModel {
   }
 }
 
-/** Backends of one service by state, and whether its frontends lead anywhere. */
-export interface Tally {
-  readonly name: string;
-  readonly global: boolean;
-  readonly frontends: number;
-  /** Backends that get new connections. */
-  readonly serving: number;
-  readonly backends: Readonly<Record<BackendState, number>>;
-}
-
-function tallyOf(name: string, kind: Pool['kind'], { inForce, backends, beyond }: Resolved): Tally {
-  const counts = emptyCounts();
-  counts.standby = beyond;
-  let serving = 0;
-  for (const backend of backends) {
-    counts[backend.state]++;
-    if (backend.serving) serving++;
-  }
-  return { name, global: kind === 'global', frontends: inForce.size, serving, backends: counts };
-}
-
-export function emptyCounts(): Record<BackendState, number> {
-  return Object.fromEntries(BACKEND_STATES.map((state) => [state, 0])) as Record<BackendState, number>;
-}
-
 const poolName = (name: string, { kind }: Pool): string => `${name} ${kind}`;
 /** Names come from stores and may hold anything; the kind behind them does not. */
 const groupOf = (pool: string): string => pool.slice(0, pool.lastIndexOf(' '));
@@ -459,30 +401,4 @@ function refusals({ frontends, backends }: Resolved): string[] {
     found.push(`backend ${first.address} of ${first.cluster} ${first.reason}${more}`);
   }
   return found;
-}
-
-function samePlan(a: CheckPlan | undefined, b: CheckPlan | undefined): boolean {
-  if (a === undefined || b === undefined) return a === b;
-  if (!sameCheck(a.check, b.check) || a.targets.size !== b.targets.size) return false;
-  for (const [place, { port }] of b.targets) if (a.targets.get(place)?.port !== port) return false;
-  return true;
-}
-
-function sameFrontend(a: ServiceFrontend, b: ServiceFrontend): boolean {
-  return (
-    a.sticky === b.sticky &&
-    (a.targets === b.targets ||
-      (a.targets.length === b.targets.length &&
-        a.targets.every((target, index) => sameTarget(target, b.targets[index]))))
-  );
-}
-
-function sameTarget(a: ServiceTarget, b: ServiceTarget | undefined): boolean {
-  return (
-    b !== undefined &&
-    a.port === b.port &&
-    a.weight === b.weight &&
-    a.address.words.length === b.address.words.length &&
-    a.address.words.every((word, index) => word === b.address.words[index])
-  );
 }

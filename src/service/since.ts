@@ -1,4 +1,4 @@
-import type { BackendState } from './resolve.ts';
+import type { BackendState } from './backends.ts';
 
 interface Noted {
   readonly state: string;

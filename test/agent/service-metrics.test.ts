@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { exportServices, MAX_NAMED_SERVICES } from '../../src/agent/services/service-metrics.ts';
 import { openMetrics } from '../../src/observe/metrics.ts';
-import { emptyCounts, type Tally } from '../../src/service/model.ts';
+import { emptyCounts, type Tally } from '../../src/service/tally.ts';
 
 const tally = (name: string, counts: Partial<Tally['backends']>, serving = counts.active ?? 0): Tally => ({
   ...{ name, global: true, frontends: 1, serving },

@@ -381,3 +381,18 @@ test('a backend that its cluster calls terminating gets no new connections while
   );
   assert.deepEqual(machine.leads('10.96.0.10 6 80'), []);
 });
+
+test('a backend of a headless service leaves its name when one of its ports fails, and all of them go on being checked', () => {
+  const headless = service('cluster-a', API, {
+    backends: { '10.244.1.5': 'http=TCP/80 grpc=TCP/90', '10.244.1.6': 'http=TCP/80 grpc=TCP/90' },
+  });
+  const machine = new Machine([headless], CHECKED);
+  const named = (): string[] =>
+    machine.model.named(API).flatMap(({ headless: all = [] }) => all.map(({ address }) => formatAddress(address)));
+  const checked = (): number => machine.model.planOf(POOL)?.targets.size ?? 0;
+  assert.deepEqual([named(), checked()], [['10.244.1.5', '10.244.1.6'], 4]);
+  machine.model.setHealth(POOL, '10.244.1.5 6 80', 'connection refused');
+  machine.model.settle();
+  assert.deepEqual([named(), checked()], [['10.244.1.6'], 4]);
+  assert.equal(machine.states()['10.244.1.5'], 'unhealthy: check failed: connection refused');
+});

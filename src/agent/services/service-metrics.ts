@@ -1,6 +1,6 @@
 import { Gauge } from 'prom-client';
 import type { Metrics } from '../../observe/metrics.ts';
-import type { Tally } from '../../service/model.ts';
+import type { Tally } from '../../service/tally.ts';
 import type { BackendChecks } from './backend-checks.ts';
 
 /** Services that are named in metrics. A mesh may have ten thousand, and every machine of it exports. */

@@ -6,8 +6,8 @@ import type {
   StatusRecord,
 } from '../../api/types.ts';
 import type { PortsByAddress } from '../../kvstore/codec/service.ts';
-import { emptyCounts } from '../../service/model.ts';
 import { BACKEND_STATES, type BackendView, type ServiceView } from '../../service/result.ts';
+import { emptyCounts } from '../../service/tally.ts';
 import type { Agent } from '../agent.ts';
 import { serviceFact, serviceKeys } from '../services/service-facts.ts';
 
