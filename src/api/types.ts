@@ -175,8 +175,9 @@ export interface DrainRecord {
   readonly services: readonly string[];
   /** Those that still lead new connections here, as the hub publishes it. */
   readonly published: readonly string[];
-  /** Of the ports of all these services; none is left out, but for those without a connection. */
-  readonly connections: readonly OpenConnectionsRecord[];
+  /** Open ones of all these services, by port; null when they cannot be counted, and `uncounted` says why. */
+  readonly connections: readonly OpenConnectionsRecord[] | null;
+  readonly uncounted?: string;
 }
 
 export interface RegistrationRecord {

@@ -75,13 +75,15 @@ async function untilQuiet(call: Call<Options>, first: DrainRecord): Promise<Drai
 }
 
 function isBusy({ published, connections }: DrainRecord): boolean {
-  return published.length > 0 || connections.length > 0;
+  return published.length > 0 || connections === null || connections.length > 0;
 }
 
-function leftText({ published, connections }: DrainRecord): string {
-  const count = connections.reduce((sum, each) => sum + each.count, 0);
-  const ports = connections.map(({ protocol, port, count: open }) => `${protocol.toLowerCase()}/${port}: ${open}`);
+function leftText({ published, connections, uncounted }: DrainRecord): string {
+  const known = connections ?? [];
+  const count = known.reduce((sum, each) => sum + each.count, 0);
+  const ports = known.map(({ protocol, port, count: each }) => `${protocol.toLowerCase()}/${port}: ${each}`);
   const open = count === 0 ? [] : [`${plural(count, 'connection')} (${ports.join(', ')})`];
+  if (connections === null) open.push(`connections cannot be counted: ${uncounted}`);
   const where = published.length === 0 ? [] : [`the hub still publishes it for ${published.join(', ')}`];
   return [...where, ...open].join('; ');
 }

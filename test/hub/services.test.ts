@@ -3,9 +3,11 @@ import { after, afterEach, before, beforeEach, test } from 'node:test';
 import type { HubServiceChanged, HubServiceRecord, HubServiceRefused } from '../../src/hub/services/records.ts';
 import type { ServiceRequest } from '../../src/hub/services/service-request.ts';
 import { openWriterStore, type WriterStore } from '../../src/kvstore/writer-store.ts';
+import { runHere } from '../cli/run-here.ts';
 import { Etcd } from '../lab/etcd.ts';
 import { until } from '../lab/namespace.ts';
 import { HubLab, type HubLabOptions } from './hub-lab.ts';
+import { HubProcess } from './hub-process.ts';
 import { type Answer, announcement, Machine } from './machine.ts';
 
 const CONFIG = `
@@ -318,4 +320,37 @@ test('when most machines are silent at once, the way to the hub is suspected, an
   assert.deepEqual(await backends(), ips);
   for (const { key } of all) key.renewEvery(1);
   await until('it is over', () => hub.troubles.every(({ code }) => code !== 'HUB-SILENCE'));
+});
+
+test('the command line: what is wrong at once, then created, listed, shown and deleted', async () => {
+  process.env.MESH_TEST_HUB_PARTS = 'all';
+  const hub = await HubProcess.make();
+  const run = (...args: string[]) => runHere(['hub', 'service', ...args, '--socket', hub.socket]);
+  try {
+    await hub.run();
+    const bad = await run('create', 'Api', '--port', '80/icmp', '90000', '--selector', 'app=api', '--address', 'auto');
+    assert.equal(bad.code, 1);
+    assert.deepEqual(
+      bad.stdout.split('\n').map((line) => line.split(':')[0]),
+      ['ports[0]', 'name', 'ports[1]', 'Nothing was changed.', ''],
+    );
+    const ports = ['--port', 'http=80:8080', 'https=443:8443/tcp', '--selector', 'app=api', 'tier=front'];
+    const made = await run('create', 'api', '--namespace', 'shop', ...ports, '--global', '--check', 'tcp');
+    assert.equal(made.stdout, 'Service shop/api created; it selects 0 machines.\n');
+    const again = await run('create', 'api', '--namespace', 'shop', ...ports);
+    assert.equal(again.code, 1);
+    assert.match(again.stderr, /--replace/);
+    assert.match((await run('list')).stdout, /shop\/api +http=80:8080\/tcp +global/);
+    const shown = (await run('get', 'shop/api')).stdout;
+    assert.match(
+      shown,
+      /Checks: +tcp:8080, tcp:8443\nTiming: +every 5s, answer within 2s; in after 2 in a row, out after 3/,
+    );
+    assert.match((await run('get', 'api', '--namespace', 'shop', '-o', 'yaml')).stdout, /^kind: HubService$/m);
+    assert.equal((await run('get', 'api')).code, 1);
+    assert.equal((await run('delete', 'shop/api')).stdout, 'Service shop/api is deleted.\n');
+    assert.doesNotMatch((await run('list')).stdout, /shop/);
+  } finally {
+    await hub.close();
+  }
 });

@@ -1,5 +1,5 @@
 import { API_VERSION, type DrainRecord, type OpenConnectionsRecord } from '../../api/types.ts';
-import { MeshError } from '../../core/errors.ts';
+import { MeshError, messageOf } from '../../core/errors.ts';
 import { formatAddress } from '../../core/ip.ts';
 import { openConnections } from '../../host/connections.ts';
 import type { MachineService } from '../../kvstore/codec/machine-service.ts';
@@ -7,14 +7,13 @@ import type { Agent } from '../agent.ts';
 
 const NUMBERS = { TCP: 6, UDP: 17, SCTP: 132 } as const;
 
-/** Takes this machine out of rotation, or back in. @throws MeshError AGT-DRAIN, AGT-STATE, HST-NETLINK */
+/** Takes this machine out of rotation, or back in. @throws MeshError AGT-DRAIN, AGT-STATE */
 export async function setDrain(agent: Agent, draining: boolean): Promise<DrainRecord> {
   if (draining && agent.renewal.hubs.length === 0) throw new MeshError('AGT-DRAIN', 'this machine did not join a hub');
   await agent.serving.drain(draining);
   return drainView(agent);
 }
 
-/** @throws MeshError HST-NETLINK */
 export async function drainView(agent: Agent): Promise<DrainRecord> {
   const { drained, selecting } = agent.serving;
   const own = new Set([agent.machine.ipv4, agent.machine.ipv6].flatMap((each) => (each ? [formatAddress(each)] : [])));
@@ -25,7 +24,7 @@ export async function drainView(agent: Agent): Promise<DrainRecord> {
     ...(drained !== undefined && { since: drained }),
     services: [...selecting.keys()],
     published: publishedAt(agent, own),
-    connections: await countsOf([...selecting.values()], own),
+    ...(await counted([...selecting.values()], own)),
   };
 }
 
@@ -38,6 +37,19 @@ function publishedAt({ tables, mesh }: Agent, own: ReadonlySet<string>): string[
     .sort();
 }
 
+/** A kernel without connection tracking must not keep anybody from draining. */
+async function counted(
+  services: readonly MachineService[],
+  own: ReadonlySet<string>,
+): Promise<Pick<DrainRecord, 'connections' | 'uncounted'>> {
+  try {
+    return { connections: await countsOf(services, own) };
+  } catch (error) {
+    return { connections: null, uncounted: messageOf(error) };
+  }
+}
+
+/** Throws NetlinkError. */
 async function countsOf(
   services: readonly MachineService[],
   own: ReadonlySet<string>,
@@ -45,9 +57,7 @@ async function countsOf(
   const ports = services.flatMap((service) => service.ports);
   if (ports.length === 0) return [];
   const wanted = ports.map(({ protocol, targetPort }) => ({ protocol: NUMBERS[protocol], port: targetPort }));
-  const counts = await openConnections(own, wanted).catch((cause: unknown) => {
-    throw new MeshError('HST-NETLINK', 'connections could not be counted', { cause });
-  });
+  const counts = await openConnections(own, wanted);
   const found = new Map<string, OpenConnectionsRecord>();
   for (const { protocol, targetPort } of ports) {
     const count = counts.get(`${NUMBERS[protocol]} ${targetPort}`);

@@ -2,6 +2,7 @@ import { type Prefix, parsePrefix } from '../../core/ip.ts';
 import { BadValue } from '../../kvstore/codec/json.ts';
 import { factPrefix } from '../../kvstore/paths.ts';
 import type { Store } from '../../kvstore/store.ts';
+import { FRONTENDS_PREFIX } from '../services/frontends.ts';
 import { Mirror } from '../workloads/mirror.ts';
 import { PrefixIndex } from '../workloads/prefix-index.ts';
 import { RANGES_GUARD, RANGES_PREFIX } from '../workloads/ranges.ts';
@@ -16,7 +17,9 @@ export interface OwnRangesOptions {
   readonly onLost: () => void;
 }
 
-/** Everything that is the hub's own: its pools, the ranges of its workloads, the addresses of its machines. */
+type Owner = 'machine' | 'range' | 'service';
+
+/** Everything that is the hub's own: its pools, the ranges of its workloads, the addresses of its machines and of services on them. */
 export class OwnRanges {
   readonly index = new PrefixIndex();
   /** Pools and ranges, for people. */
@@ -37,6 +40,7 @@ export class OwnRanges {
     this.#mirrors = [
       this.#mirror(factPrefix('endpoints', cluster, 'direct'), 'machine'),
       this.#mirror(RANGES_PREFIX, 'range'),
+      this.#mirror(FRONTENDS_PREFIX, 'service'),
     ];
   }
 
@@ -52,7 +56,7 @@ export class OwnRanges {
     for (const mirror of this.#mirrors) mirror.close();
   }
 
-  #mirror(prefix: string, owner: 'machine' | 'range'): Mirror<Prefix> {
+  #mirror(prefix: string, owner: Owner): Mirror<Prefix> {
     const guard = RANGES_GUARD.slice(RANGES_PREFIX.length);
     const mirror: Mirror<Prefix> = new Mirror({
       store: this.#options.store,
@@ -67,10 +71,7 @@ export class OwnRanges {
     return mirror;
   }
 
-  #changed(
-    key: string,
-    { owner, now }: { readonly owner: 'machine' | 'range'; readonly now: Prefix | undefined },
-  ): void {
+  #changed(key: string, { owner, now }: { readonly owner: Owner; readonly now: Prefix | undefined }): void {
     const name = `${owner} ${key}`;
     const before = this.#held.get(name);
     if (now !== undefined && before === undefined) {

@@ -19,6 +19,9 @@ export interface ServicePublisherOptions {
 
 /** How long changes gather: a rolling change of a fleet must not write a service for each machine. */
 const COLLECT_MS = 50;
+/** A service is written no faster, in bytes a millisecond: etcd keeps each version of a large value for an hour. */
+const BYTES_PER_MS = 200;
+const IDLE_MS = 3_600_000;
 const SUBJECT = 'services';
 const NAMED = 3;
 
@@ -31,6 +34,9 @@ export class ServicePublisher {
   readonly #selected = new Map<string, string>();
   readonly #overfull = new Map<string, number>();
   readonly #idle = new Map<string, number>();
+  /** When a service may be written again, monotonic milliseconds, and those that wait for it. */
+  readonly #nextAt = new Map<string, number>();
+  readonly #waiting = new Set<string>();
   #reader: FeedReader<string> | undefined;
   #wakeUp = new AbortController();
 
@@ -63,15 +69,24 @@ export class ServicePublisher {
   async #run(reader: FeedReader<string>, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       this.#wakeUp = new AbortController();
-      if (!reader.pending) await sleep(3_600_000, AbortSignal.any([signal, this.#wakeUp.signal]));
+      if (!reader.pending) await sleep(this.#pause(), AbortSignal.any([signal, this.#wakeUp.signal]));
       await sleep(COLLECT_MS, signal);
-      for (const key of reader.drain()) {
+      for (const key of reader.drain()) this.#waiting.add(key);
+      for (const key of this.#waiting) {
         if (signal.aborted) return;
+        if ((this.#nextAt.get(key) ?? 0) > performance.now()) continue;
+        this.#waiting.delete(key);
         this.#publish(key);
         await nextTurn();
       }
       this.#tell();
     }
+  }
+
+  /** Until the first of those that wait may be written. */
+  #pause(): number {
+    const due = [...this.#waiting].map((key) => (this.#nextAt.get(key) ?? 0) - performance.now());
+    return Math.max(0, Math.min(IDLE_MS, ...due));
   }
 
   #publish(key: string): void {
@@ -88,7 +103,10 @@ export class ServicePublisher {
     else this.#overfull.delete(key);
     if (active.length === 0) this.#idle.set(key, new Set(backends.map(({ workload }) => workload)).size);
     else this.#idle.delete(key);
-    if (this.#published.get(key) !== value) put(publishedKey(cluster.name, service), value);
+    if (this.#published.get(key) !== value) {
+      put(publishedKey(cluster.name, service), value);
+      this.#nextAt.set(key, performance.now() + value.length / BYTES_PER_MS);
+    }
     this.#published.set(key, value);
     this.#select(key, backends);
   }
@@ -100,6 +118,7 @@ export class ServicePublisher {
     this.#selected.delete(key);
     this.#overfull.delete(key);
     this.#idle.delete(key);
+    this.#nextAt.delete(key);
   }
 
   #select(key: string, backends: readonly ServiceBackend[]): void {
