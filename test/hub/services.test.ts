@@ -341,6 +341,8 @@ test('the command line: what is wrong at once, then created, listed, shown and d
     assert.equal(again.code, 1);
     assert.match(again.stderr, /--replace/);
     assert.match((await run('list')).stdout, /shop\/api +http=80:8080\/tcp +global/);
+    const { stdout } = await runHere(['hub', 'status', '--socket', hub.socket]);
+    assert.match(stdout, /Services: +1 service on machines, 0 of 0 backends active/);
     const shown = (await run('get', 'shop/api')).stdout;
     assert.match(
       shown,

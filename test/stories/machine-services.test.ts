@@ -29,6 +29,11 @@ const BROKEN = `table inet broken {
   }
 }`;
 
+const SPEC = [
+  ...['--namespace', 'production', '--port', 'http=80:8080/tcp', '--selector', 'app=backend', '--global'],
+  ...['--check', 'tcp', '--check-interval', '1s', '--check-timeout', '1s', '--check-fall', '2', '--address', 'auto'],
+];
+
 let fleet: Fleet;
 let address: string;
 
@@ -67,24 +72,21 @@ async function states(): Promise<Record<string, string>> {
   );
 }
 
+/** The backends that the client's kernel leads connections to this address to; undefined where it has no frontend. */
+async function ledBy(frontendAddress: string): Promise<string | undefined> {
+  for await (const { frontend, backends } of agentOf('client').api.kernelServices())
+    if (frontend === `${frontendAddress}:80/TCP`) return textOf(backends.map((each) => each.address));
+  return undefined;
+}
+
+const textOf = (backends: readonly string[]): string => [...backends].sort().join();
+const machine = (name: string): string => `${placeOf(name).ipv4}:${PORT}/TCP`;
+
 /** Waits until the client leads connections to these machines, and no others. */
 function ledTo(...names: string[]): Promise<void> {
-  const wanted = names.map((name) => `${placeOf(name).ipv4}:${PORT}/TCP`).sort();
-  return until(
-    `the client leads to ${names.join(', ') || 'nobody'}`,
-    async () => {
-      for await (const { frontend, backends } of agentOf('client').api.kernelServices())
-        if (frontend === `${address}:80/TCP`)
-          return (
-            backends
-              .map((each) => each.address)
-              .sort()
-              .join() === wanted.join()
-          );
-      return false;
-    },
-    30_000,
-  );
+  const wanted = textOf(names.map(machine));
+  const what = `the client leads to ${names.join(', ') || 'nobody'}`;
+  return until(what, async () => (await ledBy(address)) === wanted, 30_000);
 }
 
 async function connect(to: string, count: number): Promise<string> {
@@ -117,14 +119,7 @@ function load(to: string): () => Promise<{ count: number; outcomes: string }> {
 }
 
 test('created at the hub: machines with the labels serve, at an address of the hub, and new connections are spread', async () => {
-  const ports = ['--namespace', 'production', '--port', 'http=80:8080/tcp', '--selector', 'app=backend'];
-  const checks = ['--check', 'tcp', '--check-interval', '1s', '--check-timeout', '1s', '--check-fall', '2'];
-  const made = await fleet.hub.json<HubServiceChanged>(
-    'service',
-    'create',
-    'api',
-    ...[...ports, ...checks, '--global', '--address', 'auto'],
-  );
+  const made = await fleet.hub.json<HubServiceChanged>('service', 'create', 'api', ...SPEC);
   [address = ''] = made.service.addresses;
   assert.equal(address, '10.193.0.1');
   await until('both are active', async () => Object.values(await states()).join() === 'active,active', 20_000);
@@ -149,18 +144,11 @@ test('it is one service with that of the cluster: its address leads to pods and 
     frontends: { [CLUSTER_IP]: port },
     backends: { [pod]: port },
   } as Parameters<typeof facts.service>[0]);
-  const all = [pod, ...BACKENDS.map((name) => placeOf(name).ipv4)].sort();
-  await until('the cluster’s address leads to all', async () => {
-    for await (const { frontend, backends } of agentOf('client').api.kernelServices())
-      if (frontend === `${CLUSTER_IP}:80/TCP`)
-        return (
-          backends
-            .map((each) => each.address.split(':')[0])
-            .sort()
-            .join() === all.sort().join()
-        );
-    return false;
-  });
+  const all = textOf([`${pod}:80/TCP`, ...BACKENDS.map(machine)]);
+  await until('the address of the cluster leads to all', async () => (await ledBy(CLUSTER_IP)) === all);
+  await fleet.hub.must('service', 'create', 'api', ...SPEC, '--affinity', 'local', '--replace');
+  const near = textOf(BACKENDS.map(machine));
+  await until('machines prefer machines, as the hub says', async () => (await ledBy(CLUSTER_IP)) === near);
   await facts.unset('services', KEY);
   await ledTo(...BACKENDS);
 });

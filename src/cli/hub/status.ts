@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { askRecord } from '../../api/ask.ts';
 import type { KubernetesFacts } from '../../hub/kubernetes/records.ts';
+import type { ServicesFacts } from '../../hub/services/records.ts';
 import type { HubStatusRecord } from '../../hub/types.ts';
 import { printable } from '../../observe/printable.ts';
 import { command } from '../command.ts';
@@ -56,7 +57,7 @@ export function hubStatusText(status: HubStatusRecord, now: number): string {
     lines.push(['Certificate', `${name} until ${new Date(notAfter).toISOString()}`]);
   lines.push(['CA hash', status.caHash]);
   for (const { name, where, state } of status.parts) lines.push(['Part', `${name} (${where}): ${state}`]);
-  lines.push(...kubernetesLines(status, now));
+  lines.push(...serviceLines(status), ...kubernetesLines(status, now));
   return lines
     .map(([label, text]) => `${`${label}${label === '' ? '' : ':'}`.padEnd(13)} ${printable(text)}\n`)
     .join('');
@@ -71,6 +72,16 @@ function etcdWords({ own, process, quota, alarms }: HubStatusRecord['etcd']): st
 
 function mib(bytes: number): string {
   return `${(bytes / (1 << 20)).toFixed(1)} MiB`;
+}
+
+/** Of services on machines, when there are any. */
+function serviceLines({ parts }: HubStatusRecord): [string, string][] {
+  const found = parts.find(({ name }) => name === 'services')?.facts as ServicesFacts | undefined;
+  if (found === undefined || !(found.services > 0)) return [];
+  const { services, backends, active } = found;
+  return [
+    ['Services', `${plural(services, 'service')} on machines, ${active} of ${plural(backends, 'backend')} active`],
+  ];
 }
 
 /** Only in the hub that leads, when it follows a cluster. */

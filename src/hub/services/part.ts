@@ -5,7 +5,13 @@ import { ownAddresses } from '../registration/part.ts';
 import { type HubFacts, hubFactsOf } from '../workloads/hub-facts.ts';
 import { Frontends } from './frontends.ts';
 import { exportServices } from './metrics.ts';
-import { type HubServiceChanged, type HubServiceRecord, type HubServiceRefused, serviceRecord } from './records.ts';
+import {
+  type HubServiceChanged,
+  type HubServiceRecord,
+  type HubServiceRefused,
+  type ServicesFacts,
+  serviceRecord,
+} from './records.ts';
 import { readServiceRequest } from './service-request.ts';
 import { Services } from './services.ts';
 
@@ -62,13 +68,24 @@ export const servicesPart: Extract<PartFactory, { where: 'everywhere' }> = {
         exportServices(metrics, known.services);
       },
       async stop() {},
-      status: () => ({
+      status: (): ServicesFacts => ({
         services: facts?.services.size ?? 0,
+        ...tallyOf(facts),
         unreadable: Object.fromEntries([...(facts?.services.unreadable ?? [])].slice(0, 10)),
       }),
     };
   },
 };
+
+function tallyOf(facts: HubFacts | undefined): Pick<ServicesFacts, 'backends' | 'active'> {
+  let [backends, active] = [0, 0];
+  for (const { namespace, name } of facts?.services.services() ?? []) {
+    const found = facts?.services.backends(`${namespace}/${name}`) ?? [];
+    backends += found.length;
+    active += found.filter(({ state }) => state === 'active').length;
+  }
+  return { backends, active };
+}
 
 /** @throws MeshError HUB-SERVICE-MISSING */
 function recordOf({ services }: HubFacts, key: string): HubServiceRecord {

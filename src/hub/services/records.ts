@@ -49,6 +49,16 @@ export interface HubServiceRefused {
   readonly items: readonly ServiceFinding[];
 }
 
+/** Of the part `services` in `hub status`. */
+export interface ServicesFacts {
+  readonly services: number;
+  /** Of all services: a machine counts for each, and for each address. */
+  readonly backends: number;
+  readonly active: number;
+  /** Objects that cannot be read, each with the reason; ten at most. */
+  readonly unreadable: Readonly<Record<string, string>>;
+}
+
 export function serviceRecord(service: MachineService, backends: readonly ServiceBackend[]): HubServiceRecord {
   const { namespace, name, uid, ports, selector, global, shared, affinity, addresses, checks, timing } = service;
   return {

@@ -101,7 +101,9 @@ export class ServicePublisher {
     const { value, omitted } = publishedService(service, { cluster, active: [...new Set(active)] });
     if (omitted > 0) this.#overfull.set(key, omitted);
     else this.#overfull.delete(key);
-    if (active.length === 0) this.#idle.set(key, new Set(backends.map(({ workload }) => workload)).size);
+    // A service that waits for its first machine is no trouble.
+    const machines = new Set(backends.map(({ workload }) => workload)).size;
+    if (active.length === 0 && machines > 0) this.#idle.set(key, machines);
     else this.#idle.delete(key);
     if (this.#published.get(key) !== value) {
       put(publishedKey(cluster.name, service), value);
@@ -138,7 +140,7 @@ export class ServicePublisher {
     health.check(SUBJECT, 'HUB-SERVICE-OBJECT', warn(first && `${first[0]}: ${first[1]}`));
     const overfull = named(this.#overfull, (count) => `${count} backends have no room`);
     health.check(SUBJECT, 'HUB-SERVICE-LIMIT', warn(overfull));
-    const idle = named(this.#idle, (count) => (count === 0 ? 'selects no machine' : `none of ${count} serves`));
+    const idle = named(this.#idle, (count) => `none of ${count} serves`);
     health.check(SUBJECT, 'HUB-SERVICE-IDLE', warn(idle));
   }
 }
