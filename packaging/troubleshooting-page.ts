@@ -63,6 +63,6 @@ function prefixOf(code: string): string {
 }
 
 function sentence(text: string): string {
-  const begun = text.startsWith('`') ? text : text.charAt(0).toUpperCase() + text.slice(1);
+  const begun = /^(`|systemctl )/.test(text) ? text : text.charAt(0).toUpperCase() + text.slice(1);
   return `${begun}.`;
 }

@@ -119,6 +119,7 @@ Section: net
 Priority: optional
 Installed-Size: $size
 Depends: libc6 (>= 2.28), libgcc-s1 | libgcc1, libstdc++6 (>= 7), nftables (>= 0.9), iproute2
+Recommends: iputils-ping
 Suggests: etcd-server
 Description: joins a machine to a Cilium ClusterMesh and enforces its policies
  The agent gives a virtual machine or a bare metal host an identity in a
@@ -159,6 +160,7 @@ Packager: $maintainer
 Requires: nftables
 Requires: iproute
 Requires: systemd
+Recommends: iputils
 Suggests: etcd
 
 %description

@@ -13,8 +13,9 @@ export interface Findings {
   readonly warnings: MeshError[];
 }
 
-/** A certificate that ends sooner is worth a warning. */
+/** A certificate that ends sooner is worth a warning, unless it is one of days that is renewed by itself. */
 const SOON_MS = 14 * 86_400_000;
+const SOON_SHARE = 1 / 6;
 const MAX_BYTES = 1 << 20;
 const PEM_CERTIFICATE = /-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g;
 
@@ -56,7 +57,7 @@ function checkTime(certificate: X509Certificate, context: { file: string; findin
   const [from, to] = [certificate.validFromDate, certificate.validToDate];
   if (to.getTime() < now) bad(file, `${subject} expired on ${to.toISOString()}`, findings);
   else if (from.getTime() > now) bad(file, `${subject} is valid from ${from.toISOString()} only`, findings);
-  else if (to.getTime() - now < SOON_MS) {
+  else if (to.getTime() - now < Math.min(SOON_MS, (to.getTime() - from.getTime()) * SOON_SHARE)) {
     const detail = `${subject} expires on ${to.toISOString()}`;
     findings.warnings.push(new MeshError('CFG-CERTIFICATE', detail, { place: file }));
   }

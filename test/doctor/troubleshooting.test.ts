@@ -6,5 +6,5 @@ import { troubleshootingPage } from '../../packaging/troubleshooting-page.ts';
 
 test('the page on troubleshooting is what the table of codes says: make it anew with packaging/troubleshooting.ts', () => {
   const page = readFileSync(join(import.meta.dirname, '../../docs/troubleshooting.md'), 'utf8');
-  assert.equal(page, troubleshootingPage());
+  assert.ok(page === troubleshootingPage());
 });

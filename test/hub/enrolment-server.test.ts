@@ -54,6 +54,7 @@ test('curl reads the authority, the script and the state of the hub, with the au
   assert.equal((await curl('/v1/ca')).stdout, readFileSync(lab.folder.ca.cert, 'utf8'));
   assert.match((await curl('/install.sh')).stdout, /^#!\/bin\/sh\n/);
   assert.equal((await curl('/healthz')).stdout, 'ok\n');
+  assert.match((await curl('/healthz', '-D', '-')).stdout, /^x-mesh-agent-version: \S+\r$/m);
   const { code, stderr } = await runProgram('curl', ['-sS', `${lab.url}/v1/ca`]);
   assert.equal(code, 60, stderr);
 });

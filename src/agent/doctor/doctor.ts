@@ -28,8 +28,8 @@ import { probeOverlay } from './overlay-probe.ts';
 
 /** Subjects in the agent's health that come from here. */
 const SUBJECT = 'doctor/';
-const FIRST_MS = 60_000;
-const EVERY_MS = 300_000;
+/** When the checks run by themselves, milliseconds. */
+const TIMING = { firstMs: 60_000, everyMs: 300_000 };
 const CHECK_MS = 7_000;
 const TOTAL_MS = 12_000;
 const MAX_DRIFTS = 100;
@@ -40,11 +40,13 @@ const MAX_DRIFTS = 100;
  */
 export class Doctor {
   readonly #agent: Agent;
+  readonly #timing: typeof TIMING;
   readonly #drifts: { readonly at: number; readonly what: string }[] = [];
   #asked: Promise<readonly CheckRecord[]> | undefined;
 
-  constructor(agent: Agent) {
+  constructor(agent: Agent, timing = TIMING) {
     this.#agent = agent;
+    this.#timing = timing;
   }
 
   /** Somebody else changed what is ours in the kernel. */
@@ -65,7 +67,7 @@ export class Doctor {
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    await sleep(FIRST_MS, signal);
+    await sleep(this.#timing.firstMs, signal);
     while (!signal.aborted) {
       const checks = this.#standing();
       const records = await runChecks(checks, { checkMs: CHECK_MS, totalMs: TOTAL_MS, width: 1 });
@@ -75,7 +77,7 @@ export class Doctor {
           name,
           records.filter(({ check }) => check === name),
         );
-      await sleep(EVERY_MS, signal);
+      await sleep(this.#timing.everyMs, signal);
     }
   }
 
