@@ -19,6 +19,8 @@ export interface DecidedFlow {
   readonly protocol: number;
   /** Of whoever was asked, or the type of ICMP. */
   readonly port: number;
+  /** It came out of the overlay, which brings an identity of its own. */
+  readonly overlay: boolean;
 }
 
 export interface Decided {
@@ -70,7 +72,7 @@ export class Deciding {
       const rules = allows ? [] : decided.policy.rules;
       return { reason, policy: { ...decided.policy, rules, reason: 'withdrawn' } };
     }
-    return expected ? decided : { reason, policy: { reason: 'changed-meanwhile', rules: [] } };
+    return expected ? decided : { reason, policy: otherwise(flow) };
   }
 
   #age(): void {
@@ -94,8 +96,8 @@ export class Deciding {
     if (row?.verdict === 'allow') return this.#row(flow, row);
     if (protocol === PROTOCOL.udp && DHCP.has(port))
       return { reason: undefined, policy: { reason: 'always', rules: [], why: 'DHCP from its own port' } };
-    const reason = row === undefined && open ? 'not-enforced' : 'changed-meanwhile';
-    return { reason: undefined, policy: { reason, rules: [] } };
+    const policy = row === undefined && open ? { reason: 'not-enforced' as const, rules: [] } : otherwise(flow);
+    return { reason: undefined, policy };
   }
 
   #miss(direction: 'ingress' | 'egress'): Decided {
@@ -133,4 +135,10 @@ export class Deciding {
     const more = refs.length - MAX_RULES;
     return { rules: refs.slice(0, MAX_RULES).map((ref) => places.rule(ref)), ...(more > 0 && { more }) };
   }
+}
+
+/** The policies say otherwise than the kernel did. */
+function otherwise({ overlay }: DecidedFlow): FlowPolicyRecord {
+  const why = 'or the overlay brought another identity than the address has';
+  return { reason: 'changed-meanwhile', rules: [], ...(overlay && { why }) };
 }

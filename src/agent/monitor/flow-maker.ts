@@ -5,6 +5,7 @@ import { VERDICT_KINDS, type VerdictPoint } from '../../datapath/verdict-log.ts'
 import { PROTOCOL } from '../../policy/result.ts';
 import type { Agent } from '../agent.ts';
 import { isIcmp, protocolWord } from '../explain/question.ts';
+import { OVERLAY_DEVICE } from '../machine.ts';
 import { Deciding } from './deciding.ts';
 import { FlowEnds } from './flow-ends.ts';
 
@@ -59,7 +60,9 @@ export class FlowMaker {
     const direction = point.side === 'in' ? 'ingress' : 'egress';
     const { identity } = peer;
     const { kind } = point;
-    const decided = this.#deciding.of({ kind, direction, peer: { address, identity }, protocol, port });
+    const device = this.#device(ingress ? told.inDevice : told.outDevice || told.inDevice);
+    const overlay = device.name === OVERLAY_DEVICE;
+    const decided = this.#deciding.of({ kind, direction, peer: { address, identity }, protocol, port, overlay });
     const hasPorts = WITH_PORTS.has(protocol) && !headers.fragment;
     return {
       number,
@@ -79,7 +82,7 @@ export class FlowMaker {
       bytes: headers.length,
       ...(decided.reason !== undefined && { dropReason: decided.reason }),
       policy: decided.policy,
-      interface: this.#device(ingress ? told.inDevice : told.outDevice || told.inDevice),
+      interface: device,
       explain: this.#explain({ told, headers, direction, address, port }),
     };
   }
