@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { type FlowParameters, parseFlowQuery } from '../api/flow-query.ts';
 import type { FlowEvent, FlowRecord } from '../api/flow-types.ts';
 import { duration } from '../config/values.ts';
-import { messageOf } from '../core/errors.ts';
+import { ERROR_CODES, messageOf } from '../core/errors.ts';
 import { askAgent, SHOWS_AGENT } from './agent-socket.ts';
 import { type Call, command, InvalidArgumentError, Option } from './command.ts';
 import { EXIT, type ExitCode } from './exit-code.ts';
@@ -24,7 +24,8 @@ function filter(flags: string, name: keyof FlowParameters, what: string): Option
       parseFlowQuery({ [name]: text });
       return text;
     } catch (error) {
-      throw new InvalidArgumentError(messageOf(error));
+      // The agent was not asked, and the option is named already.
+      throw new InvalidArgumentError(messageOf(error).replace(`${ERROR_CODES['API-REQUEST'].summary}: ${name}: `, ''));
     }
   });
 }
@@ -42,11 +43,10 @@ export function monitorCommand(): Command {
   return command<Options>({
     name: 'monitor',
     summary: 'Show what becomes of packets, as it happens: dropped, allowed, or audited',
-    details: `Without --follow, the newest verdicts that the agent remembers. Drops and audited denials are always remembered; new connections
-that are allowed are looked at only while somebody follows without --drops.
-
-Who is "self" is this machine. An end of --from and --to is "self", an address, a prefix, the number of an identity, the name
-of a node or a service, a DNS name, or labels (k8s:app=web,env!=test).`,
+    details: [
+      'Without --follow, the newest verdicts that the agent remembers. Drops and audited denials are always remembered; new connections that are allowed are looked at only while somebody follows without --drops.',
+      'An end of --from and --to is "self" (this machine), an address, a prefix, the number of an identity, the name of a node or a service, a DNS name, or labels (k8s:app=web,env!=test).',
+    ].join('\n\n'),
     examples: [
       ['monitor', 'the last 20 verdicts'],
       ['monitor --drops -f', 'drops as they happen, each with the command that explains it'],
