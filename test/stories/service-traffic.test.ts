@@ -192,3 +192,35 @@ test('a cluster that writes slices alone gives backends to what others announce'
     ['endpointslices-only', true, true, 0, 1],
   );
 });
+
+test('a hundred thousand backends of one service: a share of them is used, it is told, and the agent answers all the time', async () => {
+  const { facts } = lab.cluster('cluster-c');
+  const identity = await facts.identityOf({ app: 'crowd' });
+  await facts.address({ ip: '10.100.0.0/15', identity, host: lab.cluster('cluster-c').node.place.ipv4 });
+  const address = (n: number): string => `10.${100 + (n >> 16)}.${(n >> 8) & 255}.${n & 255}`;
+  await mesh.announce('cluster-c', 'crowd', '10.98.0.17', { backends: {} });
+  for (let part = 0; part < 100; part++) {
+    await facts.slice({
+      ...{ namespace: 'production', name: `crowd-${part}`, service: 'crowd', ports: [{ name: 'http', port: 80 }] },
+      endpoints: Array.from({ length: 1000 }, (_, n) => ({ addresses: [address(part * 1000 + n)] })),
+    });
+  }
+  const counted = async () => (await lab.agent.status()).services?.backends;
+  await until('all of them are known', async () => ((await counted())?.standby ?? 0) >= 100_000 - 8192, 60_000);
+  await lab.agent.untilHealth('MSH-SERVICE', 'services');
+  const shown = (await lab.agent.run('service', 'get', 'production/crowd')).stdout;
+  assert.match(shown, /problem: 100000 backends of cluster-c are more than 8192: this machine uses a share of them/);
+  await until(
+    'the kernel leads to the share',
+    async () =>
+      (await mesh.kernel()).some(
+        ({ frontend, backends }) => frontend === '10.98.0.17:80/TCP' && backends.length === 8192,
+      ),
+    60_000,
+  );
+  // Others go on as if nothing was.
+  assert.equal(await mesh.connect('10.96.0.16', 20), 'pass');
+  for (let part = 0; part < 100; part++) await facts.unset('slices', `production/crowd-${part}`);
+  await until('nothing is left', async () => ((await counted())?.standby ?? 0) < 100, 60_000);
+  assert.equal(await mesh.connect('10.98.0.17', 2), 'refused');
+});
