@@ -118,8 +118,9 @@ export class Serving {
 
   /** For `status`; undefined for a machine that serves nothing and is not drained. */
   view(): StatusRecord['serving'] {
+    const reports = this.#checks.reports();
     const services = [...this.selecting].map(([service, { checks }]) =>
-      servedRecord(service, checks.length > 0 ? this.#checks.reports().get(service) : NONE),
+      servedRecord(service, checks.length > 0 ? reports.get(service) : NONE),
     );
     if (services.length === 0 && this.#drained === undefined) return undefined;
     return { ...(this.#drained !== undefined && { drained: this.#drained }), services };
