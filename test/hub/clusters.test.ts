@@ -115,6 +115,17 @@ test('a cluster is connected, shown, and disconnected by the command line', asyn
     '✅ canaries: all there, and everything is copied\n',
   ])
     assert(status.stdout.includes(words), `${words}\n${status.stdout}`);
+  const overview = (await run('status')).stdout;
+  for (const line of [
+    /^Workloads: +0 workloads: 0 registered, 0 waiting, 0 expired, 0 revoked$/m,
+    /^Clusters: +1\/1 ready$/m,
+    /^ +east: ready, connected, 1 node, 4 endpoints, 2 identities, 1 service, no failure$/m,
+    /^Leader: .*\(this hub\), for /m,
+    /^etcd: +own, running, .*quota/m,
+    /^ +https:\/\/.*used of .* MiB, revision \d+$/m,
+    /^Certificate: +server until /m,
+  ])
+    assert.match(overview, line);
   const cilium = await askRecord<Record<string, unknown>[]>({ socket: hub.socket, whom: 'hub' }, '/v1/cluster');
   const { status: line, ...rest } = cilium[0] ?? {};
   assert.match(String(line), /^etcd: 1\/1 connected, leases=0, lock leases=0, has-quorum=true/);
@@ -139,6 +150,14 @@ test('a cluster is connected, shown, and disconnected by the command line', asyn
   await assert.rejects(machine.get('mesh-agent/v1/clusters/east'));
   const again = await run('cluster', 'connect', 'east', '--config', config('east', client));
   assert.match(again.stdout, /^Cluster east was connected like that\./);
+  await source.kill();
+  await until(
+    'hub status tells the failure',
+    async () => /^ +east: NOT ready, NOT connected, .*last failure .*\(KVS-/m.test((await run('status')).stdout),
+    30_000,
+  );
+  await source.restart();
+  await untilReady('east');
   const gone = await run('cluster', 'disconnect', 'east');
   assert.deepEqual([gone.code, gone.stdout], [0, 'Cluster east is disconnected.\n']);
   assert.match((await run('cluster', 'disconnect', 'east')).stderr, /HUB-CLUSTER-UNKNOWN/);

@@ -33,7 +33,11 @@ test('a revoked machine is no member of the mesh any more: its facts go, and nob
   await assertReach(fleet, { 'cluster-a/frontend > my-vm': 'none', 'world > my-vm': 'none' });
   const { items } = await fleet.hub.json<{ items: AuditRecord[] }>('audit');
   const events = new Set(items.map(({ event }) => event));
-  for (const event of ['token-created', 'joined', 'revoked'] as const) assert.ok(events.has(event), event);
+  for (const event of ['token-created', 'joined', 'registered', 'revoked', 'withdrawn'] as const)
+    assert.ok(events.has(event), event);
+  const serialOf = (kind: string): string | undefined =>
+    items.find(({ event, workload }) => event === kind && workload === 'my-vm')?.serial;
+  assert.equal(serialOf('registered'), serialOf('joined'));
 });
 
 test('the machine says so with the remedy, stays closed, and neither reads nor registers', async () => {

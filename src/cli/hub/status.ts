@@ -9,6 +9,7 @@ import { EXIT } from '../exit-code.ts';
 import { writeRecord } from '../output.ts';
 import { ago, plural, span } from '../words.ts';
 import { hubSocketOf } from './place.ts';
+import { clusterLines, workloadLines } from './status-fleet.ts';
 
 export function hubStatusCommand(): Command {
   return command({
@@ -53,6 +54,7 @@ export function hubStatusText(status: HubStatusRecord, now: number): string {
       'Guard',
       `${guard.listen}, ${guard.connections} connections of ${guard.users} users, ${guard.refused} requests refused`,
     ]);
+  lines.push(...workloadLines(status), ...clusterLines(status, now));
   for (const { name, notAfter } of status.certificates)
     lines.push(['Certificate', `${name} until ${new Date(notAfter).toISOString()}`]);
   lines.push(['CA hash', status.caHash]);
