@@ -25,9 +25,10 @@ after(() => fleet?.close());
 
 test('a revoked machine is no member of the mesh any more: its facts go, and nobody sends it anything over the mesh', async () => {
   await fleet.hub.must('workload', 'revoke', 'my-vm');
-  await fleet.peerOf('cluster-a').until('it forgot the machine', (facts) => facts.nodes.length === 0);
-  const { addresses, ready } = fleet.peerOf('cluster-a').facts;
-  assert.deepEqual([addresses, ready], [[], true]);
+  await fleet
+    .peerOf('cluster-a')
+    .until('it forgot the machine', ({ nodes, addresses }) => nodes.length + addresses.length === 0);
+  assert.equal(fleet.peerOf('cluster-a').facts.ready, true);
   await until('the hub shows it as revoked', async () => (await fleet.workload('my-vm')).state === 'revoked');
   // What leaves the overlay carries the node's address: nobody that the policy knows.
   await assertReach(fleet, { 'cluster-a/frontend > my-vm': 'none', 'world > my-vm': 'none' });
