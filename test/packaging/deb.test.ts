@@ -78,6 +78,19 @@ test('the unit is active and the machine is enforced', async () => {
   assert.equal((await machine.run('systemctl', 'is-enabled', 'mesh-agent-restore')).stdout, 'enabled\n');
 });
 
+test('as a service it may send echo requests, and its log is in the journal, where `logs` finds it', async () => {
+  await machine.run('mesh-agent', 'health', '--probe');
+  const { health = [], nodeHealth } = (await status()) ?? {};
+  assert.deepEqual(
+    health.filter(({ code }) => code === 'AGT-HEALTH'),
+    [],
+  );
+  assert.equal(nodeHealth?.nodes, 1);
+  assert.match(await machine.must('mesh-agent', 'logs'), / INFO {2}agent +mesh-agent starts version=/);
+  const lines = (await machine.must('mesh-agent', 'logs', '--level', 'info', '-o', 'json')).trimEnd().split('\n');
+  assert.ok(lines.some((line) => (JSON.parse(line) as { msg: string }).msg === 'mesh-agent starts'));
+});
+
 test('systemctl reload takes a configuration over, or fails and says why; the process stays', async () => {
   const { MainPID: before } = await machine.show('mesh-agent', 'MainPID');
   const file = '/etc/mesh-agent/conf.d/30-reload.yaml';

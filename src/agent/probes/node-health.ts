@@ -5,7 +5,7 @@ import { sleep } from '../../core/job.ts';
 import type { Node } from '../../kvstore/codec/node.ts';
 import { HelloServer } from './hello-server.ts';
 import { type Probed, Prober, type ProberOptions } from './prober.ts';
-import { addressRecord, ProbeResults } from './results.ts';
+import { addressRecord, type ProbedAddress, ProbeResults } from './results.ts';
 import { type TargetOptions, targetsOf } from './targets.ts';
 
 export interface NodeHealthOptions extends Pick<ProberOptions, 'blocked' | 'onFinding' | 'onEchoTrouble'> {
@@ -46,6 +46,9 @@ export class NodeHealth {
   /** Not all machines begin with the same node. */
   readonly #start = Math.random();
   #known: ReadonlyMap<string, Node> = new Map();
+  /** What is probed of each of them. */
+  readonly #probed = new Map<string, readonly Probed[]>();
+  #told = '';
   #last: { readonly begunAt: number; readonly probedAt: number } | undefined;
   /** A look that somebody asked for: it is under way, or waits for the one that is. */
   #asked: Promise<void> = Promise.resolve();
@@ -129,7 +132,7 @@ export class NodeHealth {
         name: node.name,
         cluster: node.cluster,
         state: this.#results.stateOf(key),
-        addresses: this.#results.of(key).map(addressRecord),
+        addresses: [...this.#results.of(key)].map(addressRecord),
       };
     }
   }
@@ -141,9 +144,7 @@ export class NodeHealth {
       const cluster = found.get(node.cluster) ?? { nodes: 0, silent: 0, examples: [] };
       found.set(node.cluster, cluster);
       cluster.nodes++;
-      const failing = this.#results
-        .of(key)
-        .find(({ target, failures }) => target.primary && failures >= TROUBLE_FAILURES);
+      const failing = this.#failing(key);
       if (failing === undefined) continue;
       cluster.silent++;
       if (cluster.examples.length >= EXAMPLES) continue;
@@ -185,20 +186,37 @@ export class NodeHealth {
   }
 
   #isProbed({ node, target }: Probed): boolean {
-    const found = this.#results.of(node).find((each) => each.target.ip === target.ip);
-    return found?.icmp.probedAt !== undefined;
+    return this.#results.get(node, target.ip)?.icmp.probedAt !== undefined;
+  }
+
+  #failing(node: string): ProbedAddress | undefined {
+    for (const each of this.#results.of(node))
+      if (each.target.primary && each.failures >= TROUBLE_FAILURES) return each;
+    return undefined;
   }
 
   /** Takes in which nodes there are; what is to be probed, in the order of their names. */
   #refresh(): Probed[] {
-    const known = new Map([...this.#options.nodes()].sort(([a], [b]) => (a < b ? -1 : 1)));
     const options = this.#options.targets();
-    for (const node of this.#known.keys()) if (!known.has(node)) this.#results.retain(node, []);
-    this.#known = known;
-    return [...known].flatMap(([node, value]) => {
+    const same = JSON.stringify(options) === this.#told;
+    this.#told = JSON.stringify(options);
+    const known = new Map([...this.#options.nodes()].sort(([a], [b]) => (a < b ? -1 : 1)));
+    for (const node of this.#known.keys())
+      if (!known.has(node)) {
+        this.#results.retain(node, []);
+        this.#probed.delete(node);
+      }
+    for (const [node, value] of known) {
+      // A node that is what it was costs nothing: there may be thousands.
+      if (same && this.#known.get(node) === value) continue;
       const targets = targetsOf(value, options);
       this.#results.retain(node, targets);
-      return targets.map((target) => ({ node, target }));
-    });
+      this.#probed.set(
+        node,
+        targets.map((target) => ({ node, target })),
+      );
+    }
+    this.#known = known;
+    return [...known.keys()].flatMap((node) => this.#probed.get(node) ?? []);
   }
 }

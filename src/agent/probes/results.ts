@@ -54,8 +54,12 @@ export class ProbeResults {
     });
   }
 
-  of(node: string): readonly ProbedAddress[] {
-    return [...(this.#byNode.get(node)?.values() ?? [])];
+  *of(node: string): Iterable<ProbedAddress> {
+    yield* this.#byNode.get(node)?.values() ?? [];
+  }
+
+  get(node: string, ip: string): ProbedAddress | undefined {
+    return this.#byNode.get(node)?.get(ip);
   }
 
   nodes(): Iterable<string> {
@@ -63,18 +67,16 @@ export class ProbeResults {
   }
 
   stateOf(node: string): NodeHealthRecord['state'] {
-    const primary = this.of(node).filter(({ target }) => target.primary);
-    const states = primary.flatMap(({ icmp, http }) => [icmp.state, http.state]);
-    if (states.includes('failed')) return 'unreachable';
-    if (states.includes('blocked')) return 'blocked';
-    // Where echo requests cannot be sent at all, the other half decides.
-    return primary.length > 0 && primary.every(({ http }) => http.state === 'ok') && this.#known(primary)
-      ? 'reachable'
-      : 'unknown';
-  }
-
-  #known(primary: readonly ProbedAddress[]): boolean {
-    return primary.every(({ icmp }) => icmp.state === 'ok' || icmp.probedAt !== undefined);
+    let state: NodeHealthRecord['state'] | undefined;
+    for (const { target, icmp, http } of this.#byNode.get(node)?.values() ?? []) {
+      if (!target.primary) continue;
+      if (icmp.state === 'failed' || http.state === 'failed') return 'unreachable';
+      if (icmp.state === 'blocked' || http.state === 'blocked') state = 'blocked';
+      // Where echo requests cannot be sent at all, the other half decides.
+      const fine = http.state === 'ok' && icmp.probedAt !== undefined;
+      if (state !== 'blocked') state = fine && state !== 'unknown' ? 'reachable' : 'unknown';
+    }
+    return state ?? 'unknown';
   }
 }
 
