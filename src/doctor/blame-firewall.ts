@@ -1,7 +1,7 @@
-import { readFileSync } from 'node:fs';
 import type { CheckRecord } from '../api/doctor-types.ts';
 import { parseAddress } from '../core/ip.ts';
 import type { ForeignRules } from '../datapath/nft/foreign.ts';
+import { nameServers } from '../host/name-servers.ts';
 import { Findings } from './check.ts';
 import { addressFlow, type NeededFlow, suspectsOf } from './machine/foreign-rules.ts';
 import type { EndpointEvidence } from './store/probe-endpoint.ts';
@@ -60,16 +60,4 @@ function dnsFlows(): NeededFlow[] {
       ? []
       : [{ what: `DNS to ${text}`, protocol: 17 as const, port: 53, peer, portAt: 'peer' as const }];
   });
-}
-
-const MAX_SERVERS = 3;
-
-/** As resolv.conf(5) says, at most three count. Empty when there is no such file. */
-export function nameServers(): string[] {
-  try {
-    const text = readFileSync('/etc/resolv.conf', 'utf8');
-    return [...text.matchAll(/^\s*nameserver\s+(\S+)/gm)].map(([, address]) => address ?? '').slice(0, MAX_SERVERS);
-  } catch {
-    return [];
-  }
 }

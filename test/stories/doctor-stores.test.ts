@@ -1,8 +1,8 @@
 import { renameSync, writeFileSync } from 'node:fs';
 import type { Server } from 'node:net';
 import { join } from 'node:path';
-import { after, before } from 'node:test';
-import { type Break, breakTests, type DoctorLab, startDoctorLab } from '../lab/doctor-lab.ts';
+import { after, before, test } from 'node:test';
+import { type Break, breakTests, type DoctorLab, startDoctorLab, untilFine } from '../lab/doctor-lab.ts';
 import { Door } from '../lab/door.ts';
 import { Etcd } from '../lab/etcd.ts';
 import { configKey, configValue, HEARTBEAT } from '../lab/values.ts';
@@ -137,7 +137,12 @@ const BREAKS: readonly Break[] = [
     name: 'a rule of another program drops packets to the store',
     first: 'HST-FIREWALL',
     follows: ['KVS-TIMEOUT'],
-    break: nft(machine, table(`type filter hook output priority 0;; ip daddr ${STORE_B} tcp dport 2379 counter drop`)),
+    break: nft(
+      machine,
+      table(
+        `type filter hook output priority 0;; ct state established,related accept; ct state vmap { invalid : drop }; ip daddr ${STORE_B} tcp dport 2379 counter drop`,
+      ),
+    ),
     mend: noTable(machine),
   },
   {
@@ -278,3 +283,19 @@ const BREAKS: readonly Break[] = [
 ];
 
 breakTests(lab, BREAKS);
+
+test('a firewall that lets pass what the agent needs, and drops the rest, is no finding', async () => {
+  const accepts =
+    'ct state established,related accept; oif lo accept; udp dport 8472 accept; icmp type echo-request accept; meta l4proto ipv6-icmp accept';
+  nft(
+    machine,
+    table(
+      `type filter hook output priority 0;; policy drop;; ${accepts}; ip daddr 192.168.100.0/24 accept; ip6 daddr fd00::/16 accept; tcp dport 2379 drop; drop`,
+    ),
+  )();
+  try {
+    await untilFine(lab());
+  } finally {
+    noTable(machine)();
+  }
+});

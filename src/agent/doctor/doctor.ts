@@ -1,7 +1,6 @@
 import type { AgentChecksRecord, CheckRecord } from '../../api/doctor-types.ts';
 import { API_VERSION } from '../../api/types.ts';
 import { sleep } from '../../core/job.ts';
-import { nameServers } from '../../doctor/blame-firewall.ts';
 import type { Check } from '../../doctor/check.ts';
 import { machineChecks } from '../../doctor/machine/machine-checks.ts';
 import { judgeAges, judgeDrift, judgeHealth, judgeRegistration } from '../../doctor/mesh/clusters.ts';
@@ -11,6 +10,7 @@ import { judgeReachability } from '../../doctor/mesh/reachability.ts';
 import { judgeServices } from '../../doctor/mesh/services.ts';
 import { runChecks } from '../../doctor/run-checks.ts';
 import { build } from '../../host/build.ts';
+import { nameServers } from '../../host/name-servers.ts';
 import type { Agent } from '../agent.ts';
 import { clusterView, datapathView, registrationView } from '../views/status-view.ts';
 import {

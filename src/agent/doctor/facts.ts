@@ -65,7 +65,6 @@ export function knownClusters(agent: Agent): KnownCluster[] {
   return agent.mesh.list().map(({ cluster }) => ({
     name: cluster.name,
     identities: cluster.countOf('identities'),
-    ready: cluster.ready,
   }));
 }
 

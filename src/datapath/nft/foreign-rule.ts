@@ -25,7 +25,7 @@ export interface ReadRule {
   /** Only of a rule that keeps packets from passing or from being judged. */
   readonly shape: RuleShape | undefined;
   readonly jump: string | undefined;
-  /** It accepts, returns or leads elsewhere. */
+  /** It accepts, returns or leads elsewhere, and may do so with the first packet of a connection. */
   readonly leaves: boolean;
 }
 
@@ -38,12 +38,17 @@ type Field =
   | 'destination4'
   | 'destination6'
   | 'device'
+  | 'state'
   | 'family';
 
 /** Numbers of linux/netfilter/nf_tables.h. */
 const EXPRESSION = { name: 1, data: 2 };
 const PAYLOAD = { register: 1, base: 2, offset: 3, length: 4, network: 1, transport: 2 };
 const META = { register: 1, key: 2, inName: 6, outName: 7, family: 15, protocol: 16 };
+const CT = { register: 1, key: 2, state: 0 };
+/** Bit of the state that the first packet of a connection has. */
+const NEW = 8;
+const LOOKUP = { from: 2, to: 3, verdict: 0 };
 const CMP = { register: 1, operation: 2, data: 3, equal: 0 };
 const BITWISE = { from: 1, to: 2, mask: 4 };
 const RANGE = { register: 1, operation: 2, first: 3, last: 4 };
@@ -71,6 +76,8 @@ class RuleReader {
   #unknown = 0;
   #jump: string | undefined;
   #leaves = false;
+  /** Only packets of connections that are known already meet it. */
+  #onlyKnown = false;
 
   take(name: string, data: Attributes | undefined): void {
     if (data === undefined) {
@@ -78,7 +85,9 @@ class RuleReader {
       else if (!SILENT.has(name)) this.#unknown++;
     } else if (name === 'payload') this.#load(data.u32be(PAYLOAD.register), payloadField(data));
     else if (name === 'meta') this.#load(data.u32be(META.register), metaField(data.u32be(META.key)));
+    else if (name === 'ct' && data.u32be(CT.key) === CT.state) this.#load(data.u32be(CT.register), 'state');
     else if (name === 'bitwise') this.#mask(data);
+    else if (name === 'lookup') this.#lookup(data);
     else if (name === 'cmp') this.#compare(data);
     else if (name === 'range') this.#range(data);
     else if (name === 'match') this.#match(data);
@@ -93,7 +102,7 @@ class RuleReader {
   result(): ReadRule {
     const { effect } = this.#shape;
     const shape = effect === undefined ? undefined : { ...this.#shape, effect, unknown: this.#unknown };
-    return { shape, jump: this.#jump, leaves: this.#leaves };
+    return { shape, jump: this.#jump, leaves: this.#leaves && !this.#onlyKnown };
   }
 
   #load(register: number | undefined, field: Field | undefined): void {
@@ -106,7 +115,15 @@ class RuleReader {
     const held = this.#registers.get(data.u32be(BITWISE.from) ?? -1);
     const mask = data.nested(BITWISE.mask)?.data(DATA.value);
     if (held === undefined || mask === undefined) return;
+    if (held.field === 'state' && mask.length >= 4 && (mask.readUInt32LE() & NEW) === 0) this.#onlyKnown = true;
     this.#registers.set(data.u32be(BITWISE.to) ?? -1, { ...held, mask: Buffer.from(mask) });
+  }
+
+  /** In a map of verdicts there may be any; those of states are for packets of known connections. */
+  #lookup(data: Attributes): void {
+    this.#unknown++;
+    const state = this.#registers.get(data.u32be(LOOKUP.from) ?? -1)?.field === 'state';
+    if (data.u32be(LOOKUP.to) === LOOKUP.verdict && !state) this.#leaves = true;
   }
 
   #compare(data: Attributes): void {

@@ -65,14 +65,14 @@ export function suspectsOf({ chains, rules }: ForeignRules, flow: NeededFlow): S
     if (rule.effect !== 'drop' && rule.effect !== 'reject') continue;
     const match = matches(rule, flow);
     if (match === 'no') continue;
-    const specific = rule.destinationPorts ?? rule.sourcePorts ?? rule.destination ?? rule.source;
-    const sure = match === 'yes' && (specific !== undefined || !rule.conditional);
+    // Something before it may let the flow pass: only who saw that it does not knows.
+    const sure = match === 'yes' && !rule.conditional;
     const counted = rule.packets === undefined ? '' : `, ${rule.packets} packets so far`;
     found.push({ text: `a rule of another program ${rule.effect}s it${counted}`, place: placeOf(rule), sure });
   }
   for (const chain of chains) {
     if (chain.policy !== 'drop' || directionOf(chain, flow) === undefined) continue;
-    // Its other rules may accept it: only who saw that it does not pass knows more.
+    // Its other rules may accept it.
     const text = 'a chain of another program drops what its rules do not accept';
     found.push({ text, place: chainText(chain), sure: false });
   }

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import type { Check } from '../check.ts';
 import { Findings } from '../check.ts';
 import { judgeForeignRules, type NeededFlow } from './foreign-rules.ts';
@@ -11,6 +12,14 @@ export interface MachineChecksOptions {
   flows(): readonly NeededFlow[] | Promise<readonly NeededFlow[]>;
   /** Rules of ours must be in the kernel. */
   enforces(): boolean;
+}
+
+/** Tables that nftables does not show; none where the old modules are not loaded. */
+async function legacyTables(): Promise<string[]> {
+  const texts = await Promise.all(
+    ['ip', 'ip6'].map((family) => readFile(`/proc/net/${family}_tables_names`, 'latin1').catch(() => '')),
+  );
+  return [...new Set(texts.join('\n').split('\n'))].filter((name) => name !== '');
 }
 
 /** What can be wrong with the machine itself. They run in the agent, or without one where there is none. */
@@ -48,6 +57,11 @@ export function machineChecks(options: MachineChecksOptions): Check[] {
           findings.skipped('only root may read the packet filter');
           return findings.list;
         }
+        const old = await legacyTables();
+        if (old.length > 0)
+          findings.skipped(
+            `tables of the old iptables are in use (${old.join(', ')}): \`iptables-legacy -S\` shows their rules`,
+          );
         const { own, foreign } = await readKernelRules();
         if (own === 0 && options.enforces())
           findings.error('DPN-ABSENT', 'there is no rule of ours in the kernel: everything passes');

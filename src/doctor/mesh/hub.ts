@@ -43,7 +43,7 @@ export function judgeHub(hubs: readonly HubEvidence[], ownVersion: string): Chec
       findings.warning('AGT-VERSION', `the hub is version ${version}, this agent ${ownVersion}`, { subject: url });
   }
   if (findings.list.length === 0)
-    findings.ok(`${hubs.length} hub${hubs.length === 1 ? '' : 's'} answer; the clocks agree`);
+    findings.ok(`${hubs.length === 1 ? 'the hub answers' : `${hubs.length} hubs answer`}; the clocks agree`);
   return findings.list;
 }
 

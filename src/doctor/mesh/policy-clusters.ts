@@ -12,7 +12,6 @@ export interface PolicyFact {
 export interface KnownCluster {
   readonly name: string;
   readonly identities: number;
-  readonly ready: boolean;
 }
 
 const GROUP = { group: 'policies', name: 'policy-clusters' } as const;

@@ -38,12 +38,12 @@ export function judgeReachability(nodes: readonly NodeEvidence[], of: number): C
   }
   if (findings.list.length === 0) {
     const sample = nodes.length < of ? ` (a sample of ${of})` : '';
-    const rest = silent.length === 0 ? '' : `; ${silent.length} have no address behind a tunnel that could be asked`;
+    const rest = silent.length === 0 ? '' : `; ${silent.length} without an address behind a tunnel`;
+    const asked = nodes.length - silent.length;
     if (nodes.length === 0) findings.skipped('there is no other node');
-    else
-      findings.ok(
-        `${good} of ${nodes.length - silent.length} nodes answer through the overlay, with packets of full size${sample}${rest}`,
-      );
+    else if (asked === 0)
+      findings.skipped(`none of ${nodes.length} nodes has an address behind a tunnel that could be asked`);
+    else findings.ok(`${good} of ${asked} nodes answer through the overlay, with packets of full size${sample}${rest}`);
   }
   return findings.list;
 }

@@ -24,7 +24,6 @@ export interface EndpointEvidence {
   /** Why it cannot be used; what follows is undefined then, as far as it was not reached. */
   readonly failure?: MeshError;
   readonly clusterId?: string;
-  readonly revision?: number;
   /** Milliseconds since the epoch as the cluster's clock says; undefined without one. */
   readonly heartbeat?: number;
   /** Configurations of clusters that the store holds, by name; undefined when it may not be read. */
@@ -87,7 +86,7 @@ async function ask({ cluster, endpoint, etcd, signal }: EndpointQuestion): Promi
 }
 
 function identityOf(answer: RangeResponse | undefined): Answers {
-  return answer === undefined ? {} : { clusterId: answer.header.clusterId, revision: answer.header.revision };
+  return answer === undefined ? {} : { clusterId: answer.header.clusterId };
 }
 
 /** The kernel's words for a way that does not exist: no packet ever left. */
