@@ -3,7 +3,7 @@
  * trying again can help. Every face (log, status, command line, metrics) renders these same records.
  *
  * Code prefixes name the room: CFG configuration, KVS kvstore, MSH mesh, POL policy, DPN nftables data path,
- * OVL overlay, PKI certificates, JOIN joining, HUB hub, API local socket, OBS metrics, HST host, AGT agent, DOC doctor.
+ * OVL overlay, PKI certificates, JOIN joining, HUB hub, API local socket, OBS metrics and log, HST host, AGT agent, DOC doctor.
  */
 export interface ErrorEntry {
   readonly summary: string;
