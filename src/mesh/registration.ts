@@ -143,9 +143,8 @@ export class Registration {
 
   /** What we report is other than before; told with the next value in any case. */
   reportChanged(): void {
-    if (this.#registered !== undefined && this.#state === 'registered' && this.#announcedAt === undefined) {
-      this.#publish(this.#registered);
-    }
+    const adopted = this.#state === 'answered' || this.#state === 'registered';
+    if (this.#registered !== undefined && adopted && this.#announcedAt === undefined) this.#publish(this.#registered);
   }
 
   /** How often the lease is renewed, so that the hub sees that this machine lives. */

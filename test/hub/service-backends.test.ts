@@ -112,6 +112,16 @@ test('what a machine reports is read as it was told, and of nonsense nothing is 
     assert.equal(readReport(new Map([['mesh-agent.io/checks', text]]), 1).checks.size, 0, text);
   const many = Object.fromEntries(Array.from({ length: 5000 }, (_, index) => [`n/s${index}`, { 4: [1] }]));
   assert.equal(readReport(new Map([['mesh-agent.io/checks', JSON.stringify(many)]]), 1).checks.size, 256);
+  // What a machine writes itself never makes its registration too long.
+  const bad = new Map<4 | 6, CheckReport>([
+    [4, { healthy: false, since: 1_764_000_000_000, reason: 'x'.repeat(160) }],
+    [6, { healthy: false, since: 1_764_000_000_000, reason: 'x'.repeat(160) }],
+  ]);
+  const longest = (index: number): string => `${'n'.repeat(63)}/${'s'.repeat(59)}${1000 + index}`;
+  const all = new Map(Array.from({ length: 256 }, (_, index) => [longest(index), bad]));
+  const [[, text] = ['', '']] = reportAnnotations({ drained: undefined, beat: undefined, checks: all });
+  assert.ok(text.length <= 32_768);
+  assert.ok(readReport(new Map([['mesh-agent.io/checks', text]]), Date.now()).checks.size >= 128);
   assert.deepEqual(readReport(null, 1), { drained: undefined, checks: new Map(), beat: undefined });
 });
 

@@ -208,6 +208,22 @@ test('drained under load: no new connection fails, none that runs is cut, and wh
   await ledTo(...BACKENDS);
 });
 
+test('a restart of the agent takes its machine out of nothing', async () => {
+  const seen = new Set<string>();
+  let over = false;
+  const watching = (async () => {
+    while (!over) seen.add((await states())['vm-1'] ?? 'gone');
+  })();
+  await agentOf('vm-1').stop();
+  agentOf('vm-1').start();
+  await agentOf('vm-1').untilReady(60_000);
+  await agentOf('vm-1').untilStatus('it was checked', ({ serving }) => serving?.services[0]?.state === 'healthy');
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  over = true;
+  await watching;
+  assert.deepEqual([...seen], ['active']);
+});
+
 test('when nobody is left, connections are refused at once', async () => {
   for (const name of BACKENDS) await agentOf(name).json('drain');
   await ledTo();

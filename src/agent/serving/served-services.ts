@@ -13,6 +13,7 @@ export class ServedServices {
   #labels: LabelSet = [];
   #store: Store | undefined;
   #watch: PrefixWatch | undefined;
+  #listed = false;
 
   constructor(onChange: () => void) {
     this.#onChange = onChange;
@@ -36,8 +37,15 @@ export class ServedServices {
       listed: () => {
         for (const key of [...this.#services.keys(), ...this.#unreadable.keys()])
           if (!present.has(key)) this.#remove(key);
+        this.#listed = true;
+        this.#onChange();
       },
     });
+  }
+
+  /** They were seen once, all of them. */
+  get listed(): boolean {
+    return this.#listed;
   }
 
   /** What the hub says that this machine is. */

@@ -3,7 +3,7 @@ import type { ServedRecord, StatusRecord } from '../../api/types.ts';
 import { MeshError, messageOf } from '../../core/errors.ts';
 import { type Family, formatAddress } from '../../core/ip.ts';
 import type { MachineService } from '../../kvstore/codec/machine-service.ts';
-import type { CheckReport, ServingReport } from '../../kvstore/codec/serving-report.ts';
+import type { CheckReport, CheckReports, ServingReport } from '../../kvstore/codec/serving-report.ts';
 import type { Store } from '../../kvstore/store.ts';
 import type { Registered } from '../../mesh/registration.ts';
 import type { Machine } from '../machine.ts';
@@ -42,6 +42,8 @@ export class Serving {
   #saving: NodeJS.Timeout | undefined;
   #changing: NodeJS.Timeout | undefined;
   #affinities = '[]';
+  /** What an earlier run found, until it is known what there is to check. */
+  #before: CheckReports | undefined;
   #written: Promise<void> = Promise.resolve();
   #labels = '';
 
@@ -63,6 +65,7 @@ export class Serving {
       const { drained, checks } = await readServing(this.file);
       this.#drained = drained;
       this.#checks.restore(checks);
+      this.#before = checks;
     } catch (error) {
       const text = `whether this machine was drained is not known: ${messageOf(error)}`;
       this.#options.health.set('serving', { code: 'AGT-STATE', text, place: this.file, severity: 'warning' });
@@ -85,7 +88,8 @@ export class Serving {
   }
 
   get report(): ServingReport {
-    const checks = this.#checks.reports();
+    // A restart takes nobody out: the registration is there before the services are listed.
+    const checks = this.#before ?? this.#checks.reports();
     return { drained: this.#drained, checks, beat: checks.size > 0 ? BEAT_S : undefined };
   }
 
@@ -137,6 +141,7 @@ export class Serving {
 
   #servicesChanged(): void {
     this.#changing = undefined;
+    if (this.#services.listed) this.#before = undefined;
     this.#look();
     const affinities = JSON.stringify([...this.affinities].filter(([, affinity]) => affinity !== 'none'));
     if (affinities !== this.#affinities) {
@@ -184,9 +189,7 @@ export class Serving {
 
   /** One write after the other; each writes what is known when it begins. */
   #save(): Promise<void> {
-    const written = this.#written
-      .catch(() => undefined)
-      .then(() => writeServing(this.file, { drained: this.#drained, checks: this.#checks.reports() }));
+    const written = this.#written.catch(() => undefined).then(() => writeServing(this.file, this.report));
     this.#written = written;
     written.then(
       () => this.#options.health.clear('serving', 'AGT-STATE'),

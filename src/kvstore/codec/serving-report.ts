@@ -30,11 +30,18 @@ const BEAT = 'mesh-agent.io/beat';
 export const MAX_REPORTED = 256;
 const MAX_REASON = 160;
 const MAX_BEAT = 3600;
+const MAX_TEXT = 32_768;
+const SHORTER = [
+  [MAX_REPORTED, MAX_REASON],
+  [MAX_REPORTED, 40],
+  [MAX_REPORTED, 10],
+  [MAX_REPORTED / 2, 10],
+] as const;
 
 export function reportAnnotations({ drained, checks, beat }: ServingReport): (readonly [string, string])[] {
   return [
     ...(drained === undefined ? [] : [[DRAINED, String(drained)] as const]),
-    ...(checks.size === 0 ? [] : [[CHECKS, JSON.stringify(checksToJson(checks))] as const]),
+    ...(checks.size === 0 ? [] : [[CHECKS, checksText(checks)] as const]),
     ...(beat === undefined ? [] : [[BEAT, String(beat)] as const]),
   ];
 }
@@ -49,17 +56,29 @@ export function readReport(annotations: ReadonlyMap<string, string> | null | und
   };
 }
 
+/** A registration that is too long would not be read at all: first reasons are cut short, then services are left out. */
+function checksText(checks: CheckReports): string {
+  for (const [count, reason] of SHORTER) {
+    const text = JSON.stringify(checksToJson(checks, { count, reason }));
+    if (text.length <= MAX_TEXT) return text;
+  }
+  return '{}';
+}
+
 /** `{"production/api": {"4": [1764000000000], "6": [1764000000000, "tcp/8080: connection refused"]}}` */
-export function checksToJson(checks: CheckReports): object {
+export function checksToJson(
+  checks: CheckReports,
+  limits: { readonly count: number; readonly reason: number } = { count: MAX_REPORTED, reason: MAX_REASON },
+): object {
   return Object.fromEntries(
     [...checks]
-      .slice(0, MAX_REPORTED)
+      .slice(0, limits.count)
       .map(([service, families]) => [
         service,
         Object.fromEntries(
           [...families].map(([family, { healthy, since, reason }]) => [
             family,
-            healthy ? [since] : [since, cut(reason) || 'it failed'],
+            healthy ? [since] : [since, cut(reason).slice(0, limits.reason) || 'it failed'],
           ]),
         ),
       ]),
