@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { type AddressInfo, connect, createServer as createTcpServer } from 'node:net';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { CrowdLimit } from '../../src/agent/probes/crowd-limit.ts';
 import { askHello } from '../../src/agent/probes/hello-probe.ts';
@@ -9,6 +11,7 @@ import { HelloServer } from '../../src/agent/probes/hello-server.ts';
 import { type Probed, Prober } from '../../src/agent/probes/prober.ts';
 import { ProbeResults } from '../../src/agent/probes/results.ts';
 import { type Target, targetsOf } from '../../src/agent/probes/targets.ts';
+import type { NodeHealthRecord } from '../../src/api/node-health-types.ts';
 import { type Address, parseAddress } from '../../src/core/ip.ts';
 import { EchoSocket } from '../../src/host/echo.ts';
 import { decodeNodeValue } from '../../src/kvstore/codec/node.ts';
@@ -250,4 +253,20 @@ test('a prober that is closed ends its probes at once', async (t) => {
   setTimeout(() => prober.close(), 50);
   await round;
   assert.equal(results.stateOf('c/n'), 'unknown');
+});
+
+test('without the right to send echo requests HTTP alone decides, and that is one trouble', () => {
+  const worker = join(import.meta.dirname, 'probes-worker.ts');
+  const drop = ['--bounding-set=-net_raw', '--inh-caps=-net_raw'];
+  const { stdout, stderr } = spawnSync('setpriv', [...drop, process.execPath, '--no-warnings', worker], {
+    encoding: 'utf8',
+    timeout: 30_000,
+  });
+  const seen = JSON.parse(stdout || JSON.stringify(stderr)) as { troubles: string[]; nodes: NodeHealthRecord[] };
+  assert.equal(seen.troubles.length, 1, stdout);
+  assert.match(seen.troubles[0] ?? '', /open an ICMP socket .*EPERM/);
+  for (const { state, addresses } of seen.nodes) {
+    assert.equal(state, 'reachable', stdout);
+    assert.deepEqual([addresses[0]?.icmp.state, addresses[0]?.http?.state], ['unknown', 'ok'], stdout);
+  }
 });

@@ -36,6 +36,7 @@ const BATCH_MS = 100;
 export class Prober {
   readonly #options: ProberOptions;
   readonly #sockets: Record<Family, EchoSocket> = { 4: new EchoSocket(4), 6: new EchoSocket(6) };
+  readonly #mute: Record<Family, string | undefined> = { 4: undefined, 6: undefined };
   readonly #slots = new Slots(MAX_AT_ONCE);
   readonly #closed = new AbortController();
 
@@ -85,21 +86,29 @@ export class Prober {
   }
 
   async #echo(target: Target): Promise<Finding> {
-    const { timeoutMs, onEchoTrouble } = this.#options;
+    const { timeoutMs } = this.#options;
     try {
       const pauseMs = Math.min(ECHO_PAUSE_MS, timeoutMs / (ECHO_REQUESTS + 1));
       const { address } = target;
       const { signal } = this.#closed;
       const socket = this.#sockets[address.family];
       const outcome = await socket.ask({ address, requests: ECHO_REQUESTS, pauseMs, timeoutMs, signal });
-      onEchoTrouble(undefined);
+      this.#echoTrouble(address.family, undefined);
       return 'rttMs' in outcome
         ? { state: 'ok', latencyMs: outcome.rttMs }
         : this.#failed(target, 'icmp', outcome.text);
     } catch (error) {
-      onEchoTrouble(messageOf(error));
+      this.#echoTrouble(target.address.family, messageOf(error));
       return { state: 'unknown', reason: messageOf(error) };
     }
+  }
+
+  /** Told when it changes: one family may work while the other does not. */
+  #echoTrouble(family: Family, text: string | undefined): void {
+    const told = this.#mute[4] ?? this.#mute[6];
+    this.#mute[family] = text;
+    const now = this.#mute[4] ?? this.#mute[6];
+    if (now !== told) this.#options.onEchoTrouble(now);
   }
 
   async #hello(target: Target): Promise<Finding> {
