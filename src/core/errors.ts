@@ -62,7 +62,7 @@ export const ERROR_CODES = {
     true,
   ),
   'HST-CONNTRACK': entry(
-    'the table of tracked connections is nearly full, or small',
+    'the table of tracked connections is nearly full',
     'raise it (`sysctl -w net.netfilter.nf_conntrack_max=...`) and find who opens so many (`conntrack -L`): a full table drops new connections',
     true,
   ),

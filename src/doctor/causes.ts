@@ -7,6 +7,8 @@ interface Explanation {
   /** Codes, or the beginning of codes that ends with a dash. */
   readonly effects: readonly string[];
   readonly scope?: 'cluster';
+  /** Only as an error: as a warning it has not happened yet. */
+  readonly grave?: true;
 }
 
 const STORE_FAULTS: readonly ErrorCode[] = [
@@ -37,7 +39,11 @@ const EXPLANATIONS: readonly Explanation[] = [
     causes: ['CFG-FILE', 'CFG-SYNTAX', 'CFG-KEY', 'CFG-VALUE', 'CFG-CONFLICT'],
     effects: ['API-UNREACHABLE', 'KVS-FILE', 'KVS-CONFIG', 'AGT-KVSTORE'],
   },
-  { causes: ['HST-SPACE', 'HST-READ-ONLY'], effects: ['AGT-STATE', 'AGT-LASTGOOD', 'PKI-FILE', 'API-UNREACHABLE'] },
+  {
+    causes: ['HST-SPACE', 'HST-READ-ONLY'],
+    effects: ['AGT-STATE', 'AGT-LASTGOOD', 'PKI-FILE', 'API-UNREACHABLE'],
+    grave: true,
+  },
   { causes: ['API-UNREACHABLE'], effects: ['DPN-ABSENT'] },
   {
     causes: ['HST-CLOCK'],
@@ -45,6 +51,7 @@ const EXPLANATIONS: readonly Explanation[] = [
   },
   {
     causes: ['CFG-CERTIFICATE'],
+    grave: true,
     effects: ['KVS-FILE', 'KVS-TLS-CLIENT', 'KVS-TLS-EXPIRED', 'KVS-TLS-UNTRUSTED', 'KVS-LOST', 'JOIN-RENEWAL'],
   },
   { causes: ['KVS-FILE', 'KVS-CONFIG'], effects: ['MSH-CLUSTER-FILE'], scope: 'cluster' },
@@ -52,7 +59,11 @@ const EXPLANATIONS: readonly Explanation[] = [
     causes: ['DPN-MISSING', 'DPN-OLD', 'DPN-PERMISSION', 'DPN-RULES'],
     effects: ['DPN-', 'AGT-WAITING', 'AGT-DRIFT', 'AGT-UNENFORCED', 'AGT-NAMES', 'OVL-KERNEL'],
   },
-  { causes: ['HST-CONNTRACK'], effects: ['KVS-TIMEOUT', 'KVS-LOST', 'OVL-UNREACHABLE', 'OVL-NODE', 'MSH-UNREACHABLE'] },
+  {
+    causes: ['HST-CONNTRACK'],
+    grave: true,
+    effects: ['KVS-TIMEOUT', 'KVS-LOST', 'OVL-UNREACHABLE', 'OVL-NODE', 'MSH-UNREACHABLE'],
+  },
   { causes: ['HST-ROUTE'], effects: ['KVS-TIMEOUT', 'KVS-LOST', 'KVS-DNS', 'AGT-ADDRESS'] },
   {
     causes: ['HST-FIREWALL'],
@@ -138,7 +149,8 @@ export function orderByCause(records: readonly CheckRecord[]): CheckRecord[] {
 function explains(cause: CheckRecord, effect: CheckRecord): boolean {
   if (cause.code === effect.code || rankOf(cause) >= rankOf(effect)) return false;
   return EXPLANATIONS.some(
-    ({ causes, effects, scope }) =>
+    ({ causes, effects, scope, grave }) =>
+      (grave !== true || cause.verdict === 'error') &&
       causes.some((code) => code === cause.code) &&
       effects.some((code) => (code.endsWith('-') ? effect.code?.startsWith(code) : effect.code === code)) &&
       (scope === undefined || sameCluster(cause, effect)),

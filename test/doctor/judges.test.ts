@@ -41,10 +41,15 @@ test('what is wrong with one cluster does not explain another one', () => {
 test('a warning that explains an error comes before an error of its own that lies further down', () => {
   const found = shown([
     finding('POL-CLUSTER', 'x'),
-    finding('HST-CONNTRACK', '', 'warning'),
-    finding('OVL-UNREACHABLE', 'cluster-b: node'),
+    finding('KVS-HEARTBEAT', 'cluster-b', 'warning'),
+    finding('MSH-INCOMPLETE', 'cluster-b'),
   ]);
-  assert.equal(found[0], 'HST-CONNTRACK ');
+  assert.equal(found[0], 'KVS-HEARTBEAT cluster-b');
+});
+
+test('what has not happened yet explains nothing', () => {
+  const found = shown([finding('CFG-CERTIFICATE', '', 'warning'), finding('KVS-TLS-CLIENT', 'cluster-a')]);
+  assert.deepEqual(found, ['KVS-TLS-CLIENT cluster-a', 'CFG-CERTIFICATE ']);
 });
 
 test('every code that explains others, together with all of them, is ordered without a circle', () => {

@@ -49,11 +49,19 @@ const nft = (where: typeof machine, rules: string) => (): void => {
 const noTable = (where: typeof machine) => (): void => {
   where().run('nft', 'delete', 'table', 'inet', 'other');
 };
-const table = (chain: string): string => `table inet other {\nchain c {\n${chain.replaceAll('; ', '\n')}\n}\n}\n`;
+const table = (...lines: string[]): string => `table inet other {\nchain c {\n${lines.join('\n')}\n}\n}\n`;
 
 async function door(port: number, to: { host: string; port: number }): Promise<void> {
   doors.push(await Door.open(b().node.place, { host: OTHER, port }, to));
 }
+
+/** What a firewall that knows of the overlay lets out. */
+const ORDINARY = [
+  'oif lo accept',
+  'udp dport 8472 accept',
+  'icmp type echo-request accept',
+  'meta l4proto ipv6-icmp accept',
+];
 
 const BREAKS: readonly Break[] = [
   {
@@ -140,7 +148,10 @@ const BREAKS: readonly Break[] = [
     break: nft(
       machine,
       table(
-        `type filter hook output priority 0;; ct state established,related accept; ct state vmap { invalid : drop }; ip daddr ${STORE_B} tcp dport 2379 counter drop`,
+        'type filter hook output priority 0',
+        'ct state established,related accept',
+        'ct state vmap { invalid : drop }',
+        `ip daddr ${STORE_B} tcp dport 2379 counter drop`,
       ),
     ),
     mend: noTable(machine),
@@ -151,9 +162,7 @@ const BREAKS: readonly Break[] = [
     follows: ['KVS-TIMEOUT'],
     break: nft(
       machine,
-      table(
-        'type filter hook output priority 0;policy drop;;  oif lo accept; udp dport 8472 accept; ip daddr 192.168.100.21 accept; icmp type echo-request accept; meta l4proto ipv6-icmp accept',
-      ),
+      table('type filter hook output priority 0; policy drop', ...ORDINARY, 'ip daddr 192.168.100.21 accept'),
     ),
     mend: noTable(machine),
   },
@@ -161,7 +170,7 @@ const BREAKS: readonly Break[] = [
     name: 'a firewall in the network drops packets to the store',
     first: 'KVS-TIMEOUT',
     subject: 'cluster-b',
-    break: nft(nodeB, table('type filter hook input priority 0;; tcp dport 2379 drop')),
+    break: nft(nodeB, table('type filter hook input priority 0', 'tcp dport 2379 drop')),
     mend: noTable(nodeB),
   },
   {
@@ -285,12 +294,16 @@ const BREAKS: readonly Break[] = [
 breakTests(lab, BREAKS);
 
 test('a firewall that lets pass what the agent needs, and drops the rest, is no finding', async () => {
-  const accepts =
-    'ct state established,related accept; oif lo accept; udp dport 8472 accept; icmp type echo-request accept; meta l4proto ipv6-icmp accept';
   nft(
     machine,
     table(
-      `type filter hook output priority 0;; policy drop;; ${accepts}; ip daddr 192.168.100.0/24 accept; ip6 daddr fd00::/16 accept; tcp dport 2379 drop; drop`,
+      'type filter hook output priority 0; policy drop',
+      'ct state established,related accept',
+      ...ORDINARY,
+      'ip daddr 192.168.100.0/24 accept',
+      'ip6 daddr fd00::/16 accept',
+      'tcp dport 2379 drop',
+      'drop',
     ),
   )();
   try {

@@ -56,7 +56,7 @@ export function judgeConntrack(settings: Settings): CheckRecord[] {
   if (share >= NEARLY_FULL) findings.error('HST-CONNTRACK', text, { place: MAX });
   else if (share >= FILLING) findings.warning('HST-CONNTRACK', text, { place: MAX });
   else if (max < SMALL)
-    findings.warning('HST-CONNTRACK', `the table has room for ${max} connections only`, { place: MAX });
+    findings.warning('HST-SYSCTL', `the table of tracked connections has room for ${max} only`, { place: MAX });
   else findings.ok(text);
   return findings.list;
 }
