@@ -16,6 +16,7 @@ export function mergeSlices(
   const { cluster, clusterId, namespace } = first;
   const backends = new Map<string, readonly ServicePort[]>();
   const conditions = new Map<string, BackendCondition>();
+  const hostnames = new Map(slices.flatMap((slice) => [...slice.hostnames]));
   for (const slice of slices) {
     for (const [address, condition] of slice.backends) {
       const before = backends.get(address);
@@ -36,7 +37,7 @@ export function mergeSlices(
     includeExternal: true,
     shared: true,
   };
-  return { ...rest, backends, conditions };
+  return { ...rest, backends, conditions, hostnames };
 }
 
 /** An address may stand in several slices, each with other ports. */

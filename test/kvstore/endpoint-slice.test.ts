@@ -59,6 +59,17 @@ test('addresses become canonical, one that is listed twice is as ready as its be
   assert.deepEqual(slice.ports, [{ name: '', protocol: 'UDP', port: 53 }]);
 });
 
+test('host names are read for DNS, and what is no name is left out', () => {
+  const { backends, hostnames } = decode({
+    endpoints: [
+      { addresses: ['10.0.0.1'], hostname: 'db-0' },
+      { addresses: ['10.0.0.2'], hostname: 'DB_1.evil' },
+      { addresses: ['10.0.0.3'] },
+    ],
+  });
+  assert.deepEqual([[...hostnames], backends.size], [[['10.0.0.1', 'db-0']], 3]);
+});
+
 const many = (count: number) => Array.from({ length: count }, (_, n) => ({ addresses: [`10.0.${n >> 8}.${n & 255}`] }));
 
 const REFUSED: readonly [what: string, changes: Partial<SliceFields>, reason: RegExp][] = [

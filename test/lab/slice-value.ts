@@ -6,6 +6,7 @@ export interface SliceEndpoint {
   readonly ready?: boolean;
   readonly serving?: boolean;
   readonly terminating?: boolean;
+  readonly hostname?: string;
   readonly node?: string;
 }
 
@@ -49,7 +50,7 @@ export function sliceValue(slice: SliceFields): Buffer {
   return zstdCompressSync(sliceMessage(slice));
 }
 
-function endpoint({ addresses, ready, serving, terminating, node }: SliceEndpoint): Buffer {
+function endpoint({ addresses, ready, serving, terminating, hostname, node }: SliceEndpoint): Buffer {
   const flags = [ready, serving, terminating].map((flag, index) =>
     flag === undefined ? Buffer.alloc(0) : number(index + 1, Number(flag)),
   );
@@ -57,6 +58,7 @@ function endpoint({ addresses, ready, serving, terminating, node }: SliceEndpoin
     8,
     ...addresses.map((address) => text(1, address)),
     message(2, ...flags),
+    ...(hostname === undefined ? [] : [text(3, hostname)]),
     ...(node === undefined ? [] : [text(6, node)]),
     text(7, 'zone-1'),
     message(8, message(1, text(1, 'zone-1'))),

@@ -25,6 +25,7 @@ function slice(
     service: 'web',
     ports: ports(text),
     backends: new Map(conditions),
+    hostnames: new Map(),
   };
 }
 
@@ -48,6 +49,12 @@ test('slices have the backends and their conditions, the service its frontends a
   );
   assert.deepEqual([merged?.frontends, merged?.shared], [WEB.frontends, false]);
   assert.deepEqual(mergeSlices(WEB, [slice('web-1', {})])?.backends.size, 0, 'an empty slice is a word as well');
+});
+
+test('host names are those of the slices', () => {
+  const named = { ...slice('web-1', { '10.2.0.1': 'ready' }), hostnames: new Map([['10.2.0.1', 'db-0']]) };
+  const merged = mergeSlices({ ...WEB, hostnames: new Map([['10.2.0.9', 'old']]) }, [named, slice('web-2', {})]);
+  assert.deepEqual([...(merged?.hostnames ?? [])], [['10.2.0.1', 'db-0']]);
 });
 
 test('an address in several slices has the ports of all, and is as ready as the best of them', () => {

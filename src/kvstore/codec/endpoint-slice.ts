@@ -3,7 +3,7 @@ import { messageOf } from '../../core/errors.ts';
 import { formatAddress, parseAddress } from '../../core/ip.ts';
 import { WireReader } from '../wire.ts';
 import { BadValue, quoted } from './json.ts';
-import type { ServicePort } from './service.ts';
+import { HOSTNAME, type ServicePort } from './service.ts';
 
 /** What a cluster says of a backend that is not simply ready: it goes away and still answers, or it does not answer. */
 export type BackendCondition = 'terminating' | 'not-ready';
@@ -23,6 +23,8 @@ export interface EndpointSlice {
   readonly ports: readonly ServicePort[];
   /** By canonical address; undefined is ready. */
   readonly backends: ReadonlyMap<string, BackendCondition | undefined>;
+  /** By address, of pods that have a name of their own in DNS (StatefulSet). */
+  readonly hostnames: ReadonlyMap<string, string>;
 }
 
 /** Cilium's own limit is 16 MiB; a slice of a thousand endpoints, the most that Kubernetes lets it have, is far below this. */
@@ -55,8 +57,8 @@ export function decodeEndpointSlice(
     throw new BadValue(`clusterID ${clusterId} is not ${expected.clusterId}`);
   if (service === '' || service.includes('/')) throw new BadValue(`label ${SERVICE_LABEL} names no service`);
   if (family === 0) throw new BadValue('addressType is neither IPv4 nor IPv6');
-  const backends = backendsOf(raw.endpoints, family);
-  return { cluster, clusterId, namespace, name, service, ports: raw.ports, backends };
+  const all = backendsOf(raw.endpoints, family);
+  return { cluster, clusterId, namespace, name, service, ports: raw.ports, ...all };
 }
 
 /** A frame that would become larger than any slice is refused before it does. */
@@ -74,6 +76,7 @@ function unpacked(value: Buffer): Buffer {
 interface RawEndpoint {
   readonly addresses: readonly string[];
   readonly condition: BackendCondition | undefined;
+  readonly hostname: string;
 }
 
 interface RawSlice {
@@ -142,13 +145,15 @@ function readServiceLabel(reader: WireReader): string | undefined {
 function readEndpoint(reader: WireReader): RawEndpoint {
   const addresses: string[] = [];
   let condition: BackendCondition | undefined;
+  let hostname = '';
   while (reader.next()) {
     if (reader.field === 1) addresses.push(reader.string());
     else if (reader.field === 2) condition = within(reader, readCondition);
+    else if (reader.field === 3) hostname = reader.string();
     else reader.skip();
     if (addresses.length > MAX_ADDRESSES) throw new BadValue(`more than ${MAX_ADDRESSES} addresses of one endpoint`);
   }
-  return { addresses, condition };
+  return { addresses, condition, hostname };
 }
 
 /** As Cilium reads them: what is not said is ready, and serving as far as it is ready. */
@@ -181,17 +186,20 @@ function readPort(reader: WireReader): ServicePort[] {
 }
 
 /** An address that is listed twice is as ready as its best entry says. */
-function backendsOf(endpoints: readonly RawEndpoint[], family: 4 | 6): EndpointSlice['backends'] {
+function backendsOf(endpoints: readonly RawEndpoint[], family: 4 | 6): Pick<EndpointSlice, 'backends' | 'hostnames'> {
   const backends = new Map<string, BackendCondition | undefined>();
-  for (const { addresses, condition } of endpoints) {
+  const hostnames = new Map<string, string>();
+  for (const { addresses, condition, hostname } of endpoints) {
     for (const text of addresses) {
       const address = parseAddress(text);
       if (address?.family !== family) throw new BadValue(`${quoted(text)} is no IPv${family} address`);
       const key = formatAddress(address);
       backends.set(key, backends.has(key) ? betterOf(backends.get(key), condition) : condition);
+      // One that is no name is left out: nothing but a name hangs on it.
+      if (HOSTNAME.test(hostname)) hostnames.set(key, hostname);
     }
   }
-  return backends;
+  return { backends, hostnames };
 }
 
 /** Ready before terminating before not ready. */

@@ -79,7 +79,7 @@ function hostnamesOf(fields: Fields): Map<string, string> {
 }
 
 /** RFC 1123. */
-const HOSTNAME = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
+export const HOSTNAME = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 
 function ports(fields: Fields, name: string): PortsByAddress {
   return new Map(
