@@ -102,11 +102,9 @@ export class AuditLog {
   async trim(): Promise<number> {
     const { store, keep = KEEP } = this.#options;
     const { entries } = await store.readPrefix(AUDIT_PREFIX);
-    const isRegistration = ({ value }: (typeof entries)[number]): boolean =>
-      REGISTRATIONS.has(String(parseObject(value)?.event));
     // A network that fails ends the registrations of a whole fleet: that must not push out who joined.
-    const both = [entries.filter(isRegistration), entries.filter((entry) => !isRegistration(entry))];
-    const old = both.flatMap((some) => some.slice(0, Math.max(0, some.length - keep)));
+    const sorts = Map.groupBy(entries, ({ value }) => REGISTRATIONS.has(String(parseObject(value)?.event)));
+    const old = [...sorts.values()].flatMap((some) => some.slice(0, Math.max(0, some.length - keep)));
     for (let at = 0; at < old.length; at += REMOVED_AT_ONCE) {
       const perform = old.slice(at, at + REMOVED_AT_ONCE).map(({ key }) => ({ remove: AUDIT_PREFIX + key }));
       await store.transact({ perform });
