@@ -22,6 +22,8 @@ const COLLECT_MS = 100;
 const RETRY_MS = 2000;
 /** etcd takes 128 operations in a transaction unless it is told otherwise. */
 const AT_ONCE = 100;
+/** Of one machine, waiting: all of them go into one transaction. */
+const MAX_ENTRIES = 64;
 
 /**
  * Writes records in the background, many in one transaction; of several for one machine the last. What happened goes into the
@@ -44,7 +46,7 @@ export class RecordWriter {
 
   write(name: string, value: string | undefined, entries: readonly DiaryEntry[] = []): void {
     const before = this.#waiting.get(name)?.entries ?? [];
-    this.#waiting.set(name, { value, entries: [...before, ...entries] });
+    this.#waiting.set(name, { value, entries: [...before, ...entries].slice(-MAX_ENTRIES) });
     if (!this.#wakeUp.signal.aborted) this.#wakeUp.abort();
   }
 
@@ -72,7 +74,7 @@ export class RecordWriter {
     await this.#options.transact({ perform: perform.flat() });
     for (const [name, { value, entries }] of some) {
       const now = this.#waiting.get(name);
-      const left = now?.entries.slice(entries.length) ?? [];
+      const left = now?.entries.filter((entry) => !entries.includes(entry)) ?? [];
       if (now === undefined || (now.value === value && left.length === 0)) this.#waiting.delete(name);
       else this.#waiting.set(name, { value: now.value, entries: left });
     }
