@@ -163,9 +163,10 @@ test('ids of the hub, beyond the size of the mesh, or of another size are refuse
   assert.equal((await lab.cache()).size, 0);
 });
 
-test('addresses of another cluster’s nodes, of machines and of pools are not copied, whoever comes first', async () => {
+test('addresses of another cluster’s nodes, of machines, of their services and of pools are not copied, whoever comes first', async () => {
   await start({ pools: ['10.192.0.0/16'] });
   await lab.store.put('cilium/state/ip/v1/default/192.0.2.5', addressValue({ ip: '192.0.2.5', identity: 6_553_700 }));
+  await lab.store.put('mesh-agent/v1/frontends/10.193.0.1', 'shop/api');
   const [one, two] = [await lab.source(), await lab.source()];
   const alpha = lab.cluster(one, { name: 'alpha', id: 7 });
   const mallory = lab.cluster(two, { name: 'mallory', id: 66 });
@@ -176,6 +177,7 @@ test('addresses of another cluster’s nodes, of machines and of pools are not c
     'fd00::7:1',
     '192.0.2.5',
     '10.192.3.4',
+    '10.193.0.1',
     '10.192.8.0/24',
     '10.66.0.9',
   ];
