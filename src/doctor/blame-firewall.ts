@@ -33,7 +33,7 @@ export function blameFirewall(
     const flows = endpoint.failure?.code === 'KVS-DNS' ? dnsFlows() : storeFlows(endpoint);
     const refused = endpoint.failure?.code === 'KVS-REFUSED';
     for (const flow of flows) {
-      const suspect = suspectsOf(foreign, flow).find(({ sure }) => sure || !refused);
+      const suspect = suspectsOf(foreign, flow).find(({ sure, out }) => sure || (out && !refused));
       if (suspect === undefined) continue;
       const sureness = suspect.sure ? '' : 'probably ';
       findings.error('HST-FIREWALL', `${flow.what}: ${sureness}${suspect.text}`, {

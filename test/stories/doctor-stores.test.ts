@@ -167,6 +167,29 @@ const BREAKS: readonly Break[] = [
     mend: noTable(machine),
   },
   {
+    name: 'the store hangs, and there is an ordinary firewall',
+    first: 'KVS-TIMEOUT',
+    subject: 'cluster-b',
+    break: () => {
+      nft(
+        machine,
+        table(
+          'type filter hook input priority 0; policy drop',
+          'ct state established,related accept',
+          'iif lo accept',
+          'udp dport 8472 accept',
+          'meta l4proto ipv6-icmp accept',
+        ),
+      )();
+      b().door.hang();
+    },
+    mend: () => {
+      noTable(machine)();
+      b().door.resume();
+      b().door.cut();
+    },
+  },
+  {
     name: 'a firewall in the network drops packets to the store',
     first: 'KVS-TIMEOUT',
     subject: 'cluster-b',

@@ -9,6 +9,7 @@ import { type Check, Findings } from '../../doctor/check.ts';
 import { readKernelRules } from '../../doctor/machine/packet-filter.ts';
 import { mergeRecords } from '../../doctor/merge.ts';
 import { runChecks } from '../../doctor/run-checks.ts';
+import { connects } from '../../doctor/store/connects.ts';
 import { storeChecks } from '../../doctor/store/store-checks.ts';
 import { configuredStores } from '../../doctor/store/store-list.ts';
 import { build } from '../../host/build.ts';
@@ -21,6 +22,7 @@ import { configurationRecords, fileCheck, joinCheck, machineWithoutAgent } from 
 const CHECK_MS = 17_000;
 const TOTAL_MS = 25_000;
 const STATUS_MS = 4_000;
+const CONNECT_MS = 1_500;
 
 export interface ExamineOptions {
   readonly call: Call;
@@ -128,8 +130,10 @@ class Run {
   async blame(records: readonly CheckRecord[]): Promise<CheckRecord[]> {
     if (this.#silences.length === 0 || process.getuid?.() !== 0) return [];
     try {
+      const reached = await Promise.all(this.#silences.map(({ endpoint }) => connects(endpoint, CONNECT_MS)));
+      const silences = this.#silences.filter((_, index) => reached[index] !== true);
       const { foreign } = await readKernelRules();
-      return blameFirewall(this.#silences, foreign, [...records, ...this.ofAgent]);
+      return blameFirewall(silences, foreign, [...records, ...this.ofAgent]);
     } catch (error) {
       if (error instanceof MeshError) return [];
       throw error;

@@ -56,6 +56,8 @@ export interface Suspect {
   readonly text: string;
   readonly place: string;
   readonly sure: boolean;
+  /** It sees what this machine sends; else what comes back, which ordinary firewalls know by its connection. */
+  readonly out: boolean;
 }
 
 /** Who may keep a flow from passing, in either direction, the sure ones first. */
@@ -68,13 +70,18 @@ export function suspectsOf({ chains, rules }: ForeignRules, flow: NeededFlow): S
     // Something before it may let the flow pass: only who saw that it does not knows.
     const sure = match === 'yes' && !rule.conditional;
     const counted = rule.packets === undefined ? '' : `, ${rule.packets} packets so far`;
-    found.push({ text: `a rule of another program ${rule.effect}s it${counted}`, place: placeOf(rule), sure });
+    found.push({
+      text: `a rule of another program ${rule.effect}s it${counted}`,
+      place: placeOf(rule),
+      sure,
+      out: HERE_OUT.has(rule.chain.hook),
+    });
   }
   for (const chain of chains) {
     if (chain.policy !== 'drop' || directionOf(chain, flow) === undefined) continue;
     // Its other rules may accept it.
     const text = 'a chain of another program drops what its rules do not accept';
-    found.push({ text, place: chainText(chain), sure: false });
+    found.push({ text, place: chainText(chain), sure: false, out: HERE_OUT.has(chain.hook) });
   }
   return found.sort((a, b) => Number(b.sure) - Number(a.sure));
 }
