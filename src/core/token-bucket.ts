@@ -25,7 +25,13 @@ export class TokenBucket {
     return true;
   }
 
-  /** Whether one could pass; takes none. */
+  /** Takes so many whether they are there or not: nobody passes until what was too much has come in again. */
+  spend(count: number): void {
+    this.#refill();
+    this.#level -= count;
+  }
+
+  /** Whether none could pass; takes none. */
   get empty(): boolean {
     this.#refill();
     return this.#level < 1;

@@ -105,10 +105,16 @@ function targetRecords(targets: readonly Target[], asked: Asked): Pick<Answer, '
   const answers = chosen.map(
     ({ full, port }): DnsRecord => ({ owner: name, ttl, data: { type: 'srv', weight, port, target: full } }),
   );
-  const additional = chosen.flatMap(({ full, service, backend }) => {
-    const addresses = backend === undefined ? (nodeAt(zone, service, facts)?.addresses ?? []) : [backend.address];
-    return addresses.map((each) => addressRecord(full, each, ttl));
-  });
+  const [first] = chosen;
+  // All ports of a service that is not headless are at the same name.
+  const common = first?.backend === undefined ? first : undefined;
+  const shared = common === undefined ? [] : (nodeAt(zone, common.service, facts)?.addresses ?? []);
+  const additional = [
+    ...shared.slice(0, MAX_ADDRESSES).map((each) => addressRecord(common?.full ?? name, each, ttl)),
+    ...chosen.flatMap(({ full, backend }) =>
+      backend === undefined ? [] : [addressRecord(full, backend.address, ttl)],
+    ),
+  ];
   return { answers, additional };
 }
 

@@ -19,13 +19,20 @@ export interface DnsServerLimits {
   readonly idleMs: number;
   /** Of a connection, however busy. */
   readonly lifeMs: number;
+  /**
+   * Milliseconds of computing, in each second, that answers may take: a question for a service of a thousand backends costs a
+   * hundred times as much as others, anybody on this machine may ask, and the agent has other things to do.
+   */
+  readonly workMs: number;
 }
 
-const LIMITS: DnsServerLimits = { connections: 64, idleMs: 10_000, lifeMs: 120_000 };
+const LIMITS: DnsServerLimits = { connections: 64, idleMs: 10_000, lifeMs: 120_000, workMs: 400 };
 /** No query that we understand is longer; a name, a question and some options. */
 const MAX_QUERY = 2048;
 /** Answers that a connection has not taken yet, bytes. */
 const MAX_BACKLOG = 256 << 10;
+/** Others get their turn after a connection had so much of it. */
+const TURN_MS = 5;
 
 /**
  * DNS over UDP and TCP (RFC 7766) on one loopback address. Who is not on this machine gets nothing, even where the kernel lets
@@ -35,6 +42,7 @@ export class DnsServer {
   readonly #options: DnsServerOptions;
   readonly #limits: DnsServerLimits;
   readonly #bucket: TokenBucket;
+  readonly #work: TokenBucket;
   readonly #udp: UdpSocket;
   readonly #tcp: Server;
   /** In the order of their last query. */
@@ -43,6 +51,8 @@ export class DnsServer {
   private constructor(options: DnsServerOptions) {
     this.#options = options;
     this.#limits = { ...LIMITS, ...options.limits };
+    const { workMs } = this.#limits;
+    this.#work = new TokenBucket({ burst: workMs / 8, perSecond: workMs });
     this.#bucket = new TokenBucket({ burst: options.perSecond, perSecond: options.perSecond });
     this.#udp = createSocket({ type: options.host.includes(':') ? 'udp6' : 'udp4' });
     this.#udp.on('message', (data, from) => this.#datagram(data, from));
@@ -85,10 +95,23 @@ export class DnsServer {
 
   #datagram(data: Buffer, from: RemoteInfo): void {
     const { responder } = this.#options;
-    const refused = !isLocal(from.address) ? 'foreign' : this.#bucket.take() ? undefined : 'limited';
+    const refused = !isLocal(from.address) ? 'foreign' : this.#admit() ? undefined : 'limited';
     if (refused !== undefined) responder.count(refused);
-    const reply = refused === undefined ? responder.respond(data, 'udp') : undefined;
+    const reply = refused === undefined ? this.#respond(data, 'udp') : undefined;
     if (reply !== undefined) this.#udp.send(reply, from.port, from.address, () => undefined);
+  }
+
+  #admit(): boolean {
+    return !this.#work.empty && this.#bucket.take();
+  }
+
+  /** At the cost of what it really took: a machine that is busy with others makes no question dearer. */
+  #respond(data: Buffer, transport: 'udp' | 'tcp'): Buffer | undefined {
+    const before = process.threadCpuUsage();
+    const reply = this.#options.responder.respond(data, transport);
+    const { user, system } = process.threadCpuUsage(before);
+    this.#work.spend((user + system) / 1000);
+    return reply;
   }
 
   #connected(socket: Socket): void {
@@ -112,32 +135,47 @@ export class DnsServer {
       this.#connections.delete(socket);
     });
     let pending: Buffer = Buffer.alloc(0);
-    socket.on('data', (data: Buffer) => {
-      pending = this.#stream(socket, pending.length === 0 ? data : Buffer.concat([pending, data]));
-    });
+    const turn = (data: Buffer): void => {
+      const { rest, more } = this.#stream(socket, data);
+      pending = rest;
+      if (!more) return;
+      // Nothing new is read meanwhile.
+      socket.pause();
+      setImmediate(() => {
+        if (socket.destroyed) return;
+        socket.resume();
+        turn(pending);
+      });
+    };
+    socket.on('data', (data: Buffer) => turn(pending.length === 0 ? data : Buffer.concat([pending, data])));
   }
 
-  /** Answers every whole message. @returns what is left */
-  #stream(socket: Socket, data: Buffer): Buffer {
+  /** Answers whole messages. @returns what is left, and whether there are more of them in it */
+  #stream(socket: Socket, data: Buffer): { readonly rest: Buffer; readonly more: boolean } {
+    const end = performance.now() + TURN_MS;
     let rest = data;
     while (rest.length >= 2 && !socket.destroyed) {
-      const end = 2 + rest.readUInt16BE(0);
-      if (end > 2 + MAX_QUERY) this.#cut(socket, 'nonsense');
-      if (rest.length < end) break;
-      this.#message(socket, rest.subarray(2, end));
-      rest = rest.subarray(end);
+      const length = rest.readUInt16BE(0);
+      if (length > MAX_QUERY) {
+        this.#cut(socket, 'nonsense');
+        break;
+      }
+      if (rest.length < 2 + length) break;
+      if (performance.now() > end) return { rest, more: true };
+      this.#message(socket, rest.subarray(2, 2 + length));
+      rest = rest.subarray(2 + length);
     }
-    return rest;
+    return { rest, more: false };
   }
 
   #message(socket: Socket, message: Buffer): void {
-    if (!this.#bucket.take()) {
+    if (!this.#admit()) {
       this.#cut(socket, 'limited');
       return;
     }
     this.#connections.delete(socket);
     this.#connections.add(socket);
-    const reply = this.#options.responder.respond(message, 'tcp');
+    const reply = this.#respond(message, 'tcp');
     // Whoever sends what is no query at all gets no second try.
     if (reply === undefined || socket.writableLength > MAX_BACKLOG) {
       socket.destroy();
