@@ -17,7 +17,8 @@ const FORMS: readonly RegExp[] = [
   /\b(?:gh[pousr]|github_pat|glpat|xox[abprs])[_-][A-Za-z0-9_-]{8,}/g,
 ];
 const SCHEME = /\b(bearer|basic)([ \t]+|%20)[A-Za-z0-9._~+/=-]{4,}/gi;
-const USER_INFO = /(\b[a-z][a-z0-9+.-]*:\/\/)[^\s/@"']+@/gi;
+/** A scheme is short: looked for without a limit, a long word of many parts would be gone through once for each. */
+const USER_INFO = /(\b[a-z][a-z0-9+.-]{0,31}:\/\/)[^\s/"']+@/gi;
 /** `name: value`, `name=value`, `"name":"value"`, also with the quotes escaped; without quotes all that follows on the line. */
 const PAIR = new RegExp(
   `(${WORDS}[\\w.-]{0,64}\\\\{0,4}["']?[ \\t]{0,8}[:=][ \\t]{0,64})(\\\\{0,4}"(?:[^"\\\\\\n]|\\\\[^"\\n])*\\\\{0,4}"|'[^'\\n]*'|[^\\n]+)`,

@@ -19,6 +19,7 @@ const TEXTS: readonly string[] = [
   `authorization header was 'Basic ${SECRET}='`,
   `curl -H "X-Api-Key: ${SECRET}" https://example.com`,
   `https://admin:${SECRET}@store.example.com:2379/`,
+  `https://admin:first@${SECRET}@store.example.com:2379/`,
   `joined with mat1_${SECRET}_abc`,
   `jwt eyJhbGciOiJIUzI1NiJ9.${SECRET}.sig${SECRET}`,
   PEM,
@@ -64,6 +65,8 @@ test('fields are redacted by their names, at any depth, and headers of HTTP rule
 test('text made to be slow is not', () => {
   for (const text of [
     'a'.repeat(2_000_000),
+    'a.'.repeat(1_000_000),
+    'a://b'.repeat(200_000),
     'secret'.repeat(300_000),
     '\\'.repeat(1_000_000),
     'token:'.repeat(200_000),
