@@ -2,6 +2,9 @@ import { type BackendCondition, betterOf, type EndpointSlice } from '../kvstore/
 import type { ClusterService, ServicePort } from '../kvstore/codec/service.ts';
 import type { ServiceFact } from './facts.ts';
 
+/** Of one address. A slice has so many at most, and slices of one service have the same ones. */
+const MAX_PORTS = 100;
+
 /**
  * One cluster's word on a service from both of its keys. Newer clusters write its backends twice, once in the service and once
  * in slices, which know more: where there are slices, they have the backends, and the service the rest. A cluster that writes
@@ -18,10 +21,14 @@ export function mergeSlices(
   const conditions = new Map<string, BackendCondition>();
   const hostnames = new Map(slices.flatMap((slice) => [...slice.hostnames]));
   for (const slice of slices) {
+    // Many addresses, and few combinations of slices that they stand in.
+    const unions = new Map<readonly ServicePort[], readonly ServicePort[]>();
     for (const [address, condition] of slice.backends) {
       const before = backends.get(address);
       const better = before === undefined ? condition : betterOf(conditions.get(address), condition);
-      backends.set(address, before === undefined ? slice.ports : union(before, slice.ports));
+      const all = before === undefined ? slice.ports : (unions.get(before) ?? union(before, slice.ports));
+      if (before !== undefined) unions.set(before, all);
+      backends.set(address, all);
       if (better === undefined) conditions.delete(address);
       else conditions.set(address, better);
     }
@@ -40,11 +47,11 @@ export function mergeSlices(
   return { ...rest, backends, conditions, hostnames };
 }
 
-/** An address may stand in several slices, each with other ports. */
+/** An address may stand in several slices, each with other ports; what is too much is left out. */
 function union(a: readonly ServicePort[], b: readonly ServicePort[]): readonly ServicePort[] {
   const more = b.filter(
     ({ name, protocol, port }) =>
       !a.some((each) => each.name === name && each.protocol === protocol && each.port === port),
   );
-  return more.length === 0 ? a : [...a, ...more];
+  return more.length === 0 || a.length >= MAX_PORTS ? a : [...a, ...more].slice(0, MAX_PORTS);
 }

@@ -153,3 +153,12 @@ test('the configuration says what a cluster writes, and a way that nobody knows 
   for (const text of ['{}', '', '[]', '{"capabilities":7}', '{"capabilities":{"cached":"x"}}'])
     assert.ok(!saysCached(Buffer.from(text)), text);
 });
+
+test('a slice of more addresses than endpoints can have is refused, however small it is on its way', () => {
+  const endpoint = (index: number) => ({
+    addresses: Array.from({ length: 100 }, (_, each) => `10.1.${index % 250}.${each}`),
+  });
+  const value = sliceValue({ ...SLICE, endpoints: Array.from({ length: 1000 }, (_, index) => endpoint(index)) });
+  assert.ok(value.length < 100_000, `${value.length}`);
+  assert.throws(() => decodeEndpointSlice('ns/web-abcde', value, EXPECTED), /more than 5000 addresses/);
+});

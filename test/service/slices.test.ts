@@ -73,3 +73,14 @@ test('a cluster that writes slices alone gives backends to a service that others
     ['b', 'ns', 'web', 0, true, true],
   );
 });
+
+test('many slices with other ports for the same addresses cost no more than one address can have', () => {
+  const addresses = Array.from({ length: 1000 }, (_, index) => `10.2.${index >> 8}.${index & 255}`);
+  const backends = Object.fromEntries(addresses.map((address) => [address, 'ready' as const]));
+  const slices = Array.from({ length: 300 }, (_, index) =>
+    slice(`web-${index}`, backends, Array.from({ length: 100 }, (_, each) => `p${index}-${each}=TCP/80`).join(' ')),
+  );
+  const merged = mergeSlices(undefined, slices);
+  assert.equal(merged?.backends.size, 1000);
+  for (const all of merged?.backends.values() ?? []) assert.equal(all.length, 100);
+});

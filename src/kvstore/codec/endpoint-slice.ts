@@ -34,6 +34,8 @@ const MAX_WINDOW_LOG = 23;
 /** Kubernetes' limits. */
 const MAX_ENDPOINTS = 1000;
 const MAX_ADDRESSES = 100;
+/** Of a whole slice: an endpoint has one address of its family, whatever Kubernetes would allow. */
+const MAX_ALL_ADDRESSES = 5000;
 const MAX_PORTS = 100;
 const SERVICE_LABEL = 'kubernetes.io/service-name';
 
@@ -103,6 +105,7 @@ function readSlice(reader: WireReader): RawSlice {
     endpoints,
     ports,
   };
+  let addresses = 0;
   while (reader.next()) {
     const { field } = reader;
     if (field === 1) slice.cluster = reader.string();
@@ -111,10 +114,12 @@ function readSlice(reader: WireReader): RawSlice {
     else if (field === 4) slice.name = reader.string();
     else if (field === 5) slice.service = within(reader, readServiceLabel) ?? slice.service;
     else if (field === 7) slice.family = familyOf(reader.string());
-    else if (field === 8) endpoints.push(within(reader, readEndpoint));
+    else if (field === 8)
+      addresses += endpoints[endpoints.push(within(reader, readEndpoint)) - 1]?.addresses.length ?? 0;
     else if (field === 9) ports.push(...within(reader, readPort));
     else reader.skip();
     if (endpoints.length > MAX_ENDPOINTS) throw new BadValue(`more than ${MAX_ENDPOINTS} endpoints`);
+    if (addresses > MAX_ALL_ADDRESSES) throw new BadValue(`more than ${MAX_ALL_ADDRESSES} addresses`);
     if (ports.length > MAX_PORTS) throw new BadValue(`more than ${MAX_PORTS} ports`);
   }
   return slice;
