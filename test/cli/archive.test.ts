@@ -13,15 +13,16 @@ after(() => rmSync(folder, { recursive: true, force: true }));
 async function unpacked(
   entries: readonly Entry[],
   limit: number,
+  name = 'b',
 ): Promise<{ size: number; text(name: string): string }> {
   const pieces: Buffer[] = [];
-  const options = { folder: 'b', entries, limit, entryMs: 500, onEntry: () => undefined, now: Date.now };
+  const options = { folder: name, entries, limit, entryMs: 500, onEntry: () => undefined, now: Date.now };
   for await (const piece of archive(options)) pieces.push(piece);
   const file = join(folder, 'b.tar.gz');
   writeFileSync(file, Buffer.concat(pieces));
-  rmSync(join(folder, 'b'), { recursive: true, force: true });
+  rmSync(join(folder, name), { recursive: true, force: true });
   execFileSync('tar', ['-xzf', file, '-C', folder]);
-  return { size: Buffer.concat(pieces).length, text: (name) => readFileSync(join(folder, 'b', name), 'utf8') };
+  return { size: Buffer.concat(pieces).length, text: (file) => readFileSync(join(folder, name, file), 'utf8') };
 }
 
 const noise = (bytes: number): string =>
@@ -72,4 +73,12 @@ test('a list that never ends, and one that never begins, do not hold the others 
   assert.equal(text('silent.txt'), 'begun\n[cut: it took too long]\n');
   assert.equal(text('broken.txt'), 'some\n[it broke]\n');
   assert.equal(text('last.txt'), 'fine');
+});
+
+test('the names of all files are whole, however long the name of the host is', async () => {
+  const host = `mesh-agent-bundle-${'h'.repeat(64)}-20261124T100000Z`;
+  const names = ['kernel/ipcache.ndjson', 'kernel/ipcache.nft', 'log.txt'];
+  const entries = names.map((name): Entry => ({ name, read: () => [name] }));
+  const { text } = await unpacked(entries, 1 << 20, host);
+  for (const name of names) assert.equal(text(name), name);
 });

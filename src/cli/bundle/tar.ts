@@ -3,7 +3,7 @@ const BLOCK = 512;
 const FILE_MODE = 0o600;
 
 export interface TarFile {
-  /** At most 100 bytes. */
+  /** With its folders; the last 100 bytes begin a part of it, and what is before them has at most 155. */
   readonly name: string;
   readonly content: Buffer;
   /** Milliseconds since the epoch. */
@@ -17,7 +17,9 @@ export function tarFile({ name, content, at }: TarFile): Buffer {
     header.write(text, offset, 'latin1');
   };
   const octal = (value: number, length: number): string => `${value.toString(8).padStart(length - 1, '0')}\0`;
-  header.write(name, 0, 100, 'utf8');
+  const [folder, rest] = split(name);
+  header.write(rest, 0, 100, 'utf8');
+  header.write(folder, 345, 155, 'utf8');
   field(100, octal(FILE_MODE, 8));
   field(108, octal(0, 8));
   field(116, octal(0, 8));
@@ -30,6 +32,15 @@ export function tarFile({ name, content, at }: TarFile): Buffer {
   const sum = header.reduce((total, byte) => total + byte, 0);
   field(148, `${sum.toString(8).padStart(6, '0')}\0 `);
   return Buffer.concat([header, content, Buffer.alloc((BLOCK - (content.length % BLOCK)) % BLOCK)]);
+}
+
+/** A name has two fields, which are joined by a slash. Throws for one that fits into none. */
+function split(name: string): readonly [folder: string, rest: string] {
+  const fits = (text: string, most: number): boolean => Buffer.byteLength(text) <= most;
+  if (fits(name, 100)) return ['', name];
+  for (let at = name.indexOf('/'); at >= 0; at = name.indexOf('/', at + 1))
+    if (fits(name.slice(0, at), 155) && fits(name.slice(at + 1), 100)) return [name.slice(0, at), name.slice(at + 1)];
+  throw new Error(`a name of ${name.length} characters is too long for an archive`);
 }
 
 /** Two empty blocks. */
