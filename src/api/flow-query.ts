@@ -73,7 +73,8 @@ function bad(name: string, text: string, expects: string): MeshError {
 }
 
 function verdictOf(text: string): FlowVerdict {
-  const found = VERDICTS[text.trim().toLowerCase()];
+  const word = text.trim().toLowerCase();
+  const found = Object.hasOwn(VERDICTS, word) ? VERDICTS[word] : undefined;
   if (found === undefined) throw bad('verdict', text, 'one of dropped, audit, allowed (with commas between them)');
   return found;
 }

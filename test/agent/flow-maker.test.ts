@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { FlowEnds } from '../../src/agent/monitor/flow-ends.ts';
 import { FlowMaker } from '../../src/agent/monitor/flow-maker.ts';
 import { RESERVED } from '../../src/core/identity.ts';
 import { parseAddress } from '../../src/core/ip.ts';
 import { logPrefix, pointOfPrefix, VERDICT_POINTS } from '../../src/datapath/verdict-log.ts';
 import { collectGarbage } from '../../src/host/memory.ts';
+import { until } from '../lab/namespace.ts';
 import { idleAgent } from './idle-agent.ts';
 
 const point = (name: string) => {
@@ -84,6 +86,17 @@ test('a machine that is not registered, and a stranger, have their reserved iden
   assert.deepEqual([flow?.source.identity, flow?.destination.identity], [RESERVED.world, RESERVED.init]);
   assert.deepEqual([flow?.icmp, flow?.sourcePort], [{ type: 8, code: 0 }, undefined]);
   assert.deepEqual(flow?.explain.at(-1), 'icmp/8');
+});
+
+test('of the many names that share an address a packet is told the first ones', async (t) => {
+  const { agent } = await idleAgent(t);
+  const addresses = [{ address: '10.0.0.9', expires: 0 }];
+  const list = () => Array.from({ length: 50_000 }, (_, each) => ({ name: `n${each}.example.com`, addresses }));
+  const ends = new FlowEnds(Object.create(agent, { names: { value: { list } } }));
+  const address = parseAddress('10.0.0.9') ?? assert.fail();
+  ends.index();
+  await until('they are known', () => ends.find(address, false).names !== undefined);
+  assert.deepEqual(ends.find(address, false).names?.length, 16);
 });
 
 test('a flood of ever new addresses and ports keeps no memory of them', async (t) => {

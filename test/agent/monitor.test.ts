@@ -94,6 +94,19 @@ test('who follows is told of what comes and of what is lost from then on', async
   assert.equal((await last).done, true);
 });
 
+test('who follows what does not happen hears that the agent lives, also while much else happens', async (t) => {
+  const feed = feedOf(64, 0);
+  const leave = new AbortController();
+  const others = setInterval(() => feed.ring.push(flow({ number: feed.ring.next })), 100);
+  t.after(() => clearInterval(others));
+  const events = read(feed, { follow: '1', protocol: 'udp' }, leave.signal);
+  const late = setTimeout(() => leave.abort(), 9_000);
+  t.after(() => clearTimeout(late));
+  for (let times = 0; times < 2; times++) assert.ok('alive' in ((await events.next()).value ?? {}));
+  leave.abort();
+  await events.return(undefined);
+});
+
 test('a question about the past is told of all that was lost', async () => {
   const feed = feedOf(64, 1);
   feed.lost = { 'kernel-limit': 3, 'kernel-buffer': 2, 'agent-queue': 0 };

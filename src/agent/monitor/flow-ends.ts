@@ -6,7 +6,7 @@ import { labelTexts } from '../../core/labels.ts';
 import { nodeIp } from '../../kvstore/codec/node.ts';
 import type { Agent } from '../agent.ts';
 import { worldOf } from '../explain/party.ts';
-import { serviceFact, serviceKeys } from '../services/service-facts.ts';
+import { serviceKeys } from '../services/service-facts.ts';
 import { labelsOf } from '../views/list-views.ts';
 
 /** What is known of an address counts for so long, milliseconds: a flood asks for the same ones again and again. */
@@ -16,6 +16,8 @@ const INDEX_MS = 10_000;
 const MAX_ENDS = 4_096;
 /** Entries of an index: beyond that, names are not worth the memory. */
 const MAX_INDEX = 100_000;
+/** Names of one address: at a large provider thousands share one. */
+const MAX_NAMES = 16;
 /** Others get their turn after so many. */
 const TURN_ENTRIES = 1_000;
 
@@ -113,12 +115,21 @@ export class FlowEnds {
         if (address !== undefined) yield () => nodes.set(formatAddress(address), key);
     }
     for (const { name, addresses } of names.list()) {
-      for (const { address } of addresses) yield () => dns.set(address, [...(dns.get(address) ?? []), name]);
+      for (const { address } of addresses) yield () => addName(dns, address, name);
     }
     for (const key of serviceKeys(tables)) {
-      const service = serviceFact(tables, key);
-      for (const ports of service === undefined ? [] : [service.backends, service.frontends])
-        for (const address of ports.keys()) yield () => services.set(address, `${service?.namespace}/${service?.name}`);
+      // Not merged: a large one would take too long at once.
+      const service = tables.services.get(key);
+      const slices = tables.serviceSlices.of(key).map(({ backends }) => backends);
+      const name = key.slice(key.indexOf('/') + 1);
+      for (const part of [...(service === undefined ? [] : [service.backends, service.frontends]), ...slices])
+        for (const address of part.keys()) yield () => services.set(address, name);
     }
   }
+}
+
+function addName(dns: Names['dns'], address: string, name: string): void {
+  const names = dns.get(address);
+  if (names === undefined) dns.set(address, [name]);
+  else if (names.length < MAX_NAMES) names.push(name);
 }

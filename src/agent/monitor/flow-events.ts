@@ -29,6 +29,7 @@ async function* eventsOf(feed: FlowFeed, query: FlowQuery, signal: AbortSignal):
   let place = await startOf(ring, query);
   // A question about the past is told of all that was lost, a listener of what is lost while it listens.
   const told: Partial<Record<LostSource, number>> = query.follow ? { ...feed.lost } : {};
+  let saidAt = performance.now();
   for (let turn = performance.now(), seen = 0; !signal.aborted; ) {
     if (place < ring.oldest) {
       yield { lost: { source: 'reader', packets: ring.oldest - place } };
@@ -37,7 +38,10 @@ async function* eventsOf(feed: FlowFeed, query: FlowQuery, signal: AbortSignal):
     const flow = ring.at(place);
     if (flow !== undefined) {
       place++;
-      if (query.matches(flow) && (query.since === undefined || flow.time >= query.since)) yield { flow };
+      if (query.matches(flow) && (query.since === undefined || flow.time >= query.since)) {
+        yield { flow };
+        saidAt = performance.now();
+      }
       if (++seen % CLOCK_EVERY === 0 && performance.now() - turn > TURN_MS) {
         await nextTurn();
         turn = performance.now();
@@ -52,10 +56,12 @@ async function* eventsOf(feed: FlowFeed, query: FlowQuery, signal: AbortSignal):
     if (!query.follow) return;
     // Something may have come while the reader took what was lost.
     if (ring.next > place) continue;
-    const before = performance.now();
-    await ring.wait(ALIVE_MS, signal);
-    if (performance.now() - before >= ALIVE_MS) yield { alive: Date.now() };
+    await ring.wait(Math.max(0, saidAt + ALIVE_MS - performance.now()), signal);
     turn = performance.now();
+    // Also while much happens, and nothing of it is asked for.
+    if (turn - saidAt < ALIVE_MS) continue;
+    yield { alive: Date.now() };
+    saidAt = performance.now();
   }
 }
 
