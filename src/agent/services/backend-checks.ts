@@ -54,6 +54,8 @@ const FIRST_SPREAD_MS = 1000;
 export class BackendChecks {
   readonly #options: BackendChecksOptions;
   readonly #pools = new Map<string, Pool>();
+  /** Services of which not all backends are checked, for lack of room. */
+  readonly #short = new Set<string>();
   readonly #wheel = new CheckWheel<Watched>(performance.now());
   #due: Watched[] = [];
   #open = 0;
@@ -82,21 +84,32 @@ export class BackendChecks {
     }
     if (plan === undefined) this.#pools.delete(name);
     else this.#pools.set(name, { plan, watched });
-    for (const [each, pool] of this.#pools) this.#fill(each, pool);
+    this.#fill(name);
+    for (const each of this.#short) {
+      if (this.#checked >= MAX_CHECKED) break;
+      this.#fill(each);
+    }
     this.#turn();
   }
 
   close(): void {
     for (const { watched } of this.#pools.values()) for (const each of watched.values()) this.#forget(each);
     this.#pools.clear();
+    this.#short.clear();
     this.#turn();
   }
 
-  #fill(name: string, { plan, watched }: Pool): void {
-    if (watched.size === plan.targets.size) return;
+  #fill(name: string): void {
+    this.#short.delete(name);
+    const { plan, watched } = this.#pools.get(name) ?? {};
+    if (plan === undefined || watched === undefined) return;
     for (const [place, target] of plan.targets) {
-      if (this.#checked >= MAX_CHECKED) return;
-      if (!watched.has(place)) watched.set(place, this.#begin(name, target, plan.check));
+      if (watched.has(place)) continue;
+      if (this.#checked >= MAX_CHECKED) {
+        this.#short.add(name);
+        return;
+      }
+      watched.set(place, this.#begin(name, target, plan.check));
     }
   }
 
