@@ -322,6 +322,7 @@ After=network.target
 Type=notify
 ExecStartPre=-/usr/local/bin/mesh-agent restore
 ExecStart=/usr/local/bin/mesh-agent run
+ExecReload=/usr/local/bin/mesh-agent config reload
 Restart=on-failure
 RestartSec=2
 WatchdogSec=30

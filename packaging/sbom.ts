@@ -14,6 +14,10 @@ interface LockEntry {
   readonly optional?: boolean;
 }
 
+/** What is true as long as there is no file LICENSE at the top of the sources. */
+const NO_LICENCE =
+  'No licence has been named for mesh-agent itself. This file grants none: who wants to pass it on must ask the authors.';
+
 interface Component {
   readonly name: string;
   readonly version: string;
@@ -106,7 +110,7 @@ function notices(): string {
 function copyright(): string {
   const own = existsSync('LICENSE')
     ? readFileSync('LICENSE', 'utf8')
-    : 'Copyright (c) 2026 the authors of mesh-agent. All rights reserved.\n';
+    : `Copyright (c) 2026 the authors of mesh-agent\n\n${NO_LICENCE}\n`;
   const list = components.map(({ name, version: of, license }) => `  ${name} ${of}: ${license}`).join('\n');
   return (
     `mesh-agent\n\n${own}\n` +

@@ -58,6 +58,7 @@ export async function runAgent(loaded: LoadedConfig): Promise<number> {
     // It watches files from the beginning: an agent that cannot serve must stop that too, to end at once.
     closers.push(() => agent.stop());
     const { reloader, api, port } = serve({ agent, loaded, log, metrics, notices });
+    const beginReloads = onReload(() => reloader.request());
     closers.push(() => reloader.idle());
     const serving = await serveApi({
       api,
@@ -73,7 +74,7 @@ export async function runAgent(loaded: LoadedConfig): Promise<number> {
     closers.push(() => port.close());
     await port.listen(config.metrics.listen);
     await agent.start();
-    onReload(() => reloader.request());
+    beginReloads();
     service.startWatchdog();
     notices.update(agent);
     await stopped;

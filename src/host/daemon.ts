@@ -1,8 +1,16 @@
 const SIGNALS = ['SIGTERM', 'SIGINT'] as const;
 
-/** SIGHUP asks a daemon to read its configuration again. */
-export function onReload(reload: () => void): void {
-  process.on('SIGHUP', reload);
+/** SIGHUP asks a daemon to read its configuration again. @returns begins with it: what was asked before is served then */
+export function onReload(reload: () => void): () => void {
+  let [asked, begun] = [false, false];
+  process.on('SIGHUP', () => {
+    asked = true;
+    if (begun) reload();
+  });
+  return () => {
+    begun = true;
+    if (asked) reload();
+  };
 }
 
 /** Resolves at the first signal that ends a daemon. SIGHUP does not: a terminal that closes must not take it along. */

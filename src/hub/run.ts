@@ -78,6 +78,7 @@ export async function runHub(options: RunHubOptions): Promise<number> {
         if (changed.includes('metrics.listen')) await port.listen(next.metrics.listen);
       }),
     });
+    const beginReloads = onReload(() => reloader.request());
     const socket = await serve(hub, { path: options.socket, log: log.child('api') });
     closers.push(() => socket.close());
     exportHub(metrics, () => hub.status());
@@ -86,7 +87,7 @@ export async function runHub(options: RunHubOptions): Promise<number> {
     closers.push(() => port.close());
     await port.listen(config.metrics.listen);
     closers.push(() => hub.stop());
-    onReload(() => reloader.request());
+    beginReloads();
     await Promise.race([hub.start(stopping.signal), stopped]);
     if (!stopping.signal.aborted) {
       ready = true;

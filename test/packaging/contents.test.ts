@@ -3,8 +3,9 @@ import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { gunzipSync } from 'node:zlib';
 import { host, Namespace } from '../lab/namespace.ts';
 import { buildRelease } from './build.ts';
 import { SystemdMachine } from './systemd-machine.ts';
@@ -44,11 +45,30 @@ test('a release is signed, names every file with its checksum, and is a reposito
   for (const name of readdirSync(release).filter((each) => !/^SHA256SUMS|^release\.pub$|^repodata$/.test(each)))
     assert.ok(listed.includes(`  ${name}\n`), name);
   assert.match(readFileSync(inside('Packages'), 'utf8'), new RegExp(`SHA256: ${digest(deb)}`));
-  assert.match(readFileSync(inside('repodata/primary.xml.gz')).subarray(0, 2).toString('hex'), /1f8b/);
+  const primary = gunzipSync(readFileSync(inside('repodata/primary.xml.gz'))).toString();
+  assert.ok(primary.includes(digest(rpm)) && primary.includes(`href="${basename(rpm)}"`));
   const rehearsal = ['--from', release, '--key', inside('release.pub'), '--dry-run', '--no-start'];
   const { status, stderr } = spawnSync('sh', [inside('install.sh'), ...rehearsal], { encoding: 'utf8' });
   assert.equal(status, 0, stderr);
   assert.match(stderr, /would install mesh-agent_.*_amd64\.deb/);
+});
+
+test('apt takes the release folder for a repository, and what it finds there for the package', () => {
+  const apt = join(folder, 'apt');
+  for (const name of ['lists/partial', 'cache/archives/partial', 'etc'])
+    mkdirSync(join(apt, name), { recursive: true });
+  writeFileSync(join(apt, 'sources.list'), `deb [trusted=yes] file:${release} ./\n`);
+  const options = [
+    `Dir::Etc::SourceList=${apt}/sources.list`,
+    `Dir::Etc::SourceParts=${apt}/etc`,
+    `Dir::State::Lists=${apt}/lists`,
+    `Dir::Cache=${apt}/cache`,
+    'APT::Sandbox::User=root',
+  ].flatMap((option) => ['-o', option]);
+  host('apt-get', ...options, '-qq', 'update');
+  host('sh', '-c', 'cd "$0" && apt-get "$@" -qq download mesh-agent', apt, ...options);
+  const found = readdirSync(apt).find((name) => name.endsWith('.deb')) ?? assert.fail('nothing was downloaded');
+  assert.equal(digest(join(apt, found)), digest(deb));
 });
 
 test('lintian and rpmlint have nothing to say but what is explained', () => {
@@ -112,9 +132,14 @@ test('an rpm root has every file as the package says, keeps what the operator wr
       assert.deepEqual([facts.uid, facts.gid], [0, 0], path);
       if (facts.isFile()) assert.equal(digest(join(root, path)), sum, path);
     }
-    machine.write('/etc/mesh-agent/config.yaml', '# of the operator\n');
+    // And it starts under a real systemd.
+    machine.write('/etc/mesh-agent/config.yaml', '# of the operator\ndatapath: none\n');
+    await machine.boot();
+    await machine.must('systemctl', 'start', 'mesh-agent');
+    assert.equal((await machine.status())?.state, 'not-joined');
+    await machine.shutdown();
     host('rpm', '--root', root, '--nodeps', '-U', '--force', rpm);
-    assert.equal(machine.read('/etc/mesh-agent/config.yaml'), '# of the operator\n');
+    assert.match(machine.read('/etc/mesh-agent/config.yaml'), /^# of the operator/);
     // As on a machine that runs: with a kernel that has something of ours.
     host('mount', '-t', 'proc', 'proc', join(root, 'proc'));
     namespace.run('nft', 'add', 'table', 'inet', 'mesh_agent');
@@ -122,7 +147,7 @@ test('an rpm root has every file as the package says, keeps what the operator wr
     namespace.run('rpm', '--root', root, '-e', 'mesh-agent');
     assert.equal(namespace.run('nft', 'list', 'tables'), 'table inet foreign\n');
     assert.equal(machine.has('/usr/bin/mesh-agent'), false);
-    assert.equal(machine.read('/etc/mesh-agent/config.yaml.rpmsave'), '# of the operator\n');
+    assert.match(machine.read('/etc/mesh-agent/config.yaml.rpmsave'), /^# of the operator/);
     host('rpm', '--root', root, '--nodeps', '-i', rpm);
     host('umount', join(root, 'proc'));
     // As in an image that is being built.

@@ -3,16 +3,19 @@ import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { NewTokenRecord } from '../../src/api/enrolment.ts';
-import type { StatusRecord } from '../../src/api/types.ts';
 import { formatJoinToken, makeJoinToken, parseJoinToken } from '../../src/pki/join-token.ts';
 import { HubHost } from '../lab/hub-host.ts';
 import { host, until } from '../lab/namespace.ts';
-import { Topology } from '../lab/topology.ts';
+import type { Place } from '../lab/place.ts';
+import { type DualAddress, Topology } from '../lab/topology.ts';
 import { buildPackage } from './build.ts';
 import { type Ran, SystemdMachine } from './systemd-machine.ts';
 
 /** `install.sh` on a machine with systemd, from a hub and from a folder. */
+const NEXT_VERSION = '99.0.0';
+const [ALLOWED, FORBIDDEN] = [7001, 7002];
 const INSTALL = join(import.meta.dirname, '../../install.sh');
 
 let folder: string;
@@ -20,10 +23,14 @@ let topology: Topology;
 let hub: HubHost;
 let machine: SystemdMachine;
 let deb: string;
+/** Of the same sources, but newer. */
+let next: string;
+let place: Place & DualAddress;
 
 before(async () => {
   folder = mkdtempSync(join(tmpdir(), 'mesh-install-'));
   deb = await buildPackage('deb', folder);
+  next = await buildPackage('deb', folder, NEXT_VERSION);
   topology = new Topology();
   hub = new HubHost({ place: topology.host('hub', 5), folder: join(folder, 'hub') });
   await hub.init();
@@ -31,7 +38,8 @@ before(async () => {
   await hub.untilLeading();
   await hub.must('workload', 'create', 'my-vm', '--label', 'app=backend');
   copyFileSync(deb, join(hub.stateDir, 'hub/packages', basename(deb)));
-  machine = new SystemdMachine(topology.machine('my-vm').namespace, join(folder, 'machine'));
+  place = topology.machine('my-vm');
+  machine = new SystemdMachine(place.namespace, join(folder, 'machine'));
   machine.copy(INSTALL, '/root/install.sh');
   await machine.boot();
 });
@@ -54,16 +62,7 @@ async function assertUntouched(): Promise<void> {
   );
 }
 
-async function untilEnforced(): Promise<void> {
-  await until(
-    'the machine is joined and enforces',
-    async () => {
-      const { stdout } = await machine.run('mesh-agent', 'status', '-o', 'json');
-      return stdout !== '' && (JSON.parse(stdout) as StatusRecord).state === 'ok';
-    },
-    60_000,
-  );
-}
+const untilEnforced = () => machine.untilEnforced();
 
 test('the script is clean in the eyes of shellcheck', () => {
   host('shellcheck', '-s', 'sh', INSTALL);
@@ -110,6 +109,72 @@ test('one command and a token: installed from the hub, joined, active and enforc
   assert.equal((await machine.show('mesh-agent-restore', 'UnitFileState')).UnitFileState, 'enabled');
 });
 
+/** New flows to the machine during something: of the one that the policy of the hub allows no packet is lost, of the other none gets in. */
+async function underTraffic(change: () => Promise<void>): Promise<void> {
+  const options = { fresh: true, everyMs: 5 };
+  const flows = await Promise.all([ALLOWED, FORBIDDEN].map((port) => topology.world.flow(place.ipv4, port, options)));
+  await change();
+  const [allowed, forbidden] = await Promise.all(flows.map((flow) => flow.stop()));
+  assert.ok((allowed?.sent ?? 0) > 50, `${allowed?.sent} sent`);
+  assert.equal(allowed?.received, allowed?.sent);
+  assert.equal(forbidden?.received, 0);
+}
+
+test('a policy of the hub is enforced, and stays so when the agent is killed', async () => {
+  await place.listen({ tcp: [], udp: [ALLOWED, FORBIDDEN] });
+  const ports = [{ ports: [{ port: String(ALLOWED), protocol: 'UDP' }] }];
+  const policy = {
+    apiVersion: 'cilium.io/v2',
+    kind: 'CiliumNetworkPolicy',
+    metadata: { name: 'telemetry', namespace: 'default' },
+    spec: {
+      endpointSelector: { matchLabels: { app: 'backend' } },
+      ingress: [{ fromEntities: ['world'], toPorts: ports }],
+    },
+  };
+  writeFileSync(join(folder, 'policy.json'), JSON.stringify(policy));
+  await hub.must('policy', 'apply', '-f', join(folder, 'policy.json'));
+  const probe = (port: number) => topology.world.probe({ protocol: 'udp', to: place.ipv4, port });
+  await until('the policy is in force', async () => (await probe(FORBIDDEN)) === 'blocked', 20_000);
+  await underTraffic(() => machine.killAgent());
+});
+
+test('upgraded from the hub and rolled back to a version that is named, under traffic', async () => {
+  const offered = join(hub.stateDir, 'hub/packages', basename(next));
+  copyFileSync(next, offered);
+  const from = ['--hub', `https://${hub.place.ipv4}:8443`, '--ca', '/var/lib/mesh-agent/pki/ca.crt', '--no-start'];
+  const version = /_(.*)_/.exec(basename(deb))?.[1] ?? '';
+  for (const [wanted, args] of [
+    [NEXT_VERSION, from],
+    [version, [...from, '--version', version]],
+  ] as const) {
+    await underTraffic(async () => {
+      const { code, stderr } = await install(...args);
+      assert.equal(code, 0, stderr);
+      const runs = async (): Promise<boolean> => (await machine.status())?.agent.version === wanted;
+      await until(`version ${wanted} runs`, runs, 30_000);
+      await untilEnforced();
+    });
+  }
+  const { code, stderr } = await install(...from, '--version', '1.2.3');
+  assert.equal(code, 1);
+  assert.match(stderr, /there is no mesh-agent 1\.2\.3/);
+  rmSync(offered);
+});
+
+test('a boot with the hub away has the rules before the network, and joins its hub again when that is back', async () => {
+  await machine.watchBoots();
+  await machine.powerOff();
+  await hub.stop();
+  await machine.boot();
+  assert.match(machine.witnessed(), /chain entering/);
+  await until('the agent runs', async () => (await machine.status())?.lastGood?.enforced === 'snapshot', 30_000);
+  await underTraffic(() => sleep(1000));
+  hub.start();
+  await hub.untilLeading();
+  await underTraffic(untilEnforced);
+});
+
 test('run again it changes nothing', async () => {
   const { MainPID: before } = await machine.show('mesh-agent', 'MainPID');
   const { code, stderr } = await install('--from', '/nothing-here', '--no-start');
@@ -129,7 +194,7 @@ test('run again it changes nothing', async () => {
 test('uninstalled and purged the machine is as it was', async () => {
   const { code, stderr } = await install('--uninstall', '--purge');
   assert.equal(code, 0, stderr);
-  const { namespace } = topology.machines[0] ?? assert.fail('no machine');
+  const { namespace } = place;
   assert.equal(namespace.run('nft', 'list', 'ruleset').includes('mesh_agent'), false);
   assert.notEqual(namespace.try('ip', 'link', 'show', 'mesh_vxlan').code, 0);
   await assertUntouched();

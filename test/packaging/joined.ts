@@ -1,4 +1,3 @@
-import type { StatusRecord } from '../../src/api/types.ts';
 import type { MeshLab } from '../lab/mesh-lab.ts';
 import type { SystemdMachine } from './systemd-machine.ts';
 
@@ -17,10 +16,4 @@ export function configure(machine: SystemdMachine, lab: MeshLab): void {
     `name: my-vm\nkvstore:\n  endpoints: [https://${lab.cluster('cluster-a').node.place.ipv4}:2379]\n` +
       `  ca: ${files}/ca.crt\n  cert: ${files}/agent.crt\n  key: ${files}/agent.key\n`,
   );
-}
-
-/** Undefined while no agent answers. */
-export async function statusOf(machine: SystemdMachine): Promise<StatusRecord | undefined> {
-  const { stdout } = await machine.run('mesh-agent', 'status', '-o', 'json');
-  return stdout === '' ? undefined : (JSON.parse(stdout) as StatusRecord);
 }

@@ -8,7 +8,7 @@ import { MeshLab } from '../lab/mesh-lab.ts';
 import { until } from '../lab/namespace.ts';
 import { CLUSTER_A } from '../lab/story.ts';
 import { buildPackage } from './build.ts';
-import { configure, statusOf } from './joined.ts';
+import { configure } from './joined.ts';
 import { SystemdMachine } from './systemd-machine.ts';
 
 /** Names of services on a machine with systemd-resolved: as a package installs it, in the sandbox of its unit. */
@@ -51,7 +51,7 @@ async function untilNames(what: string, wanted: (dns: NameServerRecord | undefin
   await until(
     what,
     async () => {
-      const status = await statusOf(machine);
+      const status = await machine.status();
       return status?.state === 'ok' && wanted(status.dns);
     },
     60_000,
@@ -87,7 +87,7 @@ test('what the C library resolves by way of resolved is the service, and it is r
 
 test('no other name comes to the agent, and resolv.conf is as it was', async () => {
   assert.notEqual((await machine.run('resolvectl', 'query', 'www.example.com')).code, 0);
-  const { messages } = (await statusOf(machine))?.dns ?? assert.fail('no names');
+  const { messages } = (await machine.status())?.dns ?? assert.fail('no names');
   assert.equal(messages.refused, undefined);
   assert.equal(await machine.must('cat', '/etc/resolv.conf'), resolvConf);
   assert.match(

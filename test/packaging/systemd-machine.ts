@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import type { StatusRecord } from '../../src/api/types.ts';
 import { endProcess, host, type Namespace, until } from '../lab/namespace.ts';
 
 const BASE = join(import.meta.dirname, '../../.toolchain/rootfs/bookworm');
@@ -153,6 +154,51 @@ export class SystemdMachine {
         .split('\n')
         .map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]),
     );
+  }
+
+  /** Of the agent; undefined while it does not answer. */
+  async status(): Promise<StatusRecord | undefined> {
+    const { stdout } = await this.run('mesh-agent', 'status', '-o', 'json');
+    return stdout === '' ? undefined : (JSON.parse(stdout) as StatusRecord);
+  }
+
+  async untilEnforced(): Promise<void> {
+    await until('the machine is joined and enforces', async () => (await this.status())?.state === 'ok', 60_000);
+  }
+
+  /** Kills the agent, looks whether its rules are there still, and waits until another one enforces. */
+  async killAgent(): Promise<void> {
+    const { MainPID: before } = await this.show('mesh-agent', 'MainPID');
+    await this.must('systemctl', 'kill', '--signal=KILL', 'mesh-agent');
+    await this.must('nft', 'list', 'table', 'inet', 'mesh_agent');
+    const again = async (): Promise<boolean> => {
+      const { MainPID, ActiveState } = await this.show('mesh-agent', 'MainPID', 'ActiveState');
+      return ActiveState === 'active' && MainPID !== before && MainPID !== '0';
+    };
+    await until('another process runs', again, 30_000);
+    await this.untilEnforced();
+  }
+
+  /** What the kernel holds at the moment when a network service may begin, of the next boot on; `witnessed` tells it. */
+  async watchBoots(): Promise<void> {
+    this.write(
+      '/etc/systemd/system/witness.service',
+      '[Unit]\nDefaultDependencies=no\nAfter=network-pre.target\nBefore=network.target\n' +
+        '[Service]\nType=oneshot\nExecStart=/bin/sh -c "nft list table inet mesh_agent > /root/witness 2>&1"\n' +
+        '[Install]\nWantedBy=multi-user.target\n',
+    );
+    await this.must('systemctl', 'enable', 'witness');
+  }
+
+  witnessed(): string {
+    return this.read('/root/witness');
+  }
+
+  /** Shuts down, and takes out of the kernel what that of a real machine forgets. */
+  async powerOff(): Promise<void> {
+    await this.shutdown();
+    this.#namespace.feed('delete table inet mesh_agent\ndelete table netdev mesh_agent\n', 'nft', '-f', '-');
+    this.#namespace.run('ip', 'link', 'delete', 'mesh_vxlan');
   }
 
   async close(): Promise<void> {
