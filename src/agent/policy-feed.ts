@@ -45,8 +45,8 @@ export class PolicyFeed {
   }
 
   /**
-   * The documents are in another folder now. Those of the former one stay in force until that can be read, if it is a wrong one:
-   * for ever.
+   * The documents are in another folder now. Those of the former one stay in force until all of the other one have been read; as long
+   * as it cannot be read, that is.
    */
   moveTo(directory: string): void {
     this.#next?.close();
