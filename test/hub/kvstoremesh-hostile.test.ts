@@ -235,12 +235,12 @@ test('one cluster fills neither our store nor our memory; the limit is shown, an
   await until('the limit is not shown any more', () => !bad(mesh, 'flood').includes('HUB-CLUSTER-LIMIT'));
 });
 
-test('what machines cannot do as the cluster expects it is told: encryption, and modes that Cilium does not know', async () => {
+test('what machines cannot do as the cluster expects is told: a mode that Cilium does not know, and encryption', async () => {
   await start();
   const source = await lab.source();
-  const config =
-    '{"id":7,"capabilities":{"syncedCanaries":true,"maxConnectedClusters":255,"endpointSlicesExportMode":"x"}}';
-  const alpha = lab.cluster(source, { name: 'alpha', id: 7, config });
+  const config = (mode: string): string =>
+    `{"id":7,"capabilities":{"syncedCanaries":true,"maxConnectedClusters":255,"endpointSlicesExportMode":"${mode}"}}`;
+  const alpha = lab.cluster(source, { name: 'alpha', id: 7, config: config('x') });
   const node = (name: string, ip: string): string =>
     nodeValue({ name, cluster: 'alpha', clusterId: 7, addresses: [{ Type: 'InternalIP', IP: ip }] });
   await alpha.set('nodes', 'plain', node('plain', '192.168.7.1'));
@@ -253,8 +253,10 @@ test('what machines cannot do as the cluster expects it is told: encryption, and
   await alpha.publish();
   await lab.connect('alpha', source.endpoints);
   const mesh = await lab.lead();
+  await until('the mode is refused', () => bad(mesh, 'alpha').includes('MSH-CONFIG'));
+  await source.put('cilium/cluster-config/alpha', config(''));
   await lab.ready(mesh, 'alpha');
-  assert.deepEqual(bad(mesh, 'alpha'), ['HUB-CLUSTER-VERSION', 'HUB-CLUSTER-ENCRYPTION']);
+  assert.deepEqual(bad(mesh, 'alpha'), ['HUB-CLUSTER-ENCRYPTION']);
   const told = (): string => verdicts(mesh, 'alpha').find(({ check }) => check === 'encryption')?.text ?? '';
   assert.match(told(), /^2 nodes encrypt/);
   await alpha.unset('nodes', 'ipsec');
