@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { constants, existsSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { MeshLab } from '../lab/mesh-lab.ts';
@@ -23,7 +24,15 @@ before(async () => {
   });
   await until('the notify socket is there', () => existsSync(socket));
   Object.assign(process.env, { NOTIFY_SOCKET: socket, WATCHDOG_USEC: '400000' });
+  // The start waits until there is something to read in it.
+  const saved = join(lab.agent.stateDir, 'serving.json');
+  execFileSync('mkfifo', [saved]);
   lab.agent.start();
+  await until('it answers', () => existsSync(lab.agent.socket));
+  process.kill(lab.agent.pid, 'SIGHUP');
+  const writer = await open(saved, constants.O_WRONLY | constants.O_NONBLOCK);
+  await writer.writeFile('{"version":1,"checks":{}}');
+  await writer.close();
 });
 
 after(async () => {
@@ -38,6 +47,11 @@ test('an agent that waits says for what, and is not ready', async () => {
     lines('STATUS').some((line) => /external workload/.test(line)),
   );
   assert.deepEqual(lines('READY'), []);
+});
+
+test('a reload that is asked for while it starts does not end it, and is done afterwards', async () => {
+  await until('it is done', () => /the configuration was read again/.test(lab.agent.log));
+  assert.ok(lab.agent.running);
 });
 
 test('signs of life come from the event loop', async () => {
