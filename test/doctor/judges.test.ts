@@ -2,8 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { CheckRecord } from '../../src/api/doctor-types.ts';
 import { ERROR_CODES, type ErrorCode, MeshError } from '../../src/core/errors.ts';
+import { parsePrefix } from '../../src/core/ip.ts';
 import { consequencesOf, orderByCause } from '../../src/doctor/causes.ts';
 import { judgeHub } from '../../src/doctor/mesh/hub.ts';
+import { judgeRanges } from '../../src/doctor/mesh/ranges.ts';
 import { runChecks } from '../../src/doctor/run-checks.ts';
 import { judgeStore } from '../../src/doctor/store/judge-store.ts';
 
@@ -115,4 +117,19 @@ test('endpoints of different etcd clusters are no store, and one bad endpoint of
   const failure = new MeshError('KVS-REFUSED', 'no');
   assert.deepEqual(codes([good, { ...good, failure }]), ['warning KVS-REFUSED']);
   assert.deepEqual(codes([{ ...good, failure }]), ['error KVS-REFUSED']);
+});
+
+test('ranges of clusters that overlap are told once for two clusters, however many nodes have them', () => {
+  const wide = parsePrefix('10.0.0.0/8') ?? assert.fail();
+  const inner = parsePrefix('10.7.0.0/16') ?? assert.fail();
+  const ranges = Array.from({ length: 200_000 }, (_, node) => ({
+    prefix: node % 2 === 0 ? wide : inner,
+    cluster: node % 2 === 0 ? 'a' : 'b',
+    node: `node-${node}`,
+  }));
+  const found = judgeRanges({ ranges, networks: [], own: [] });
+  assert.deepEqual(
+    found.map(({ text }) => text),
+    ['10.0.0.0/8 of a (node node-0) and 10.7.0.0/16 of b (node node-1) overlap'],
+  );
 });

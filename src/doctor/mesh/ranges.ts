@@ -54,10 +54,18 @@ export function judgeRanges(facts: {
   return findings.list;
 }
 
-/** One pair for each two clusters. Sorted by first address, wide ones first: whatever overlaps an element lies right before it. */
+/**
+ * One pair for each two clusters. What a cluster says of many nodes counts once: thousands that have one range in common, by
+ * mistake or not, must not cost the square of their number. Sorted by first address, wide ones first: whatever overlaps an element lies right before it.
+ */
 function overlapping(ranges: readonly OwnedRange[]): [OwnedRange, OwnedRange][] {
   const found = new Map<string, [OwnedRange, OwnedRange]>();
-  const sorted = [...ranges].sort((a, b) => compare(a.prefix, b.prefix));
+  const once = new Map<string, OwnedRange>();
+  for (const range of ranges) {
+    const key = `${range.cluster} ${formatPrefix(range.prefix)}`;
+    if (!once.has(key)) once.set(key, range);
+  }
+  const sorted = [...once.values()].sort((a, b) => compare(a.prefix, b.prefix));
   let open: OwnedRange[] = [];
   for (const range of sorted) {
     open = open.filter(({ prefix }) => contains(prefix, range.prefix));
