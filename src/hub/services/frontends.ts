@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import {
   type Address,
   addressBits,
@@ -16,6 +17,8 @@ import { wholeAddress } from '../workloads/prefix-index.ts';
 /** `<address>` to `<namespace>/<name>`: what keeps an address with one service. */
 export const FRONTENDS_PREFIX = 'mesh-agent/v1/frontends/';
 const CACHED_SERVICES = 'cilium/cache/services/v1/';
+/** Services that are looked at before others have their turn: there may be ten thousand. */
+const AT_ONCE = 64;
 
 export interface FrontendsOptions {
   readonly store: Pick<HubStore, 'readPrefix'>;
@@ -108,8 +111,10 @@ export class Frontends {
 
   async #announcedBy(text: string): Promise<string | undefined> {
     const { entries } = await this.#options.store.readPrefix(CACHED_SERVICES);
-    for (const { key, value } of entries)
+    for (const [index, { key, value }] of entries.entries()) {
       if (frontendsOf(value).has(text)) return `it is the address of service ${key}`;
+      if (index % AT_ONCE === AT_ONCE - 1) await nextTurn();
+    }
     return undefined;
   }
 }
