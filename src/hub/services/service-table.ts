@@ -45,6 +45,8 @@ export class ServiceTable {
   /** Frontend addresses, to the service that has each. */
   readonly #addresses = new Map<string, string>();
   readonly #ofWorkload = new Map<string, ReadonlySet<string>>();
+  /** Of a workload as it is: each service that comes asks for those of all. */
+  readonly #labels = new WeakMap<KnownWorkload, ReadonlyMap<string, string>>();
   readonly #feed = new Feed<string>();
   readonly #workloads: FeedReader<string>;
 
@@ -196,7 +198,9 @@ export class ServiceTable {
   }
 
   #labelsOf(workload: KnownWorkload): ReadonlyMap<string, string> {
-    return registrationLabels(workload, this.#options.cluster);
+    const known = this.#labels.get(workload) ?? registrationLabels(workload, this.#options.cluster);
+    this.#labels.set(workload, known);
+    return known;
   }
 
   #remember(key: string, service: KnownService): void {
