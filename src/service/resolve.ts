@@ -1,10 +1,10 @@
-import { parseAddress } from '../core/ip.ts';
+import { type Address, parseAddress } from '../core/ip.ts';
 import type { ServicePort } from '../kvstore/codec/service.ts';
 import { type BackendState, backendsOf, stateOf } from './backends.ts';
 import type { AddressFacts, ClusterFacts, ServiceFact } from './facts.ts';
 import { isHeadless, type NamedBackend } from './names.ts';
 import type { Pool } from './pools.ts';
-import { protocolOf } from './ports.ts';
+import { PortMatcher, protocolOf } from './ports.ts';
 import {
   type CheckPlan,
   type FrontendKey,
@@ -43,6 +43,9 @@ export interface Resolved {
   readonly plan: CheckPlan | undefined;
 }
 
+/** Of all frontend ports of a service: 32 of them may have as many targets as there can be. */
+const MAX_ALL_TARGETS = 32 * MAX_TARGETS;
+
 /** What the facts of one pool make of its frontends and backends. */
 export function resolvePool(pool: Pool, context: ResolveContext): Resolved {
   const { settings, joined } = context;
@@ -59,7 +62,11 @@ export function resolvePool(pool: Pool, context: ResolveContext): Resolved {
   const frontends: FrontendView[] = [];
   const problems = new Set<string>();
   const check = checkOf(settings, name);
-  const choice: Choice = { believed, rotation, context, problems, check, checked: new Map() };
+  const choice: Choice = {
+    ...{ believed, rotation, context, problems, check, checked: new Map() },
+    matcher: new PortMatcher(),
+    limit: limitOf(pool),
+  };
   for (const service of pool.members) {
     for (const [text, ports] of service.frontends) {
       const address = parseAddress(text);
@@ -70,7 +77,7 @@ export function resolvePool(pool: Pool, context: ResolveContext): Resolved {
         const wrong = refusal ?? portRefusal(port, inForce.get(key));
         frontends.push({ cluster: service.cluster, address: text, ...port, refused: wrong });
         if (address === undefined || protocol === undefined || wrong !== undefined) continue;
-        const portKey = `${address.family} ${port.protocol} ${port.name}`;
+        const portKey = portKeyOf(address, port);
         const known = byPort.get(portKey) ?? targetsOf(choice, { port, address });
         byPort.set(portKey, known);
         inForce.set(key, { address, protocol, port: port.port, sticky: settings.sticky.has(name), targets: known });
@@ -89,6 +96,22 @@ export function resolvePool(pool: Pool, context: ResolveContext): Resolved {
     beyond: pool.members.reduce((sum, { backends }) => sum + Math.max(0, backends.size - MAX_TARGETS), 0),
     plan: check && { check, targets: choice.checked },
   };
+}
+
+/** Frontend ports that have this in common lead to the same targets. */
+function portKeyOf({ family }: Address, { protocol, name }: ServicePort): string {
+  return `${family} ${protocol} ${name}`;
+}
+
+/** A service of many ports and many backends must not have the product of both. */
+function limitOf({ members }: Pool): number {
+  const keys = new Set<string>();
+  for (const { frontends } of members)
+    for (const [text, ports] of frontends) {
+      const address = parseAddress(text);
+      if (address !== undefined) for (const port of ports) keys.add(portKeyOf(address, port));
+    }
+  return Math.min(MAX_TARGETS, Math.floor(MAX_ALL_TARGETS / Math.max(1, keys.size)));
 }
 
 export function nameOf({ members }: Pool): string {

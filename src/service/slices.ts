@@ -47,11 +47,11 @@ export function mergeSlices(
   return { ...rest, backends, conditions, hostnames };
 }
 
-/** An address may stand in several slices, each with other ports; what is too much is left out. */
+/**
+ * An address may stand in several slices, each with other ports: a name and protocol stand for one, and what is too much is left
+ * out.
+ */
 function union(a: readonly ServicePort[], b: readonly ServicePort[]): readonly ServicePort[] {
-  const more = b.filter(
-    ({ name, protocol, port }) =>
-      !a.some((each) => each.name === name && each.protocol === protocol && each.port === port),
-  );
+  const more = b.filter(({ name, protocol }) => !a.some((each) => each.name === name && each.protocol === protocol));
   return more.length === 0 || a.length >= MAX_PORTS ? a : [...a, ...more].slice(0, MAX_PORTS);
 }

@@ -2,9 +2,9 @@ import type { Address } from '../core/ip.ts';
 import type { ServicePort } from '../kvstore/codec/service.ts';
 import type { Backend } from './backends.ts';
 import { MAX_NAMED, type NamedBackend } from './names.ts';
-import { matchingPorts, protocolOf } from './ports.ts';
+import { type PortMatcher, protocolOf } from './ports.ts';
 import type { ResolveContext } from './resolve.ts';
-import { type CheckTarget, MAX_TARGETS, type PlaceKey, type ServiceTarget } from './result.ts';
+import type { CheckTarget, PlaceKey, ServiceTarget } from './result.ts';
 import { type Candidate, inRotation, type RotationOptions } from './rotation.ts';
 import type { CheckSettings } from './settings.ts';
 import { shareOf } from './share.ts';
@@ -15,6 +15,9 @@ export interface Choice {
   readonly rotation: RotationOptions;
   readonly context: ResolveContext;
   readonly problems: Set<string>;
+  readonly matcher: PortMatcher;
+  /** Targets of one frontend port; of more, this machine takes a share. */
+  readonly limit: number;
   /** Undefined when the service is not checked. */
   readonly check: CheckSettings | undefined;
   /** What is to be checked. */
@@ -28,12 +31,12 @@ interface Place extends Candidate {
 
 /** Where a frontend port leads to. */
 export function targetsOf(choice: Choice, { port, address }: { port: ServicePort; address: Address }): ServiceTarget[] {
-  const { believed, rotation, context, problems } = choice;
+  const { believed, rotation, context, problems, matcher, limit } = choice;
   const places: Place[] = [];
   const without = new Map<string, boolean>();
   for (const backend of believed) {
     if (backend.address.family !== address.family) continue;
-    const ports = new Set(matchingPorts(port, backend.ports).map((each) => each.port));
+    const ports = new Set(matcher.match(port, backend.ports).map((each) => each.port));
     without.set(backend.cluster, (without.get(backend.cluster) ?? true) && ports.size === 0);
     if (ports.size > 0) backend.matched = true;
     if (backend.condition === 'not-ready') continue;
@@ -46,10 +49,10 @@ export function targetsOf(choice: Choice, { port, address }: { port: ServicePort
     if (none)
       problems.add(`${cluster} has no backend for port ${port.name === '' ? '' : `${port.name}/`}${port.protocol}`);
   const chosen = inRotation(places, rotation);
-  if (chosen.length > MAX_TARGETS)
-    problems.add(`${chosen.length} backends are more than ${MAX_TARGETS}: this machine uses a share of them`);
+  if (chosen.length > limit)
+    problems.add(`${chosen.length} backends are more than ${limit}: this machine uses a share of them`);
   const score = (place: Place): string => `${place.backend.text} ${place.port}`;
-  return shareOf(chosen, MAX_TARGETS, score, context.settings.machine).map(({ backend, port: number, weight }) => {
+  return shareOf(chosen, limit, score, context.settings.machine).map(({ backend, port: number, weight }) => {
     backend.serving = true;
     return { address: backend.address, port: number, weight };
   });

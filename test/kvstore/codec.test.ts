@@ -217,6 +217,12 @@ test('a service as Cilium writes it, and what is refused', () => {
   assert.deepEqual([...service.backends.keys()], ['10.0.1.23', '10.0.1.24']);
   assert.deepEqual(service.frontends.get('10.96.3.7'), [{ name: 'http', protocol: 'TCP', port: 80 }]);
   assert.equal(service.shared && service.includeExternal, true);
+  const many = Object.fromEntries(Array.from({ length: 1025 }, (_, n) => [`p${n}`, { Protocol: 'TCP', Port: n + 1 }]));
+  const crowded = JSON.stringify({ ...(JSON.parse(SERVICE) as object), frontends: { '10.96.3.7': many } });
+  assert.throws(
+    () => decodeService('default/rebel-base', Buffer.from(crowded), CLUSTER1),
+    /1025 frontend ports are more than 1024/,
+  );
   const change = (fields: object) => () =>
     decodeService('default/rebel-base', json({ ...(JSON.parse(SERVICE) as object), ...fields }), CLUSTER1);
   assert.equal(change({ backends: null })().backends.size, 0);

@@ -84,6 +84,7 @@ const REFUSED: readonly [what: string, changes: Partial<SliceFields>, reason: Re
   ['what is no address', { endpoints: [{ addresses: ['10.0.0.1/8'] }] }, /is no IPv4 address/],
   ['port 0', { ports: [{ port: 0 }] }, /port 0 is none/],
   ['port 65536', { ports: [{ port: 65_536 }] }, /port 65536 is none/],
+  ['two ports of one name', { ports: [{ port: 80 }, { port: 81 }] }, /two ports have one name/],
   ['too many endpoints', { endpoints: many(1001) }, /more than 1000 endpoints/],
   [
     'too many addresses',

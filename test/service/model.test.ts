@@ -5,7 +5,7 @@ import type { ServiceFact } from '../../src/service/facts.ts';
 import { ServiceModel } from '../../src/service/model.ts';
 import { MAX_TARGETS, type ServiceView } from '../../src/service/result.ts';
 import { type CheckSettings, DEFAULT_SETTINGS, type ServiceSettings } from '../../src/service/settings.ts';
-import { addressFacts, service, targetTexts } from './build.ts';
+import { addressFacts, ports, service, targetTexts } from './build.ts';
 
 const API = 'production/api-service';
 const A = service('cluster-a', API, {
@@ -238,6 +238,22 @@ test('of 100,000 backends each machine uses a share of its own, and says so', ()
     machine.leads('10.96.0.10 6 80')?.length === MAX_TARGETS,
     'with those of others no more than the kernel takes',
   );
+});
+
+test('many ports and many backends do not become the product of both', () => {
+  const named = (from: number): string =>
+    Array.from({ length: 100 }, (_, n) => `p${from + n}=TCP/${1000 + n}`).join(' ');
+  const frontends = Object.fromEntries(Array.from({ length: 10 }, (_, n) => [`10.96.0.${n}`, named(n * 100)] as const));
+  // One list of ports for all backends, as endpoint slices have it.
+  const all = ports(Array.from({ length: 10 }, (_, n) => named(n * 100)).join(' '));
+  const texts = Array.from({ length: 8000 }, (_, n) => `10.100.${n >> 8}.${n & 255}`);
+  const fact = service('cluster-a', API, { frontends });
+  const machine = new Machine([{ ...fact, backends: new Map(texts.map((text) => [text, all])) }]);
+  const counts = [...machine.model.frontends.keys()].map(
+    (key) => machine.model.frontends.get(key)?.targets.length ?? 0,
+  );
+  assert.deepEqual([counts.length, new Set(counts)], [1000, new Set([262])]);
+  assert.match(machine.view().problems.join(), /8000 backends are more than 262: this machine uses a share of them/);
 });
 
 test('a small cluster beside one of too many backends keeps all of its own', () => {

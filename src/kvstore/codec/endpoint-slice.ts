@@ -59,6 +59,8 @@ export function decodeEndpointSlice(
     throw new BadValue(`clusterID ${clusterId} is not ${expected.clusterId}`);
   if (service === '' || service.includes('/')) throw new BadValue(`label ${SERVICE_LABEL} names no service`);
   if (family === 0) throw new BadValue('addressType is neither IPv4 nor IPv6');
+  if (new Set(raw.ports.map((port) => `${port.protocol} ${port.name}`)).size < raw.ports.length)
+    throw new BadValue('two ports have one name');
   const all = backendsOf(raw.endpoints, family);
   return { cluster, clusterId, namespace, name, service, ports: raw.ports, ...all };
 }

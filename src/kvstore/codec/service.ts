@@ -53,13 +53,16 @@ export function decodeService(
   if (clusterId === 0 || (expected.clusterId !== 0 && clusterId !== expected.clusterId))
     throw new BadValue(`clusterID ${clusterId} is not ${expected.clusterId}`);
   const hostnames = hostnamesOf(fields);
+  const frontends = ports(fields, 'frontends');
+  const count = [...frontends.values()].reduce((sum, each) => sum + each.length, 0);
+  if (count > MAX_FRONTEND_PORTS) throw new BadValue(`${count} frontend ports are more than ${MAX_FRONTEND_PORTS}`);
   return {
     cluster,
     namespace,
     name,
     clusterId,
     ...(hostnames.size > 0 && { hostnames }),
-    frontends: ports(fields, 'frontends'),
+    frontends,
     backends: ports(fields, 'backends'),
     labels: stringMap(fields, 'labels'),
     selector: stringMap(fields, 'selector'),
@@ -67,6 +70,9 @@ export function decodeService(
     shared: bool(fields, 'shared'),
   };
 }
+
+/** Of all addresses together: each of them costs a look at every backend, on every machine. */
+const MAX_FRONTEND_PORTS = 1024;
 
 /** What is no address or no name is left out: nothing but a name hangs on it. */
 function hostnamesOf(fields: Fields): Map<string, string> {
