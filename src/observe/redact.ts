@@ -6,8 +6,9 @@ const WORDS =
 const SECRET_NAME = new RegExp(WORDS, 'i');
 /** Values that are known by their own form. */
 const FORMS: readonly RegExp[] = [
-  // PEM, also on one line with escapes, and cut off before its end.
-  /-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|$)/g,
+  // PEM, also on one line with escapes, and cut off before its end: then as much as a key can have, and not all that follows,
+  // or whoever writes its first line hides the rest of a log.
+  /-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(?:[\s\S]{0,20000}?-----END [A-Z0-9 ]*PRIVATE KEY-----|[\s\S]{0,20000})/g,
   // PEM in base64, as in a kubeconfig.
   /LS0tLS1CRUdJTi[A-Za-z0-9+/=_-]*/g,
   /\bmat1_[A-Za-z0-9_-]+/g,

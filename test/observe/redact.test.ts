@@ -39,6 +39,14 @@ for (const text of TEXTS) {
   });
 }
 
+test('the first line of a key hides what a key can have, and not the rest of a log', () => {
+  const lines = Array.from({ length: 1000 }, (_, each) => `line ${each} of a log of many lines\n`).join('');
+  const left = redactText(`before\n-----BEGIN PRIVATE KEY-----\n${lines}`);
+  assert.match(left, /^before\n\[redacted\]/);
+  assert.match(left, /line 999 of a log/);
+  assert.ok(!left.includes('line 0 of'));
+});
+
 test('what is no secret stays', () => {
   const text = [
     'kvstore.key: /var/lib/mesh-agent/pki/agent.key',
