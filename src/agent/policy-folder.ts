@@ -19,13 +19,15 @@ const MAX_BYTES = 1 << 20;
  */
 export class PolicyFolder {
   readonly path: string;
-  /** Resolves when the folder can be read and every file that is there was read. */
+  /** Resolves when the folder and every file that is there was read: nobody knows what a file forbids that cannot be read. */
   readonly read: Promise<void>;
   readonly #options: PolicyFolderOptions;
   readonly #directory: WatchedDirectory;
   readonly #documents = new Map<string, string>();
   /** Subjects of the troubles that were told. */
   readonly #troubles = new Set<string>();
+  /** Resolves `read`. */
+  #done: () => void = () => {};
   #leads = false;
   #scanned = false;
   #unreadable: string | undefined;
@@ -34,9 +36,8 @@ export class PolicyFolder {
     const { path } = options;
     this.path = path;
     this.#options = options;
-    let done = (): void => {};
     this.read = new Promise((resolve) => {
-      done = resolve;
+      this.#done = resolve;
     });
     this.#directory = watchDirectory({
       path,
@@ -47,15 +48,19 @@ export class PolicyFolder {
       onUnreadable: (name, error) => this.#unread(name, messageOf(error)),
       onReadable: (name) => {
         this.#readable(name);
-        // Its files are handed out right after this.
-        if (name === '') setImmediate(done);
+        // What can be read now is handed out right after this.
+        setImmediate(() => this.#settle());
       },
     });
     void this.#directory.first.then(() => {
       this.#scanned = true;
-      if (this.#unreadable === undefined) done();
+      this.#settle();
       options.onChange();
     });
+  }
+
+  #settle(): void {
+    if (this.#scanned && this.#troubles.size === 0) this.#done();
   }
 
   /** What is still to be read, in words. */

@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { ClusterDirectory } from '../../src/agent/cluster-directory.ts';
 import { PolicyFeed } from '../../src/agent/policy-feed.ts';
 import { Health } from '../../src/api/health.ts';
@@ -242,4 +243,24 @@ test('many changes of a cluster file leave one connection and nothing behind', a
   assert.equal(directory.stores.length, 1);
   assert.deepEqual(names(), ['b remote']);
   assert.equal(closed.filter(({ status }) => status.state !== 'closed').length, 1);
+});
+
+test('a folder that takes the place of another does so when every file in it can be read: what one forbids is not forgotten', async (t) => {
+  const path = folder(t);
+  const other = folder(t);
+  for (const each of [path, other]) mkdirSync(each);
+  put(path, 'a.yaml', policyText('a'));
+  put(other, 'b.yaml', policyText('b'));
+  symlinkSync('a.yaml', join(other, 'a.yaml'));
+  const { feed, names, troubles } = policies(t, path);
+  await until('it is read', () => feed.waitingFor === undefined);
+  feed.moveTo(other);
+  await until('the file that cannot be read is told', () => troubles().includes('policy/a.yaml CFG-FILE'));
+  await setTimeout(300);
+  assert.deepEqual([names(), feed.moving], [['a not-selecting'], true]);
+  rmSync(join(other, 'a.yaml'));
+  put(other, 'a.yaml', policyText('a'));
+  await until('it is the one that counts', () => !feed.moving);
+  assert.deepEqual(names(), ['a not-selecting', 'b not-selecting']);
+  assert.deepEqual(troubles(), []);
 });
