@@ -5,18 +5,22 @@ import { createServer } from 'node:http';
 import { type AddressInfo, connect, createServer as createTcpServer } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import type { Agent } from '../../src/agent/agent.ts';
 import { CrowdLimit } from '../../src/agent/probes/crowd-limit.ts';
 import { askHello } from '../../src/agent/probes/hello-probe.ts';
 import { HelloServer } from '../../src/agent/probes/hello-server.ts';
+import { blockedProbe } from '../../src/agent/probes/opinion.ts';
 import { type Probed, Prober } from '../../src/agent/probes/prober.ts';
 import { ProbeResults } from '../../src/agent/probes/results.ts';
 import { type Target, targetsOf } from '../../src/agent/probes/targets.ts';
 import type { NodeHealthRecord } from '../../src/api/node-health-types.ts';
+import { RESERVED } from '../../src/core/identity.ts';
 import { type Address, parseAddress } from '../../src/core/ip.ts';
 import { EchoSocket } from '../../src/host/echo.ts';
 import { decodeNodeValue } from '../../src/kvstore/codec/node.ts';
 import { until } from '../lab/namespace.ts';
 import { nodeValue } from '../lab/values.ts';
+import { modelWith, policy } from '../policy/build.ts';
 
 const HERE = '127.0.0.1';
 
@@ -269,4 +273,31 @@ test('without the right to send echo requests HTTP alone decides, and that is on
     assert.equal(state, 'reachable', stdout);
     assert.deepEqual([addresses[0]?.icmp.state, addresses[0]?.http?.state], ['unknown', 'ok'], stdout);
   }
+});
+
+test('why policies hold probes back is worked out once for all nodes of an identity, and not at all where they do not', () => {
+  let asked = 0;
+  const model = modelWith(policy('egress:\n- toEntities: [remote-node]\n  toPorts: [{ports: [{port: "4240"}]}]'));
+  const explained = Object.create(model, {
+    resolved: { value: model.resolved },
+    explain: {
+      value: (question: Parameters<typeof model.explain>[0]) => {
+        asked++;
+        return model.explain(question);
+      },
+    },
+  });
+  const agent = {
+    ...{ enforcing: true, model: explained, datapath: { name: 'nftables' } },
+    ...{
+      config: { audit: false, health: { port: 4240 } },
+      desired: { border: { failsafe: { egress: [] }, stores: [] } },
+    },
+    tables: { ipcache: { lookup: () => ({ identity: RESERVED.remoteNode }) } },
+  } as unknown as Agent;
+  for (let node = 0; node < 500; node++) {
+    assert.equal(blockedProbe(agent, targetAt(`10.0.0.${node % 250}`), 'http'), undefined);
+    assert.match(blockedProbe(agent, targetAt(`10.0.0.${node % 250}`), 'icmp') ?? '', /no egress policy allows it/);
+  }
+  assert.ok(asked >= 1 && asked < 50, `${asked}`);
 });

@@ -1,5 +1,6 @@
-import { RESERVED } from '../../core/identity.ts';
+import { type NumericIdentity, RESERVED } from '../../core/identity.ts';
 import type { Address } from '../../core/ip.ts';
+import { judge } from '../../datapath/judge.ts';
 import { PROTOCOL } from '../../policy/result.ts';
 import type { Agent } from '../agent.ts';
 import { always } from '../explain/always.ts';
@@ -38,6 +39,20 @@ function portOf(agent: Agent, address: Address, kind: ProbeKind): AskedPort {
   return kind === 'http' ? { protocol: PROTOCOL.tcp, port: agent.config.health.port } : ECHO[address.family];
 }
 
+/** A reason counts for so long, milliseconds: nodes of one identity have the same one. */
+const FRESH_MS = 1000;
+const known = new WeakMap<Agent, { readonly until: number; readonly answers: Map<string, string | undefined> }>();
+
+function remembered(agent: Agent, key: string, work: () => string | undefined): string | undefined {
+  const before = known.get(agent);
+  const now = performance.now();
+  const { until, answers } =
+    before !== undefined && now < before.until ? before : { until: now + FRESH_MS, answers: new Map() };
+  known.set(agent, { until, answers });
+  if (!answers.has(key)) answers.set(key, work());
+  return answers.get(key);
+}
+
 /** `address`: of the peer; without one it is any remote node. */
 function denial(
   agent: Agent,
@@ -52,6 +67,22 @@ function denial(
     address === undefined
       ? RESERVED.remoteNode
       : (agent.tables.ipcache.lookup(address)?.identity ?? worldOf(agent, address));
+  // What happens is quickly known, and why it does is not: thousands of nodes may fail together.
+  if (judge(agent.model.resolved[direction], { identity, ...port }) === 'allow') return undefined;
+  return remembered(agent, `${direction} ${identity} ${port.protocol} ${port.port}`, () =>
+    reasonOf(agent, { direction, identity, port }),
+  );
+}
+
+function reasonOf(
+  agent: Agent,
+  flow: {
+    readonly direction: 'ingress' | 'egress';
+    readonly identity: NumericIdentity;
+    readonly port: AskedPort;
+  },
+): string | undefined {
+  const { direction, identity, port } = flow;
   const said = agent.model.explain({ direction, identity, ...port });
   if (said.verdict === 'allow' || said.audit) return undefined;
   const rules = [...new Set(said.rules.map(({ policy }) => policy))].slice(0, RULES_SHOWN).join(', ');
