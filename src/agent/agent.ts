@@ -1,15 +1,10 @@
 import { Health, logTrouble } from '../api/health.ts';
 import type { Config } from '../config/config.ts';
 import type { KeyName } from '../config/keys.ts';
-import { DEFAULT_FILE } from '../config/load.ts';
-import { Backoff } from '../core/backoff.ts';
 import { MeshError, messageOf } from '../core/errors.ts';
 import type { Address } from '../core/ip.ts';
 import { JobGroup, sleep } from '../core/job.ts';
 import type { Datapath } from '../datapath/datapath.ts';
-import type { DesiredChanges } from '../datapath/desired.ts';
-import { collectGarbage } from '../host/memory.ts';
-import type { StoreEvent } from '../kvstore/session.ts';
 import type { Store } from '../kvstore/store.ts';
 import { Mesh } from '../mesh/mesh.ts';
 import type { Registered, Registration } from '../mesh/registration.ts';
@@ -20,15 +15,13 @@ import { PolicyModel } from '../policy/model.ts';
 import { PolicyRepository } from '../policy/repository.ts';
 import type { PolicySettings } from '../policy/settings.ts';
 import { ApiPolicies } from './api-policies.ts';
-import { ClusterDirectory } from './cluster-directory.ts';
 import { DesiredFromFacts } from './desired-state.ts';
 import { ServiceNames } from './dns/service-names.ts';
 import { Doctor } from './doctor/doctor.ts';
-import { joinFiles } from './join/files.ts';
-import { Renewal } from './join/renewal.ts';
+import { Enforcement } from './enforcement.ts';
+import type { Renewal } from './join/renewal.ts';
 import { LastGood } from './last-good/last-good.ts';
 import { Machine, type MachineChange } from './machine.ts';
-import { Membership } from './membership.ts';
 import { ModelFeed } from './model-feed.ts';
 import { FlowFeed } from './monitor/flow-feed.ts';
 import { NameFeed } from './name-feed.ts';
@@ -37,12 +30,13 @@ import { PolicyFeed } from './policy-feed.ts';
 import type { NodeHealth } from './probes/node-health.ts';
 import { answeringAddresses, openNodeHealth } from './probes/open.ts';
 import { Readiness } from './readiness.ts';
-import { Reconciler } from './reconciler.ts';
+import type { Reconciler } from './reconciler.ts';
 import { refusalLog } from './refusals.ts';
 import { deniesTcp } from './services/egress.ts';
 import { ServiceFeed } from './services/service-feed.ts';
 import { Serving } from './serving/serving.ts';
 import { StoreAddresses } from './store-addresses.ts';
+import { Stores } from './stores.ts';
 import { Troubles } from './troubles.ts';
 
 export interface AgentOptions {
@@ -59,7 +53,6 @@ export interface AgentOptions {
 const TICK_MS = 20;
 /** They are looked at from time to time even when nothing happens: some depend on the time. */
 const IDLE_TICK_MS = 5_000;
-const SETTLE_MS = [1_000, 10_000];
 
 /**
  * The daemon of one machine: every room wired to the next, in the direction that the facts go. It owns no fact itself.
@@ -75,13 +68,10 @@ export class Agent {
   readonly repository: PolicyRepository;
   readonly mesh: Mesh;
   readonly desired: DesiredFromFacts;
-  readonly datapath: Datapath;
-  readonly reconciler: Reconciler;
   readonly readiness: Readiness;
-  readonly storeAddresses: StoreAddresses;
   readonly apiPolicies: ApiPolicies;
   readonly names: NameFeed;
-  readonly renewal: Renewal;
+  readonly storeAddresses: StoreAddresses;
   readonly lastGood: LastGood;
   readonly services: ServiceFeed;
   readonly serving: Serving;
@@ -97,13 +87,9 @@ export class Agent {
   readonly #jobs: JobGroup;
   readonly #feed: ModelFeed;
   readonly #policies: PolicyFeed;
-  readonly #clusters: ClusterDirectory;
+  readonly #stores: Stores;
+  readonly #enforcement: Enforcement;
   readonly #troubles: Troubles;
-  readonly #membership: Membership;
-  #clustersRead = false;
-  #datapathOpen = false;
-  #settled = false;
-  #report = { added: 0, removed: 0, tookMs: 0, cut: 0 };
   #tick: NodeJS.Timeout | undefined;
   #closed = false;
 
@@ -139,17 +125,17 @@ export class Agent {
       tables: this.tables,
       machine: this.machine,
       resolved: () => this.model.resolved,
-      registered: () => this.#membership.registered,
+      registered: () => this.#stores.membership.registered,
       stores: () => this.storeAddresses.list(),
       watchNames: () => this.model.wantsNames,
-      watchAllowed: () => this.flows?.watchesAllowed === true,
+      watchAllowed: () => this.flows.watchesAllowed,
       services: () => this.services.desired,
     });
     this.serving = new Serving({
       stateDir: config.stateDir,
       machine: this.machine,
       health: this.health,
-      onReport: () => this.#membership.servingChanged(),
+      onReport: () => this.#stores.membership.servingChanged(),
       onAffinities: () => this.services.reconfigure(),
     });
     this.services = new ServiceFeed({
@@ -173,16 +159,26 @@ export class Agent {
       health: this.health,
       log: log.child('dns'),
     });
-    this.datapath = chooseDatapath(config, log.child('datapath'));
-    this.reconciler = new Reconciler({
+    this.#enforcement = new Enforcement({
+      datapath: chooseDatapath(config, log.child('datapath')),
+      desired: this.desired,
+      health: this.health,
+      log,
+      metrics: options.metrics,
       collect: () => ({ ...this.#feed.collect(), services: this.services.collect() }),
-      apply: (changes) => this.#apply(changes),
-      onApplied: (_tookMs, delayMs) => this.#applied(delayMs),
-      onFailed: (error, attempt) => {
-        options.metrics.applyFailed(error instanceof MeshError ? error.code : 'none');
-        // Once, not at every try: `status` shows that it lasts.
-        if (attempt === 1) log.warn('a change set was not applied and is tried again', { error });
-        else log.debug('a change set was not applied', { error, attempt });
+      onOpened: () => {
+        this.#begun('datapath');
+        this.#jobs.start('last good', (signal) => this.lastGood.hold(signal));
+        this.#soon();
+      },
+      onApplied: (changed) => {
+        this.services.applied(this.datapath.status.balances !== false);
+        this.lastGood.applied(changed);
+        this.#soon();
+      },
+      onDrift: (what) => {
+        this.lastGood.drifted();
+        this.doctor.drifted(what);
       },
     });
     this.#feed = new ModelFeed({
@@ -224,34 +220,22 @@ export class Agent {
       desired: this.desired,
       machine: this.machine,
       mesh: this.mesh,
-      registered: () => this.#membership.registered,
+      registered: () => this.#stores.membership.registered,
       health: this.health,
       log: log.child('last-good'),
       onChange: () => this.#soon(),
     });
     this.flows = new FlowFeed(this, () => this.#feed.touch());
-    this.renewal = new Renewal({
-      files: joinFiles(config.stateDir, DEFAULT_FILE),
-      health: this.health,
-      log: log.child('certificate'),
-      onChange: () => this.#endpointsChanged(),
-    });
-    this.#clusters = new ClusterDirectory({
-      path: config.clustermesh,
-      mesh: this.mesh,
-      health: this.health,
-      events: (cluster, store, event) => this.#storeEvent(cluster, store, event),
-      onChange: () => this.#endpointsChanged(),
-    });
-    this.#membership = new Membership({
+    this.#stores = new Stores({
       config,
+      addresses: this.storeAddresses,
       machine: this.machine,
       tables: this.tables,
       mesh: this.mesh,
       policies: this.#policies,
       serving: this.serving,
-      reporting: () => this.renewal.hubs.length > 0,
-      events: (store, event) => this.#storeEvent('', store, event),
+      health: this.health,
+      log,
       onChange: () => this.#soon(),
       onRegistered: (registered) => this.#registered(registered),
     });
@@ -260,7 +244,7 @@ export class Agent {
       registration: () => this.registration,
       mesh: this.mesh,
       policies: this.#policies,
-      clustersRead: () => this.#clustersRead,
+      clustersRead: () => this.#stores.clustersRead,
     });
   }
 
@@ -269,12 +253,24 @@ export class Agent {
     return this.#config;
   }
 
+  get datapath(): Datapath {
+    return this.#enforcement.datapath;
+  }
+
+  get reconciler(): Reconciler {
+    return this.#enforcement.reconciler;
+  }
+
+  get renewal(): Renewal {
+    return this.#stores.renewal;
+  }
+
   get store(): Store | undefined {
-    return this.#membership.store;
+    return this.#stores.membership.store;
   }
 
   get registration(): Registration | undefined {
-    return this.#membership.registration;
+    return this.#stores.membership.registration;
   }
 
   /** The DNS names that an address was learnt by. */
@@ -297,24 +293,15 @@ export class Agent {
       this.lastGood.load(),
       this.serving.load(),
     ]);
-    this.#jobs.start('data path', (signal) => this.#openDatapath(signal));
-    this.#jobs.start('reconcile', (signal) => this.reconciler.run(signal));
+    this.#enforcement.start(this.#jobs);
     this.#jobs.start('clusters', (signal) => this.mesh.run(signal));
-    this.#jobs.start('store addresses', (signal) => this.storeAddresses.run(signal));
-    this.#jobs.start('certificate', (signal) => this.renewal.run(signal));
     this.#jobs.start('names of services', (signal) => this.dns.run(signal));
     this.#jobs.start('conditions', (signal) => this.#idle(signal));
     const { nodeHealth } = this;
     if (nodeHealth !== undefined) this.#jobs.start('probes', (signal) => nodeHealth.run(signal));
     nodeHealth?.answerOn(answeringAddresses(this));
     this.#jobs.start('doctor', (signal) => this.doctor.run(signal));
-    void this.#clusters.first.then(() => {
-      this.#clustersRead = true;
-      this.#soon();
-    });
-    const register = this.#membership.open();
-    if (register !== undefined) this.#jobs.start('registration', register);
-    this.#endpointsChanged();
+    this.#stores.start(this.#jobs);
     this.#soon();
   }
 
@@ -326,7 +313,7 @@ export class Agent {
     const any = (prefix: string): boolean => [...changed].some((key) => key.startsWith(prefix));
     this.#config = config;
     this.model.configure(this.policySettings());
-    const labels = this.#membership.registered?.labels;
+    const labels = this.#stores.membership.registered?.labels;
     if (labels !== undefined) this.model.setSubject(labels, config.namedPorts);
     if (any('devices') || any('address.')) this.machine.reconfigure();
     if (any('services.')) this.services.reconfigure();
@@ -358,89 +345,20 @@ export class Agent {
     this.flows.close();
     this.#policies.close();
     this.mesh.close();
-    await Promise.all([
-      this.#membership.close(),
-      this.#clusters.close(),
-      this.names.close(),
-      this.serving.close(),
-      this.#jobs.stop(),
-    ]);
+    await Promise.all([this.#stores.close(), this.names.close(), this.serving.close(), this.#jobs.stop()]);
     await this.datapath.close();
-  }
-
-  async #openDatapath(signal: AbortSignal): Promise<void> {
-    const backoff = new Backoff({ minMs: 500, maxMs: 30_000 });
-    this.datapath.onDrift((what) => {
-      this.#log.warn('what is ours in the kernel was changed: restoring', { what });
-      this.lastGood.drifted();
-      this.doctor.drifted(what);
-      this.reconciler.add({ everything: true });
-    });
-    while (!signal.aborted) {
-      try {
-        await this.datapath.open();
-        this.#datapathOpen = true;
-        this.#begun('datapath');
-        this.health.settle('datapath/open', '', undefined);
-        this.#jobs.start('last good', (until) => this.lastGood.hold(until));
-        this.#soon();
-        return;
-      } catch (error) {
-        const code = error instanceof MeshError ? error.code : 'DPN-RULES';
-        this.health.settle('datapath/open', '', { code, text: messageOf(error) });
-        await sleep(backoff.next(), signal);
-      }
-    }
-  }
-
-  async #apply(changes: DesiredChanges): Promise<void> {
-    this.#report = await this.datapath.apply(this.desired, changes);
-  }
-
-  #applied(delayMs: number): void {
-    if (!this.#settled) {
-      this.#settled = true;
-      this.#jobs.start('settle', (signal) => settle(signal));
-    }
-    this.services.applied(this.datapath.status.balances !== false);
-    this.lastGood.applied(this.#report.added + this.#report.removed > 0);
-    this.#options.metrics.applied({ ...this.#report, delayMs });
-    const { added, removed, tookMs, cut } = this.#report;
-    if (added + removed + cut > 0)
-      this.#log.debug('kernel changed', { added, removed, cut, tookMs: Math.round(tookMs) });
-    this.#soon();
-  }
-
-  #storeEvent(cluster: string, store: Store, event: StoreEvent): void {
-    const log = this.#log.child('kvstore', cluster === '' ? {} : { cluster });
-    if (event.kind === 'data-lost') {
-      // Synchronously, before anything of the new data set is listed.
-      this.mesh.dataLost(store);
-      if (cluster === '') this.#membership.dataLost();
-    }
-    const facts = event.error === undefined ? {} : { error: event.error };
-    if (event.kind === 'connected') log.info(event.message);
-    else if (event.kind === 'failed') log.debug(event.message, facts);
-    else log.warn(event.message, facts);
-    this.#endpointsChanged();
-    this.#soon();
   }
 
   #machineChanged({ own, network }: MachineChange): void {
     if (own) {
       this.model.configure(this.policySettings());
-      this.#membership.addressesChanged();
+      this.#stores.membership.addressesChanged();
       this.serving.addressesChanged();
       this.nodeHealth?.answerOn(answeringAddresses(this));
     }
-    if (network) for (const store of [this.store, ...this.#clusters.stores]) store?.networkChanged();
+    if (network) this.#stores.networkChanged();
     this.#feed.touch();
     this.#soon();
-  }
-
-  #endpointsChanged(): void {
-    const own = this.store?.status.endpoints ?? this.config.kvstore.endpoints;
-    void this.storeAddresses.set([...own, ...this.#clusters.endpoints, ...this.renewal.hubs]);
   }
 
   /** Schedules one look at the slow conditions. */
@@ -460,20 +378,19 @@ export class Agent {
   #look(): void {
     this.#tick = undefined;
     if (this.#closed) return;
-    this.#membership.follow(this.reconciler.opened);
+    this.#stores.membership.follow(this.reconciler.opened);
     this.services.look();
-    const ready = !this.reconciler.opened && this.#datapathOpen && this.readiness.missing().length === 0;
+    const ready = !this.reconciler.opened && this.#enforcement.usable && this.readiness.missing().length === 0;
     if (ready) {
       if (this.services.prepare()) this.#open();
       else this.#soon();
     }
     this.flows.look();
     this.names.want(this.model.wantsNames, this.datapath.status.tellsNames !== false);
-    if (this.enforcing && this.reconciler.lagMs === 0) this.#membership.applied();
+    if (this.enforcing && this.reconciler.lagMs === 0) this.#stores.membership.applied();
   }
 
-  #registered({ cluster, labels }: Registered): void {
-    this.#clusters.joined(cluster.name);
+  #registered({ labels }: Registered): void {
     this.model.configure(this.policySettings());
     this.model.setSubject(labels, this.config.namedPorts);
     this.#feed.touch();
@@ -507,20 +424,12 @@ export class Agent {
   policySettings(): PolicySettings {
     const { enforcement, allowLocalhost, policyDefaultLocalCluster, cluster } = this.config;
     return {
-      clusterName: this.#membership?.registered?.cluster.name ?? cluster?.name ?? '',
+      clusterName: this.#stores?.membership.registered?.cluster.name ?? cluster?.name ?? '',
       dualStack: this.machine.dualStack,
       enforcement,
       // A machine has no pods on a host beside it: Cilium outside of Kubernetes means the policy as well.
       allowLocalhost: allowLocalhost === 'always' ? 'always' : 'policy',
       defaultLocalCluster: policyDefaultLocalCluster,
     };
-  }
-}
-
-/** The start is over: what it needed is given back, once the first changes that follow have passed. */
-async function settle(signal: AbortSignal): Promise<void> {
-  for (const wait of SETTLE_MS) {
-    await sleep(wait, signal);
-    if (!signal.aborted) await collectGarbage();
   }
 }

@@ -32,7 +32,7 @@ export class DesiredFromFacts implements DesiredState {
   readonly routes: OverlayRoutes;
   readonly addresses;
   readonly #inputs: DesiredInputs;
-  #border: Border;
+  #border: Border | undefined;
   #overlay: DesiredOverlay | undefined;
   #told = { border: '', overlay: '' };
 
@@ -41,7 +41,6 @@ export class DesiredFromFacts implements DesiredState {
     const { ipcache } = inputs.tables;
     this.routes = new OverlayRoutes(inputs.tables);
     this.addresses = { hosts4: ipcache.hosts4.table, hosts6: ipcache.hosts6.table, prefixes: () => ipcache.prefixes() };
-    this.#border = this.#makeBorder();
   }
 
   get ingress() {
@@ -57,6 +56,7 @@ export class DesiredFromFacts implements DesiredState {
   }
 
   get border(): Border {
+    this.#border ??= this.#makeBorder();
     return this.#border;
   }
 

@@ -48,6 +48,7 @@ const CONFIG = {
   tunnel: { protocol: 'vxlan', port: 8472 },
   failsafe: { ingress: [{ protocol: 6, port: 22 }], egress: [] },
   audit: false,
+  monitor: { buffer: 4095, rate: 500 },
 } as unknown as Config;
 
 interface World {
