@@ -1,6 +1,7 @@
 import { randomBytes, randomInt } from 'node:crypto';
-import { MeshError } from '../core/errors.ts';
+import { MeshError, messageOf } from '../core/errors.ts';
 import { type Address, type Family, formatAddress } from '../core/ip.ts';
+import { TokenBucket } from '../core/token-bucket.ts';
 import { native } from './load-native.ts';
 import { NetlinkError } from './netlink-error.ts';
 
@@ -35,28 +36,37 @@ const RECEIVE_BYTES = 1 << 20;
 /** Errors of one destination: the socket is fine, and the next request may pass. */
 const OF_DESTINATION: ReadonlySet<string> = new Set(['EAGAIN', 'ENOBUFS']);
 
+/** Answers that nobody waits for: some come late or twice, and whoever was asked knows how to make more. */
+const STRANGERS = { burst: 1000, perSecond: 100 } as const;
+
 /**
  * Sends ICMP echo requests to any number of addresses of one family, over one socket. An answer counts when address,
- * identifier, sequence number and 16 random bytes are those of a request that is still waiting.
+ * identifier, sequence number and 16 random bytes are those of a request that is still waiting. A flood of others ends with
+ * another identifier: what comes under the former one costs nothing more than the kernel's look at it.
  */
 export class EchoSocket {
   readonly #family: Family;
-  readonly #identifier = randomInt(1, SEQUENCES);
+  readonly #strangers = new TokenBucket(STRANGERS);
   readonly #waiting = new Map<number, Waiting>();
+  #identifier: number;
   #handle: number | undefined;
   #sequence = randomInt(SEQUENCES);
+  #ended = false;
+  /** Answers that were heard and that nobody waited for. */
+  strangers = 0;
 
-  constructor(family: Family) {
+  constructor(family: Family, options: { readonly identifier?: number } = {}) {
     this.#family = family;
+    this.#identifier = options.identifier ?? randomInt(1, SEQUENCES);
   }
 
   /** Throws HST-PERMISSION, HST-NETLINK or HST-NATIVE when echo requests cannot be sent at all. */
   async ask({ address, requests, pauseMs, timeoutMs, signal }: EchoRequest): Promise<EchoOutcome> {
-    const handle = this.#open();
+    this.#open();
     const mine: number[] = [];
     const { promise, resolve } = Promise.withResolvers<EchoOutcome>();
     const next = (): void => {
-      const failure = this.#send(handle, address, { sent: (sequence) => mine.push(sequence), resolve });
+      const failure = this.#send(address, { sent: (sequence) => mine.push(sequence), resolve });
       if (failure !== undefined) resolve(failure);
       else if (mine.length < requests) pause = setTimeout(next, pauseMs);
     };
@@ -74,6 +84,12 @@ export class EchoSocket {
   }
 
   close(): void {
+    this.#ended = true;
+    this.#leave();
+  }
+
+  /** What is under way goes on with the next request. */
+  #leave(): void {
     if (this.#handle !== undefined) native().echoClose(this.#handle);
     this.#handle = undefined;
   }
@@ -83,7 +99,7 @@ export class EchoSocket {
     const module = native();
     if (typeof module.echoOpen !== 'function') throw new MeshError('HST-NATIVE', 'it is older than this program');
     const handle = module.echoOpen(this.#family, this.#identifier, (data) => {
-      if (typeof data === 'number') this.close();
+      if (typeof data === 'number') this.#leave();
       else this.#receive(data);
     });
     if (handle < 0) throw new NetlinkError({ errno: -handle, operation: `open an ICMP socket (IPv${this.#family})` });
@@ -93,10 +109,11 @@ export class EchoSocket {
   }
 
   #send(
-    handle: number,
     address: Address,
     to: { sent(sequence: number): void; resolve(outcome: EchoOutcome): void },
   ): EchoOutcome | undefined {
+    const handle = this.#reopened();
+    if (typeof handle !== 'number') return handle;
     const sequence = this.#nextSequence();
     if (sequence === undefined) return undefined;
     const nonce = randomBytes(NONCE);
@@ -108,6 +125,16 @@ export class EchoSocket {
     if (result >= 0) return undefined;
     const error = new NetlinkError({ errno: -result, operation: 'send' });
     return OF_DESTINATION.has(error.errnoName) ? undefined : { failure: 'not-sent', text: error.errnoName };
+  }
+
+  /** It may have been left meanwhile. */
+  #reopened(): number | EchoOutcome {
+    if (this.#ended) return { failure: 'not-sent', text: 'stopped' };
+    try {
+      return this.#open();
+    } catch (error) {
+      return { failure: 'not-sent', text: messageOf(error) };
+    }
   }
 
   #nextSequence(): number | undefined {
@@ -134,9 +161,18 @@ export class EchoSocket {
     if (data.length < at + HEADER + NONCE || data[at] !== ECHO[this.#family].reply) return;
     if (data.readUInt16BE(at + 4) !== this.#identifier) return;
     const waiting = this.#waiting.get(data.readUInt16BE(at + 6));
-    if (waiting === undefined || waiting.from !== formatAddress(addressOf(data.subarray(0, at)))) return;
-    if (data.compare(waiting.nonce, 0, NONCE, at + HEADER, at + HEADER + NONCE) !== 0) return;
-    waiting.answered(performance.now() - waiting.sentAt);
+    const fits =
+      waiting?.from === formatAddress(addressOf(data.subarray(0, at))) &&
+      data.compare(waiting.nonce, 0, NONCE, at + HEADER, at + HEADER + NONCE) === 0;
+    if (fits) waiting.answered(performance.now() - waiting.sentAt);
+    else this.#stranger();
+  }
+
+  #stranger(): void {
+    this.strangers++;
+    if (this.#strangers.take()) return;
+    this.#leave();
+    this.#identifier = randomInt(1, SEQUENCES);
   }
 }
 

@@ -5,6 +5,7 @@ import { createServer } from 'node:http';
 import { type AddressInfo, connect, createServer as createTcpServer } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Agent } from '../../src/agent/agent.ts';
 import { CrowdLimit } from '../../src/agent/probes/crowd-limit.ts';
 import { askHello } from '../../src/agent/probes/hello-probe.ts';
@@ -17,6 +18,7 @@ import type { NodeHealthRecord } from '../../src/api/node-health-types.ts';
 import { RESERVED } from '../../src/core/identity.ts';
 import { type Address, parseAddress } from '../../src/core/ip.ts';
 import { EchoSocket } from '../../src/host/echo.ts';
+import { native } from '../../src/host/load-native.ts';
 import { decodeNodeValue } from '../../src/kvstore/codec/node.ts';
 import { until } from '../lab/namespace.ts';
 import { nodeValue } from '../lab/values.ts';
@@ -103,6 +105,26 @@ test('hundreds of addresses are asked over one socket, and each gets its own ans
     all.map((each) => socket.ask({ address: each, requests: 3, pauseMs: 1000, timeoutMs: 5000 })),
   );
   assert.equal(found.filter((each) => 'rttMs' in each).length, 500);
+});
+
+test('a flood of answers that nobody asked for is not listened to, and what is asked has its answer', async (t) => {
+  const identifier = 4711;
+  const socket = new EchoSocket(4, { identifier });
+  t.after(() => socket.close());
+  const ask = () => socket.ask({ address: address(HERE), requests: 3, pauseMs: 50, timeoutMs: 5000 });
+  assert.ok('rttMs' in (await ask()));
+  const flooding = native().echoOpen(4, 1, () => undefined);
+  t.after(() => native().echoClose(flooding));
+  // An echo reply: type, code, checksum, identifier, and zeros.
+  const answer = Buffer.alloc(32);
+  answer.writeUInt16BE(0xffff - identifier, 2);
+  answer.writeUInt16BE(identifier, 4);
+  for (let sent = 0; sent < 20_000; sent++) {
+    native().echoSend(flooding, Buffer.of(127, 0, 0, 1), answer);
+    if (sent % 100 === 0) await nextTurn();
+  }
+  assert.ok('rttMs' in (await ask()));
+  assert.ok(socket.strangers > 500 && socket.strangers < 5000, `${socket.strangers}`);
 });
 
 test('what answers on the port is judged by its status: a stranger, an error, a server that stays silent', async (t) => {
