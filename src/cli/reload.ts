@@ -84,6 +84,9 @@ async function reload(call: Call, look: () => Promise<Daemon>): Promise<ExitCode
 }
 
 function signal(pid: number): void {
+  // Whoever answers on a socket must not make us signal everybody (-1), our own group (0) or the first process.
+  if (!Number.isSafeInteger(pid) || pid <= 1)
+    throw new MeshError('API-FAILED', `it says that it is process ${JSON.stringify(pid)}`);
   try {
     process.kill(pid, 'SIGHUP');
   } catch (cause) {

@@ -62,7 +62,7 @@ export class EchoSocket {
 
   /** Throws HST-PERMISSION, HST-NETLINK or HST-NATIVE when echo requests cannot be sent at all. */
   async ask({ address, requests, pauseMs, timeoutMs, signal }: EchoRequest): Promise<EchoOutcome> {
-    this.#open();
+    if (!this.#ended) this.#open();
     const mine: number[] = [];
     const { promise, resolve } = Promise.withResolvers<EchoOutcome>();
     const next = (): void => {
