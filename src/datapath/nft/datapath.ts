@@ -320,7 +320,8 @@ export class NftDatapath implements Datapath {
   }
 
   async dumpServices(): Promise<KernelFrontend[]> {
-    return this.#held.balances ? dumpServices(this.#kernel.socket) : [];
+    // Maps that no rule looks at yet lead nobody on.
+    return this.#held.chains.includes(LB_CHAIN) ? dumpServices(this.#kernel.socket) : [];
   }
 
   get status(): DatapathStatus {
