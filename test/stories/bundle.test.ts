@@ -116,7 +116,9 @@ test('the bundle of a running machine has what is needed, and no secret', async 
   assert.equal((JSON.parse(text('doctor.json')) as { kind: string }).kind, 'Doctor');
   assert.match(text('log.txt'), /mesh-agent starts/);
   assert.match(text('metrics.txt'), /mesh_agent_build_info|mesh_agent_/);
-  assert.match(text('kernel/table.nft'), /table inet mesh_agent/);
+  const rules = text('kernel/table.nft');
+  assert.match(rules, /^table inet mesh_agent \{\n[\s\S]*chain enter \{[\s\S]*\n\}\n$/m);
+  assert.doesNotMatch(rules, /elements = \{|table inet (?!mesh_agent )/);
   assert.match(text('kernel/links.txt'), /mesh_vxlan/);
   assert.match(text('ipcache.ndjson'), /10\.244\.1\.5\/32/);
   assert.match(text('policies.ndjson'), /allow-cross-cluster/);
