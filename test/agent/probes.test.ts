@@ -5,7 +5,7 @@ import { createServer } from 'node:http';
 import { type AddressInfo, connect, createServer as createTcpServer } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as pause } from 'node:timers/promises';
 import type { Agent } from '../../src/agent/agent.ts';
 import { CrowdLimit } from '../../src/agent/probes/crowd-limit.ts';
 import { askHello } from '../../src/agent/probes/hello-probe.ts';
@@ -185,6 +185,27 @@ test('a client that says nothing, half of something or too much is put out in ti
   }
   const fine = await askHello({ address: HERE, port, timeoutMs: 2000 });
   assert.ok('latencyMs' in fine, JSON.stringify(fine));
+});
+
+test('more connections than nodes can have are refused by the kernel for a while, and it is told', async (t) => {
+  const port = await freePort();
+  const troubles: (string | undefined)[] = [];
+  const server = new HelloServer({ port, onTrouble: (text) => troubles.push(text), perSecond: 10 });
+  t.after(() => server.close());
+  server.listenOn([HERE]);
+  await until('it listens', () => server.listening.length === 1);
+  for (let opened = 0; opened < 200 && server.listening.length > 0; opened++) {
+    const socket = connect(port, HERE);
+    socket.on('error', () => undefined);
+    socket.destroySoon();
+    await Promise.race([once(socket, 'close'), pause(100)]);
+  }
+  assert.deepEqual(server.listening, []);
+  assert.match(troubles.at(-1) ?? '', /are not answered: there are too many connections/);
+  assert.deepEqual(await askHello({ address: HERE, port, timeoutMs: 500 }), { text: 'connection refused' });
+  await until('it listens again', () => server.listening.length === 1);
+  assert.equal(troubles.at(-1), undefined);
+  assert.ok('latencyMs' in (await askHello({ address: HERE, port, timeoutMs: 2000 })));
 });
 
 test('a port that is taken is a trouble until it is free, and an address that goes is left', async (t) => {

@@ -1,6 +1,7 @@
 import { createServer, type Server } from 'node:http';
 import type { Socket } from 'node:net';
 import { messageOf } from '../../core/errors.ts';
+import { TokenBucket } from '../../core/token-bucket.ts';
 import { CrowdLimit } from './crowd-limit.ts';
 
 export interface HelloServerOptions {
@@ -10,11 +11,15 @@ export interface HelloServerOptions {
   /** For tests; milliseconds. */
   readonly retryMs?: number;
   readonly requestMs?: number;
+  readonly perSecond?: number;
 }
 
 /** A node asks about once a minute, and is done in a moment. */
 const MAX_CONNECTIONS = 256;
 const MAX_FROM_ONE = 8;
+/** Connections: ten times of what five thousand nodes open; more cost the agent too much. */
+const PER_SECOND = 500;
+const REST_MS = 1000;
 const REQUEST_MS = 3000;
 const RETRY_MS = 5000;
 const MAX_HEADER_BYTES = 4096;
@@ -22,11 +27,13 @@ const MAX_HEADER_BYTES = 4096;
 /**
  * Answers the probes of other nodes: `/hello` with 200 and no body, everything else with 404, one request a connection.
  * Listens on the node's own addresses alone, as they come and go. A flood costs a few hundred sockets, each for a few
- * seconds; one source cannot shut out the others.
+ * seconds; one source cannot shut out the others, unless there are so many connections that the kernel has to refuse them for
+ * a while.
  */
 export class HelloServer {
   readonly #options: HelloServerOptions;
   readonly #crowd = new CrowdLimit({ total: MAX_CONNECTIONS, perSource: MAX_FROM_ONE });
+  readonly #arrivals: TokenBucket;
   readonly #servers = new Map<string, Server>();
   readonly #failures = new Map<string, string>();
   #retry: NodeJS.Timeout | undefined;
@@ -34,6 +41,8 @@ export class HelloServer {
 
   constructor(options: HelloServerOptions) {
     this.#options = options;
+    const { perSecond = PER_SECOND } = options;
+    this.#arrivals = new TokenBucket({ burst: 4 * perSecond, perSecond });
   }
 
   /** Addresses that it answers on at present. */
@@ -73,7 +82,10 @@ export class HelloServer {
         response.once('finish', () => request.socket.destroySoon());
       },
     );
-    server.on('connection', (socket: Socket) => this.#crowd.admit(socket));
+    server.on('connection', (socket: Socket) => {
+      if (this.#arrivals.take()) this.#crowd.admit(socket);
+      else this.#rest();
+    });
     server.on('clientError', (_error, socket) => socket.destroy());
     // Who is connected and says nothing at all is no client of HTTP yet.
     server.setTimeout(requestMs, (socket) => socket.destroy());
@@ -97,12 +109,22 @@ export class HelloServer {
     server.closeAllConnections();
   }
 
+  /** Nobody is listened to for a while. */
+  #rest(): void {
+    for (const [address, server] of this.#servers) {
+      this.#failures.set(address, 'there are too many connections');
+      this.#end(address, server);
+    }
+    this.#again(REST_MS);
+    this.#tell();
+  }
+
   /** An address may not be ready yet, a port may be free soon. */
-  #again(): void {
+  #again(afterMs = this.#options.retryMs ?? RETRY_MS): void {
     this.#retry ??= setTimeout(() => {
       this.#retry = undefined;
       for (const address of this.#wanted) if (!this.#servers.has(address)) this.#begin(address);
-    }, this.#options.retryMs ?? RETRY_MS);
+    }, afterMs);
   }
 
   #tell(): void {
