@@ -149,8 +149,11 @@ test('whatever changes in whatever order, backends are what a look at everything
         subject.setRecord(name, random(4) === 0 ? undefined : record(`192.0.2.${random(9)}`, random(3) || undefined));
       if (random(3) > 0) continue;
       await Promise.resolve();
-      for (const key of spaces.flatMap((each) => names.map((short) => `${each}/${short}`)))
-        assert.deepEqual(subject.table.backends(key), subject.expected(key), `seed ${seed}, step ${step}, ${key}`);
+      for (const key of spaces.flatMap((each) => names.map((short) => `${each}/${short}`))) {
+        const found = subject.table.backends(key);
+        assert.deepEqual(found, subject.expected(key), `seed ${seed}, step ${step}, ${key}`);
+        assert.deepEqual([...subject.table.states(key)].sort(), found.map(({ state }) => state).sort());
+      }
       for (const each of names) {
         const selecting = [...subject.services.keys()].filter((key) =>
           subject.expected(key).some((row) => (row as { workload: string }).workload === each),

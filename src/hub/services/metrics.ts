@@ -24,9 +24,12 @@ export function exportServices(metrics: Metrics, table: ServiceTable): void {
     const counts = new Map<ServiceBackendState, number>();
     let without = 0;
     for (const { namespace, name } of table.services()) {
-      const found = table.backends(`${namespace}/${name}`);
-      for (const { state } of found) counts.set(state, (counts.get(state) ?? 0) + 1);
-      if (!found.some(({ state }) => state === 'active')) without++;
+      let active = false;
+      for (const state of table.states(`${namespace}/${name}`)) {
+        counts.set(state, (counts.get(state) ?? 0) + 1);
+        active ||= state === 'active';
+      }
+      if (!active) without++;
     }
     services.set(table.size);
     idle.set(without);

@@ -37,9 +37,7 @@ export const servicesPart: Extract<PartFactory, { where: 'everywhere' }> = {
         const keyOfPath = (params: Readonly<Record<string, string>>): string => `${params.namespace}/${params.name}`;
         api.route('GET', 'services', async () => {
           await known.ready();
-          return {
-            list: [...known.services.services()].map(({ namespace, name }) => recordOf(known, `${namespace}/${name}`)),
-          };
+          return { list: recordsOf(known) };
         });
         api.route('GET', 'services/:namespace/:name', async ({ params }) => {
           await known.ready();
@@ -80,11 +78,20 @@ export const servicesPart: Extract<PartFactory, { where: 'everywhere' }> = {
 function tallyOf(facts: HubFacts | undefined): Pick<ServicesFacts, 'backends' | 'active'> {
   let [backends, active] = [0, 0];
   for (const { namespace, name } of facts?.services.services() ?? []) {
-    const found = facts?.services.backends(`${namespace}/${name}`) ?? [];
-    backends += found.length;
-    active += found.filter(({ state }) => state === 'active').length;
+    for (const state of facts?.services.states(`${namespace}/${name}`) ?? []) {
+      backends++;
+      if (state === 'active') active++;
+    }
   }
   return { backends, active };
+}
+
+/** Each is made when its turn comes: all together may be a million backends. */
+function* recordsOf({ services }: HubFacts): Iterable<HubServiceRecord> {
+  for (const { namespace, name } of services.services()) {
+    const service = services.get(`${namespace}/${name}`);
+    if (service !== undefined) yield serviceRecord(service, services.backends(`${namespace}/${name}`));
+  }
 }
 
 /** @throws MeshError HUB-SERVICE-MISSING */

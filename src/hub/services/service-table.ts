@@ -8,7 +8,7 @@ import type { MachineRecord } from '../registration/machine-record.ts';
 import { Mirror } from '../workloads/mirror.ts';
 import { registrationLabels } from '../workloads/workload.ts';
 import type { KnownWorkload, WorkloadBook } from '../workloads/workload-book.ts';
-import { backendsOf, type ServiceBackend } from './backends.ts';
+import { backendsOf, type ServiceBackend, type ServiceBackendState } from './backends.ts';
 
 export interface KnownService extends MachineService {
   /** Modification revision of the object. */
@@ -85,6 +85,11 @@ export class ServiceTable {
     if (row === undefined) return [];
     const names = [...row.backends.keys()].sort();
     return names.flatMap((name) => row.backends.get(name) ?? []);
+  }
+
+  /** Of all backends of a service, in no order: to count a million costs no sorting. */
+  *states(key: string): Iterable<ServiceBackendState> {
+    for (const found of this.#rows.get(key)?.backends.values() ?? []) for (const { state } of found) yield state;
   }
 
   /** Which service has this address as its frontend. */
