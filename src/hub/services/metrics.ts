@@ -24,12 +24,9 @@ export function exportServices(metrics: Metrics, table: ServiceTable): void {
     const counts = new Map<ServiceBackendState, number>();
     let without = 0;
     for (const { namespace, name } of table.services()) {
-      let active = false;
-      for (const state of table.states(`${namespace}/${name}`)) {
-        counts.set(state, (counts.get(state) ?? 0) + 1);
-        active ||= state === 'active';
-      }
-      if (!active) without++;
+      const found = table.counts(`${namespace}/${name}`);
+      for (const [state, count] of found) counts.set(state, (counts.get(state) ?? 0) + count);
+      if (!found.has('active')) without++;
     }
     services.set(table.size);
     idle.set(without);

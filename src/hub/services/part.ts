@@ -78,9 +78,9 @@ export const servicesPart: Extract<PartFactory, { where: 'everywhere' }> = {
 function tallyOf(facts: HubFacts | undefined): Pick<ServicesFacts, 'backends' | 'active'> {
   let [backends, active] = [0, 0];
   for (const { namespace, name } of facts?.services.services() ?? []) {
-    for (const state of facts?.services.states(`${namespace}/${name}`) ?? []) {
-      backends++;
-      if (state === 'active') active++;
+    for (const [state, count] of facts?.services.counts(`${namespace}/${name}`) ?? []) {
+      backends += count;
+      if (state === 'active') active += count;
     }
   }
   return { backends, active };

@@ -30,6 +30,7 @@ interface Row {
   service: KnownService;
   /** By workload. */
   readonly backends: Map<string, readonly ServiceBackend[]>;
+  readonly counts: Map<ServiceBackendState, number>;
 }
 
 /**
@@ -87,9 +88,9 @@ export class ServiceTable {
     return names.flatMap((name) => row.backends.get(name) ?? []);
   }
 
-  /** Of all backends of a service, in no order: to count a million costs no sorting. */
-  *states(key: string): Iterable<ServiceBackendState> {
-    for (const found of this.#rows.get(key)?.backends.values() ?? []) for (const { state } of found) yield state;
+  /** How many backends a service has, by state; known without a look at them. */
+  counts(key: string): ReadonlyMap<ServiceBackendState, number> {
+    return this.#rows.get(key)?.counts ?? NO_COUNTS;
   }
 
   /** Which service has this address as its frontend. */
@@ -157,7 +158,7 @@ export class ServiceTable {
       for (const name of before?.backends.keys() ?? []) this.#unselect(name, key);
     } else {
       this.#remember(key, service);
-      const row: Row = { service, backends: new Map() };
+      const row: Row = { service, backends: new Map(), counts: new Map() };
       this.#rows.set(key, row);
       for (const workload of this.#options.book.values()) this.#place(row, workload, this.#labelsOf(workload));
       for (const name of before?.backends.keys() ?? []) if (!row.backends.has(name)) this.#unselect(name, key);
@@ -188,11 +189,15 @@ export class ServiceTable {
       this.#remove(row, name);
       return;
     }
-    row.backends.set(name, backendsOf(service, workload, this.#options.record(name)));
+    const found = backendsOf(service, workload, this.#options.record(name));
+    count(row, row.backends.get(name), -1);
+    count(row, found, 1);
+    row.backends.set(name, found);
     this.#ofWorkload.set(name, new Set([...(this.#ofWorkload.get(name) ?? []), keyOf(service)]));
   }
 
   #remove(row: Row, name: string): void {
+    count(row, row.backends.get(name), -1);
     if (row.backends.delete(name)) this.#unselect(name, keyOf(row.service));
   }
 
@@ -225,6 +230,15 @@ export class ServiceTable {
 }
 
 const NONE: ReadonlySet<string> = new Set();
+const NO_COUNTS: ReadonlyMap<ServiceBackendState, number> = new Map();
+
+function count({ counts }: Row, backends: readonly ServiceBackend[] | undefined, more: 1 | -1): void {
+  for (const { state } of backends ?? []) {
+    const now = (counts.get(state) ?? 0) + more;
+    if (now === 0) counts.delete(state);
+    else counts.set(state, now);
+  }
+}
 
 export function keyOf({ namespace, name }: Pick<MachineService, 'namespace' | 'name'>): string {
   return `${namespace}/${name}`;
