@@ -113,6 +113,11 @@ export const ERROR_CODES = {
     'check that the clustermesh-apiserver or hub runs and that the address and port are right',
     true,
   ),
+  'KVS-BUSY': entry(
+    'the store takes no more writes for the moment',
+    'wait: it is tried again; a hub takes ten writes a second of one machine, so look for what changes all the time',
+    true,
+  ),
   'KVS-TIMEOUT': entry('the store does not answer in time', 'check the network path and the load of the store', true),
   'KVS-TLS-UNTRUSTED': entry(
     'the certificate of the store is not signed by the configured CA',

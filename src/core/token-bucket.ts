@@ -37,6 +37,12 @@ export class TokenBucket {
     return this.#level < 1;
   }
 
+  /** Whether nothing is taken that has not come in again. */
+  get full(): boolean {
+    this.#refill();
+    return this.#level >= this.#options.burst;
+  }
+
   #refill(): void {
     const { burst, perSecond } = this.#options;
     const now = this.#now();

@@ -190,6 +190,7 @@ export function classify(error: unknown, endpoint: string): MeshError {
     return new MeshError('KVS-AUTH', text, place);
   if (AUTH_ERRORS.test(text)) return new MeshError('KVS-AUTH', text, place);
   if (/no leader|leader changed|request timed out/i.test(text)) return new MeshError('KVS-NO-QUORUM', text, place);
+  if (/too many requests/.test(text)) return new MeshError('KVS-BUSY', text, place);
   if (code === grpc.status.DEADLINE_EXCEEDED) return new MeshError('KVS-TIMEOUT', text, place);
   if (code === grpc.status.UNIMPLEMENTED || /HTTP status code|invalid content-type|protocol error/i.test(text))
     return new MeshError('KVS-NOT-ETCD', text, place);

@@ -5,10 +5,12 @@ import { after, before, test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
 import { promisify } from 'node:util';
 import fc from 'fast-check';
+import type { MeshError } from '../../src/core/errors.ts';
 import { hostAndPort } from '../../src/hub/etcd/arguments.ts';
 import { openMachineAccess } from '../../src/hub/etcd/machine-access.ts';
 import { checkRequest, isAllowed } from '../../src/hub/guard/check-request.ts';
 import { MessageSplitter } from '../../src/hub/guard/message-splitter.ts';
+import { WriteLimit } from '../../src/hub/guard/write-limit.ts';
 import type { EtcdOptions } from '../../src/kvstore/etcd-config.ts';
 import { encodePut, encodeWatchCreate } from '../../src/kvstore/messages.ts';
 import { encodeTransaction } from '../../src/kvstore/transaction.ts';
@@ -198,4 +200,44 @@ test('connections of one user are limited, and those of others are not', async (
   const { guard } = await lab.status();
   assert.ok((guard?.connections ?? 0) <= 34 && (guard?.refused ?? 0) > 0);
   await Promise.all(stores.map((store) => store.close()));
+});
+
+test('a machine that writes without a pause is held back, in words that clients know, and nobody else is', async () => {
+  const key = 'cilium/state/noderegister/v1/vm3';
+  await openMachineAccess({ session: admin.session, cluster: 'vms', onRevoked: () => {} }).grant('vm3');
+  const [greedy, other] = [lab.open(await lab.client('machine:vm3')), lab.open(await lab.client('machine:vm3'))];
+  await greedy.get(key);
+  await other.get(key);
+  const outcomes = await Promise.allSettled(
+    Array.from({ length: 400 }, (_, i) => (i % 2 === 0 ? greedy : other).put(key, String(i))),
+  );
+  const refused = outcomes.filter((outcome) => outcome.status === 'rejected');
+  const codes = new Set(refused.map(({ reason }) => (reason as MeshError).code));
+  assert.ok(refused.length >= 100, `${refused.length} refused`);
+  assert.deepEqual([...codes], ['KVS-BUSY']);
+  // It may still read, and write again after a moment.
+  await greedy.get(key);
+  await admin.put('cilium/cache/b', 'of the hub');
+  await until('one more is taken', () =>
+    greedy.put(key, 'again').then(
+      () => true,
+      () => false,
+    ),
+  );
+});
+
+test('how much a user has written is not forgotten by connecting anew, and is forgotten in the end', () => {
+  let now = 0;
+  const limit = new WriteLimit(() => now);
+  const put = (user: string, bytes = 10): boolean => limit.admits(user, '/etcdserverpb.KV/Put', bytes);
+  assert.ok(put('large', 1 << 20));
+  assert.equal(put('large'), false);
+  assert.ok(put('small'));
+  assert.ok(limit.admits('large', '/etcdserverpb.KV/Range', 10));
+  limit.left('large');
+  assert.equal(put('large'), false);
+  now = 60_000;
+  limit.left('large');
+  limit.left('small');
+  assert.equal(limit.size, 0);
 });

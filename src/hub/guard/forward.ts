@@ -12,16 +12,21 @@ import { MessageSplitter } from './message-splitter.ts';
 const MAX_MESSAGE = 2 << 20;
 /** What etcd needs to know; nothing else of a stranger's headers gets to it. */
 const PASSED = ['content-type', 'te', 'user-agent', 'grpc-timeout', 'grpc-accept-encoding', 'hasleader'];
-const GRPC = { permissionDenied: 7, unavailable: 14 } as const;
+const GRPC = { permissionDenied: 7, resourceExhausted: 8, unavailable: 14 } as const;
+
+/** The client writes more than it may. */
+class TooMuch extends Error {}
 
 /** Answers one call: checks every message of the client, and hands the answer of etcd through as it is. */
 export function forward(options: {
   readonly stream: ServerHttp2Stream;
   readonly headers: IncomingHttpHeaders;
   readonly upstream: ClientHttp2Session;
+  /** Whether a message of so many bytes may pass by now. */
+  readonly admits: (path: string, bytes: number) => boolean;
   readonly onRefused: (reason: string) => void;
 }): void {
-  const { stream, headers, upstream, onRefused } = options;
+  const { stream, headers, upstream, admits, onRefused } = options;
   const path = String(headers[':path']);
   stream.on('error', () => {});
   const refuse = (reason: string): void => {
@@ -47,12 +52,16 @@ export function forward(options: {
       for (const { frame, message } of splitter.push(chunk)) {
         const problem = checkRequest(path, message);
         if (problem !== undefined) throw new RangeError(problem);
+        if (!admits(path, message.length)) throw new TooMuch('too many writes');
         if (!call.write(frame)) stream.pause();
       }
     } catch (error) {
       drop();
       stream.removeAllListeners('data');
-      refuse((error as Error).message);
+      if (error instanceof TooMuch) {
+        onRefused(error.message);
+        fail(stream, GRPC.resourceExhausted, 'etcdserver: too many requests');
+      } else refuse((error as Error).message);
     }
   });
   call.on('drain', () => stream.resume());

@@ -13,6 +13,7 @@ import type { CertificateAuthority } from '../../pki/authority.ts';
 import { generateKey, privateKeyPem } from '../../pki/keys.ts';
 import { hostAndPort } from '../etcd/arguments.ts';
 import { forward } from './forward.ts';
+import { WriteLimit } from './write-limit.ts';
 
 export interface GuardOptions {
   /** `host:port` for machines and clusters. */
@@ -55,7 +56,7 @@ const MAX_TIMER_MS = 0x7fff_ffff;
 /**
  * Stands between etcd and everyone but the hub itself. It checks certificates by TLS, takes only requests that etcd can
  * be trusted with (`check-request.ts`), and speaks to etcd as the user that the certificate names, so that etcd's own
- * rights decide everything else. It knows whose connection is whose, and can end them: etcd asks for rights when a watch
+ * rights decide everything else, but for how much one may write (`write-limit.ts`). It knows whose connection is whose, and can end them: etcd asks for rights when a watch
  * begins, and never again.
  */
 export class Guard {
@@ -64,6 +65,7 @@ export class Guard {
   readonly #guests = new Map<ServerHttp2Session, Guest>();
   /** One key for all certificates towards etcd: it never leaves this process. */
   readonly #key: KeyObject = generateKey();
+  readonly #writes = new WriteLimit();
   #refused = 0;
   /** The member for the next client: one that is away is not asked twice in a row. */
   #next = 0;
@@ -94,7 +96,8 @@ export class Guard {
         return;
       }
       const onRefused = (reason: string): void => this.#onRefused(guest, { path: headers[':path'], reason });
-      forward({ stream, headers, upstream: guest.upstream, onRefused });
+      const admits = (path: string, bytes: number): boolean => this.#writes.admits(guest.user, path, bytes);
+      forward({ stream, headers, upstream: guest.upstream, admits, onRefused });
     });
   }
 
@@ -176,6 +179,7 @@ export class Guard {
     session.once('close', () => {
       clearTimeout(expiry);
       this.#guests.delete(session);
+      this.#writes.left(user);
       upstream.destroy();
     });
     upstream.on('error', (error) =>
