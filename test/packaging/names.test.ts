@@ -104,12 +104,12 @@ test('a resolved that is started anew still asks here', async () => {
 test('an agent that was killed finds its setting and leaves it, and makes it anew when somebody took it away', async () => {
   const before = await linkIndex();
   assert.ok(before !== undefined);
-  await machine.must('systemctl', 'kill', '--signal=KILL', 'mesh-agent');
+  await machine.must('systemctl', 'kill', '--kill-whom=main', '--signal=KILL', 'mesh-agent');
   await untilRegistered();
   assert.equal(await linkIndex(), before);
   await machine.must('resolvectl', 'revert', 'mesh_dns');
   assert.notEqual((await machine.run('getent', 'hosts', API)).code, 0);
-  await machine.must('systemctl', 'kill', '--signal=KILL', 'mesh-agent');
+  await machine.must('systemctl', 'kill', '--kill-whom=main', '--signal=KILL', 'mesh-agent');
   await untilRegistered();
   assert.equal((await machine.run('getent', 'hosts', API)).code, 0);
 });
@@ -144,7 +144,7 @@ test('stopped, it leaves nothing, and starts as before', async () => {
 test('where names are not wanted any more, what a killed agent left is taken away', async () => {
   machine.write(SETTINGS, 'dns: {enabled: false}\n');
   assert.notEqual(await linkIndex(), undefined);
-  await machine.must('systemctl', 'kill', '--signal=KILL', 'mesh-agent');
+  await machine.must('systemctl', 'kill', '--kill-whom=main', '--signal=KILL', 'mesh-agent');
   await untilNames('names are off', (dns) => dns === undefined);
   await until('the device is gone', async () => (await linkIndex()) === undefined);
   await assertGone();
@@ -155,7 +155,7 @@ test('a machine that leaves the mesh takes its names along, also after a kill', 
   await machine.must('systemctl', 'restart', 'mesh-agent');
   await untilRegistered();
   await machine.must('systemctl', 'mask', '--runtime', 'mesh-agent');
-  await machine.must('systemctl', 'kill', '--signal=KILL', 'mesh-agent');
+  await machine.must('systemctl', 'kill', '--kill-whom=main', '--signal=KILL', 'mesh-agent');
   await until('it is dead', async () => (await machine.run('pgrep', '-x', 'mesh-agent')).code !== 0);
   assert.notEqual(await linkIndex(), undefined);
   await machine.must('mesh-agent', 'leave', '--yes');

@@ -169,7 +169,7 @@ export class SystemdMachine {
   /** Kills the agent, looks whether its rules are there still, and waits until another one enforces. */
   async killAgent(): Promise<void> {
     const { MainPID: before } = await this.show('mesh-agent', 'MainPID');
-    await this.must('systemctl', 'kill', '--signal=KILL', 'mesh-agent');
+    await this.must('systemctl', 'kill', '--kill-whom=main', '--signal=KILL', 'mesh-agent');
     await this.must('nft', 'list', 'table', 'inet', 'mesh_agent');
     const again = async (): Promise<boolean> => {
       const { MainPID, ActiveState } = await this.show('mesh-agent', 'MainPID', 'ActiveState');

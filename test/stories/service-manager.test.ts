@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { constants, existsSync } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { MeshLab } from '../lab/mesh-lab.ts';
@@ -29,10 +29,14 @@ before(async () => {
   execFileSync('mkfifo', [saved]);
   lab.agent.start();
   await until('it answers', () => existsSync(lab.agent.socket));
+  let writer: FileHandle | undefined;
+  await until('its start waits', async () => {
+    writer = await open(saved, constants.O_WRONLY | constants.O_NONBLOCK).catch(() => undefined);
+    return writer !== undefined;
+  });
   process.kill(lab.agent.pid, 'SIGHUP');
-  const writer = await open(saved, constants.O_WRONLY | constants.O_NONBLOCK);
-  await writer.writeFile('{"version":1,"checks":{}}');
-  await writer.close();
+  await writer?.writeFile('{"version":1,"checks":{}}');
+  await writer?.close();
 });
 
 after(async () => {
