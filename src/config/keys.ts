@@ -125,7 +125,10 @@ export const KEYS = {
     integer('a port number', 1, 65535),
     'TCP port of the probes, the same on every node (cluster-health-port)',
   ),
-  'health.interval': key(atLeast(duration, 5), 'time in which every node is probed once, at least 5s'),
+  'health.interval': key(
+    atLeast(duration, 5),
+    'time in which every node is probed once (up to 120 addresses; more take longer), at least 5s',
+  ),
   'health.timeout': key(atLeast(duration, 1), 'how long a probe waits for an answer, at least 1s'),
   'dns.enabled': key(boolean, 'names of services are answered on this machine'),
   'dns.listen': key(loopbackListen, 'loopback address and port of the DNS server'),

@@ -13,6 +13,7 @@ import { HelloServer } from '../../src/agent/probes/hello-server.ts';
 import { blockedProbe } from '../../src/agent/probes/opinion.ts';
 import { type Probed, Prober } from '../../src/agent/probes/prober.ts';
 import { ProbeResults } from '../../src/agent/probes/results.ts';
+import { doubtful, roundMs } from '../../src/agent/probes/schedule.ts';
 import { type Target, targetsOf } from '../../src/agent/probes/targets.ts';
 import type { NodeHealthRecord } from '../../src/api/node-health-types.ts';
 import { RESERVED } from '../../src/core/identity.ts';
@@ -343,4 +344,14 @@ test('why policies hold probes back is worked out once for all nodes of an ident
     assert.match(blockedProbe(agent, targetAt(`10.0.0.${node % 250}`), 'icmp') ?? '', /no egress policy allows it/);
   }
   assert.ok(asked >= 1 && asked < 50, `${asked}`);
+});
+
+test('many nodes make a round longer and not dearer, and what failed is looked at again in each interval', () => {
+  assert.deepEqual([roundMs(0, 60_000), roundMs(120, 60_000), roundMs(5000, 60_000)], [60_000, 60_000, 2_500_000]);
+  const all = Array.from({ length: 5000 }, (_, i) => i);
+  const of = (addresses: readonly number[], failing: number): number[] =>
+    doubtful(addresses, { failed: (each) => each < failing, intervalMs: 60_000 });
+  assert.deepEqual(of(all, 3), [0, 1, 2]);
+  assert.equal(of(all, 5000).length, 60);
+  assert.deepEqual(of(all.slice(0, 120), 3), [], 'each is probed in the interval anyway');
 });

@@ -6,6 +6,7 @@ import type { Node } from '../../kvstore/codec/node.ts';
 import { HelloServer } from './hello-server.ts';
 import { type Probed, Prober, type ProberOptions } from './prober.ts';
 import { addressRecord, type ProbedAddress, ProbeResults } from './results.ts';
+import { doubtful, roundMs } from './schedule.ts';
 import { type TargetOptions, targetsOf } from './targets.ts';
 
 export interface NodeHealthOptions extends Pick<ProberOptions, 'blocked' | 'onFinding' | 'onEchoTrouble'> {
@@ -23,8 +24,10 @@ export interface NodeHealthOptions extends Pick<ProberOptions, 'blocked' | 'onFi
 const TROUBLE_FAILURES = 2;
 /** New nodes gather for so long, milliseconds. */
 const GATHER_MS = 500;
-/** A look that somebody waits for, or the first at new nodes, takes so long for each address, milliseconds. */
+/** A look that somebody waits for takes so long for each address, milliseconds. */
 const QUICK_MS = 10;
+/** The first at new nodes: at a start there are many of them, and other things to do. */
+const FIRST_MS = 100;
 const EXAMPLES = 3;
 
 /** What the probes of one cluster's nodes say, when some do not answer. */
@@ -36,7 +39,7 @@ export interface SilentNodes {
 
 /**
  * Probes the other nodes, round after round, and answers their probes. Every node is probed once in the interval, evenly
- * spread; a new one within a second or so.
+ * spread, or less often where there are many (`schedule.ts`); a new one within a second or so.
  */
 export class NodeHealth {
   readonly #options: NodeHealthOptions;
@@ -85,13 +88,11 @@ export class NodeHealth {
         reader.drain();
         if (signal.aborted) return;
         const all = this.#refresh();
-        await this.#look(
-          all.filter((each) => !this.#isProbed(each)),
-          all.length,
-        );
+        const fresh = all.filter((each) => !this.#isProbed(each));
+        await this.#look(fresh, { known: all.length, eachMs: FIRST_MS });
       }
     };
-    await Promise.all([firstLooks(), this.#rounds(signal)]);
+    await Promise.all([firstLooks(), this.#rounds(signal), this.#secondLooks(signal)]);
     reader.close();
   }
 
@@ -102,7 +103,7 @@ export class NodeHealth {
       this.#asked = this.#asked.then(() => {
         this.#waiting = false;
         const all = this.#refresh();
-        return this.#look(all, all.length);
+        return this.#look(all, { known: all.length, eachMs: QUICK_MS });
       });
     }
     return Date.now();
@@ -164,17 +165,28 @@ export class NodeHealth {
       const [began, begunAt] = [performance.now(), Date.now()];
       const all = this.#refresh();
       const first = Math.floor(all.length * this.#start);
-      await this.#prober.round([...all.slice(first), ...all.slice(0, first)], intervalMs);
+      const spreadMs = roundMs(all.length, intervalMs);
+      await this.#prober.round([...all.slice(first), ...all.slice(0, first)], spreadMs);
       if (signal.aborted) return;
       if (all.length > 0) this.#done(begunAt);
-      await sleep(began + intervalMs - performance.now(), signal);
+      await sleep(began + spreadMs - performance.now(), signal);
+    }
+  }
+
+  async #secondLooks(signal: AbortSignal): Promise<void> {
+    const intervalMs = this.#options.config.interval * 1000;
+    const failed = ({ node, target }: Probed): boolean => (this.#results.get(node, target.ip)?.failures ?? 0) > 0;
+    while (!signal.aborted) {
+      await sleep(intervalMs, signal);
+      if (signal.aborted) return;
+      await this.#prober.round(doubtful([...this.#probed.values()].flat(), { failed, intervalMs }), intervalMs / 2);
     }
   }
 
   /** `known`: so many addresses there are; a look at some of them is no round. */
-  async #look(probed: readonly Probed[], known: number): Promise<void> {
+  async #look(probed: readonly Probed[], { known, eachMs }: { known: number; eachMs: number }): Promise<void> {
     if (probed.length === 0) return;
-    const spreadMs = Math.min(this.#options.config.interval * 1000, probed.length * QUICK_MS);
+    const spreadMs = probed.length * eachMs;
     const begunAt = Date.now();
     await this.#prober.round(probed, spreadMs);
     if (probed.length === known || this.#last === undefined) this.#done(begunAt);
