@@ -161,6 +161,7 @@ export class Agent {
     });
     this.#enforcement = new Enforcement({
       datapath: chooseDatapath(config, log.child('datapath')),
+      jobs: this.#jobs,
       desired: this.desired,
       health: this.health,
       log,
@@ -293,7 +294,7 @@ export class Agent {
       this.lastGood.load(),
       this.serving.load(),
     ]);
-    this.#enforcement.start(this.#jobs);
+    this.#enforcement.start();
     this.#jobs.start('clusters', (signal) => this.mesh.run(signal));
     this.#jobs.start('names of services', (signal) => this.dns.run(signal));
     this.#jobs.start('conditions', (signal) => this.#idle(signal));

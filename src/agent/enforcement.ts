@@ -11,6 +11,7 @@ import { Reconciler } from './reconciler.ts';
 
 export interface EnforcementOptions {
   readonly datapath: Datapath;
+  readonly jobs: JobGroup;
   readonly desired: DesiredState;
   readonly health: Health;
   readonly log: Log;
@@ -32,7 +33,6 @@ export class Enforcement {
   readonly datapath: Datapath;
   readonly reconciler: Reconciler;
   readonly #options: EnforcementOptions;
-  #jobs: JobGroup | undefined;
   #usable = false;
   #settled = false;
   #report = { added: 0, removed: 0, tookMs: 0, cut: 0 };
@@ -59,8 +59,8 @@ export class Enforcement {
     return this.#usable;
   }
 
-  start(jobs: JobGroup): void {
-    this.#jobs = jobs;
+  start(): void {
+    const { jobs } = this.#options;
     jobs.start('data path', (signal) => this.#openDatapath(signal));
     jobs.start('reconcile', (signal) => this.reconciler.run(signal));
   }
@@ -95,7 +95,7 @@ export class Enforcement {
   #applied(delayMs: number): void {
     if (!this.#settled) {
       this.#settled = true;
-      this.#jobs?.start('settle', (signal) => settle(signal));
+      this.#options.jobs.start('settle', (signal) => settle(signal));
     }
     const { added, removed, tookMs, cut } = this.#report;
     this.#options.onApplied(added + removed > 0);

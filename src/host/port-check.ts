@@ -15,7 +15,8 @@ export interface PortCheck {
 /** `untried`: this machine could not look, which says nothing of the port. */
 export type PortResult = 'answers' | { readonly failed: string } | { readonly untried: string };
 
-const REFUSALS: Readonly<Record<string, string>> = {
+/** Why a connection was not taken, by the code of the error. */
+export const REFUSALS: Readonly<Record<string, string>> = {
   ECONNREFUSED: 'connection refused',
   ECONNRESET: 'connection reset',
   EHOSTUNREACH: 'no route to host',

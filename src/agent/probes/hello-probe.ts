@@ -1,14 +1,11 @@
 import { connect } from 'node:net';
+import { REFUSALS } from '../../host/port-check.ts';
 
 export type HelloOutcome = { readonly latencyMs: number } | { readonly text: string };
 
 const WORDS: Readonly<Record<string, string>> = {
-  ECONNREFUSED: 'connection refused',
-  ECONNRESET: 'connection reset',
+  ...REFUSALS,
   EPIPE: 'connection reset',
-  EHOSTUNREACH: 'no route to host',
-  ENETUNREACH: 'network unreachable',
-  ETIMEDOUT: 'no answer',
   EPERM: 'not permitted',
   EACCES: 'not permitted',
 };
