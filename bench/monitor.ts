@@ -3,16 +3,13 @@
  * and an agent in a flood of packets that its rules drop.
  */
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import type { MeshLab } from '../test/lab/mesh-lab.ts';
 import { until } from '../test/lab/namespace.ts';
 import { CLUSTER_A, enforce, policyFor, startStory } from '../test/lab/story.ts';
-import { Lines } from './datapath.ts';
-import type { Ask } from './datapath-load.ts';
-import { compareInPairs, SLICE_MS } from './pairs.ts';
+import { LOAD_SCRIPT, Load } from './load.ts';
+import { compareInPairs } from './pairs.ts';
 import type { Row } from './row.ts';
 
-const SCRIPT = join(import.meta.dirname, 'datapath-load.ts');
 const TICKS_PER_SECOND = 100;
 const FLOOD_MS = 10_000;
 /** Each of the 10,000 datagrams that are sent a second comes so often: the machine is to drop, not to send. */
@@ -54,17 +51,8 @@ class Follower {
 
 async function following(lab: MeshLab): Promise<Row> {
   const { world } = lab.topology;
-  const [server, asker] = [lab.machine, world].map(({ namespace }, index) => {
-    return new Lines(namespace.start(process.execPath, ['--no-warnings', SCRIPT, index === 0 ? 'serve' : 'ask']));
-  }) as [Lines, Lines];
-  await server.next();
-  await asker.next();
-  const measure = async (): Promise<number> => {
-    asker.say({ kind: 'connections', host: lab.machine.ipv4, ms: SLICE_MS } satisfies Ask);
-    const value = await asker.next();
-    if (typeof value !== 'number') throw new Error(`connections: ${String(value)}`);
-    return value;
-  };
+  const load = await Load.start(lab.machine.namespace, world.namespace);
+  const measure = (): Promise<number> => load.measure('connections', lab.machine.ipv4);
   // The first ones are a burst, which comes once: what goes on is measured.
   const steady = async (): Promise<number> => {
     await measure();
@@ -102,7 +90,7 @@ async function flood(lab: MeshLab): Promise<Row[]> {
   topology.underlay.namespace.feed(`table netdev flood { ${chain}; }`, 'nft', '-f', '-');
   const sender = topology.world.namespace.start(process.execPath, [
     '--no-warnings',
-    SCRIPT,
+    LOAD_SCRIPT,
     'flood',
     machine.ipv4,
     String(FLOOD_PORT),

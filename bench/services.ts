@@ -3,14 +3,12 @@
  * them. The machine is the client here; its peer is the backend.
  */
 import { join } from 'node:path';
-import { Namespace } from '../test/lab/namespace.ts';
-import { Lines } from './datapath.ts';
-import type { Ask } from './datapath-load.ts';
-import { compareInPairs, SLICE_MS, TRACKING } from './pairs.ts';
+import type { Namespace } from '../test/lab/namespace.ts';
+import { LoadedMachine, PEER } from './load.ts';
+import { compareInPairs, TRACKING } from './pairs.ts';
 import type { Row } from './row.ts';
 import type { Loaded } from './services-load.ts';
 
-const PEER = '10.200.0.2';
 const FRONTEND = '10.96.0.0';
 
 /** What address translation costs by itself, whoever asks for it. */
@@ -22,15 +20,15 @@ table ip one {
 
 export async function run(): Promise<Row[]> {
   const rows: Row[] = [];
-  const plain = await Client.start('plain');
-  const rule = await Client.start('rule');
+  const plain = await startClient('plain');
+  const rule = await startClient('rule');
   try {
     plain.namespace.feed(TRACKING, 'nft', '-f', '-');
     load(rule.namespace, 0);
     rule.namespace.feed(ONE_RULE, 'nft', '-f', '-');
     const rates: number[] = [];
     for (const count of [10, 10_000]) {
-      const ours = await Client.start('ours');
+      const ours = await startClient('ours');
       try {
         const loaded = load(ours.namespace, count);
         const at = `${count.toLocaleString('en')} services`;
@@ -91,56 +89,20 @@ function load(namespace: Namespace, count: number): Loaded {
 }
 
 interface Way {
-  readonly client: Client;
+  readonly client: LoadedMachine;
   readonly host: string;
 }
 
 /** The share of the second way in the first, in percent. */
 const compare = (direct: Way, service: Way): Promise<number> =>
   compareInPairs(
-    () => direct.client.measure(direct.host),
-    () => service.client.measure(service.host),
+    () => direct.client.measure('connections', direct.host),
+    () => service.client.measure('connections', service.host),
   );
 
 /** A machine that asks, and a peer that serves. */
-class Client {
-  readonly namespace: Namespace;
-  readonly #peer: Namespace;
-  readonly #asker: Lines;
-
-  private constructor(namespace: Namespace, peer: Namespace, asker: Lines) {
-    this.namespace = namespace;
-    this.#peer = peer;
-    this.#asker = asker;
-  }
-
-  static async start(label: string): Promise<Client> {
-    const namespace = new Namespace(`bench-${label}`);
-    const peer = new Namespace(`bench-${label}-p`);
-    namespace.connect(peer, {
-      device: 'eth0',
-      peerDevice: 'eth0',
-      addresses: ['10.200.0.1/24'],
-      peerAddresses: [`${PEER}/24`],
-    });
-    namespace.run('ip', 'route', 'add', 'default', 'via', PEER);
-    const script = join(import.meta.dirname, 'datapath-load.ts');
-    const server = new Lines(peer.start(process.execPath, ['--no-warnings', script, 'serve']));
-    const asker = new Lines(namespace.start(process.execPath, ['--no-warnings', script, 'ask']));
-    await server.next();
-    await asker.next();
-    return new Client(namespace, peer, asker);
-  }
-
-  async measure(host: string): Promise<number> {
-    this.#asker.say({ kind: 'connections', host, ms: SLICE_MS } satisfies Ask);
-    const value = await this.#asker.next();
-    if (typeof value !== 'number') throw new Error(String(value));
-    return value;
-  }
-
-  async close(): Promise<void> {
-    await this.#peer.close();
-    await this.namespace.close();
-  }
+async function startClient(label: string): Promise<LoadedMachine> {
+  const client = await LoadedMachine.start(label, 'peer');
+  client.namespace.run('ip', 'route', 'add', 'default', 'via', PEER);
+  return client;
 }
