@@ -470,6 +470,28 @@ static napi_value socket_close(napi_env env, napi_callback_info info) {
   return number(env, 0);
 }
 
+/* ---- the network namespace ---- */
+
+/* Linux 5.14; older headers do not have it. */
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+static napi_value namespace_cookie(napi_env env, napi_callback_info info) {
+  uint64_t cookie = 0;
+  socklen_t length = sizeof cookie;
+  napi_value result = NULL;
+  (void)info;
+  int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return number(env, -errno);
+  int status = getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length);
+  int error = errno;
+  close(fd);
+  if (status < 0) return number(env, -error);
+  napi_create_bigint_uint64(env, cookie, &result);
+  return result;
+}
+
 static napi_value close_fd(napi_env env, napi_callback_info info) {
   napi_value values[1];
   size_t count = COUNT(values);
@@ -493,6 +515,7 @@ NAPI_MODULE_INIT() {
       FUNCTION("echoOpen", echo_open),
       FUNCTION("echoSend", echo_send),
       FUNCTION("echoClose", socket_close),
+      FUNCTION("namespaceCookie", namespace_cookie),
       FUNCTION("closeFd", close_fd),
   };
   if (napi_define_properties(env, exports, COUNT(functions), functions) != napi_ok) return NULL;

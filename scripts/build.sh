@@ -1,5 +1,6 @@
 #!/bin/bash
 # dist/native/mesh.node   the native module
+# dist/native/*.bpf.json  the eBPF programs, the same for every architecture
 # dist/main.cjs           the program as one file for Node 24
 # dist/mesh-agent         the program as one executable; not with --bundle-only
 # A step whose inputs did not change is skipped. From the environment: MESH_AGENT_ENTRY names another entry than
@@ -69,6 +70,23 @@ build_native() {
   echo "$inputs" >"$out.inputs"
 }
 
+build_bpf() {
+  local source out inputs includes=(-I/usr/include -I"/usr/include/$(cc -dumpmachine)")
+  # The oldest instruction set that is enough: whoever loads it may run an older kernel.
+  local flags=(-O2 -g0 -Wall -Wextra -Werror -target bpf -mcpu=v2)
+  for source in native/bpf/*.bpf.c; do
+    out=$dist/native/$(basename "$source" .c).json
+    inputs=$( (cat "$source" native/bpf/*.h scripts/bpf-object.mjs; echo "${flags[@]}"; clang --version) | digest)
+    if fresh "$out" "$inputs"; then continue; fi
+    say "$out"
+    clang "${flags[@]}" "${includes[@]}" -c "$source" -o "$out.o"
+    node scripts/bpf-object.mjs "$out.o" >"$out.new"
+    rm "$out.o"
+    mv "$out.new" "$out"
+    echo "$inputs" >"$out.inputs"
+  done
+}
+
 package_version() {
   if [ -n "${MESH_AGENT_VERSION:-}" ]; then echo "$MESH_AGENT_VERSION"; else node -p 'require("./package.json").version'; fi
 }
@@ -93,7 +111,7 @@ build_bundle() {
     --minify --keep-names --legal-comments=none --log-level=warning --define:import.meta.dirname=__dirname \
     --define:import.meta.filename=__filename "--define:MESH_AGENT_BUILD=$(facts)" "--outfile=$dist/main.cjs"
   VERSION=$(package_version) node -p 'JSON.stringify({ name: "mesh-agent", version: process.env.VERSION, private: true,
-    bin: "main.cjs", pkg: { sea: true, assets: ["native/mesh.node", "install.sh"] } }, null, 2)' >"$dist/package.json"
+    bin: "main.cjs", pkg: { sea: true, assets: ["native/mesh.node", "native/*.bpf.json", "install.sh"] } }, null, 2)' >"$dist/package.json"
   cp install.sh "$dist/install.sh"
 }
 
@@ -129,8 +147,8 @@ SCRIPT
 build_executable() {
   local out=$dist/mesh-agent home=$root/.toolchain/pkg-home inputs version
   version=$(cut -d- -f1 "$node_home/.version")
-  inputs=$(cat "$dist/main.cjs" "$dist/install.sh" "$dist/package.json" "$dist/native/mesh.node" "$node_home/.version" \
-    node_modules/@yao-pkg/pkg/package.json | digest)
+  inputs=$(cat "$dist/main.cjs" "$dist/install.sh" "$dist/package.json" "$dist/native/mesh.node" "$dist"/native/*.bpf.json \
+    "$node_home/.version" node_modules/@yao-pkg/pkg/package.json | digest)
   if fresh "$out" "$inputs"; then return; fi
   say "$out"
   # What is made for another architecture is made by this one's.
@@ -147,5 +165,6 @@ build_executable() {
 }
 
 build_native
+build_bpf
 build_bundle
 if [ $bundle_only = false ]; then build_executable; fi

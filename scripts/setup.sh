@@ -6,8 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PACKAGES=(
-  binutils ca-certificates conntrack curl etcd-client etcd-server gcc iproute2 iputils-ping libc6-dev make netcat-openbsd
-  nftables openssl procps prometheus socat tcpdump util-linux
+  binutils ca-certificates clang conntrack curl etcd-client etcd-server gcc iproute2 iputils-ping libbpf-dev libc6-dev make
+  netcat-openbsd nftables openssl procps prometheus socat tcpdump util-linux
 )
 
 PACKAGE_TOOLS=(createrepo-c debootstrap dpkg-dev gzip lintian openssl rpm rpmlint shellcheck systemd-container xz-utils zstd)

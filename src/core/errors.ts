@@ -51,6 +51,11 @@ export const ERROR_CODES = {
   'HST-COMMAND': entry('a system command failed', 'read the command output that is attached', true),
   'HST-PERMISSION': entry('the agent lacks a permission', 'run the agent as root, or grant CAP_NET_ADMIN'),
   'HST-NETLINK': entry('a netlink request failed', 'read the kernel error that is attached', true),
+  'HST-BPF': entry(
+    'the kernel refused an eBPF command',
+    'read the kernel error that is attached; `datapath: nftables` does without eBPF',
+    true,
+  ),
   'HST-SPACE': entry(
     'the file system of the state is full or nearly so',
     'make room, or put the state elsewhere (`stateDir`): certificates cannot be renewed and the last-good snapshot cannot be written',

@@ -36,5 +36,7 @@ export interface Native {
   /** Sends an ICMP message, with its checksum for IPv4, to an address of 4 or 16 bytes. @returns bytes sent or -errno */
   echoSend(handle: number, address: Buffer, data: Buffer): number;
   echoClose(handle: number): number;
+  /** What the kernel calls the network namespace of this process until the next boot (Linux 5.14). @returns it, or -errno */
+  namespaceCookie(): bigint | number;
   closeFd(fd: number): number;
 }

@@ -1,5 +1,5 @@
-import { getSystemErrorMap } from 'node:util';
 import { MeshError } from '../core/errors.ts';
+import { describeErrno } from './errno.ts';
 
 export interface NetlinkFailure {
   /** The positive errno number. */
@@ -20,7 +20,7 @@ export class NetlinkError extends MeshError {
   readonly seq: number;
 
   constructor(failure: NetlinkFailure) {
-    const [name, text] = describe(failure.errno);
+    const [name, text] = describeErrno(failure.errno);
     const detail = failure.detail === undefined || failure.detail === '' ? '' : `: ${failure.detail}`;
     const permission = name === 'EPERM' || name === 'EACCES';
     super(permission ? 'HST-PERMISSION' : 'HST-NETLINK', `${failure.operation}: ${name} (${text})${detail}`);
@@ -29,8 +29,4 @@ export class NetlinkError extends MeshError {
     this.errnoName = name;
     this.seq = failure.seq ?? 0;
   }
-}
-
-function describe(errno: number): readonly [string, string] {
-  return getSystemErrorMap().get(-errno) ?? [`errno ${errno}`, 'unknown error'];
 }

@@ -1,0 +1,110 @@
+import { MeshError } from '../../core/errors.ts';
+import { describeErrno } from '../errno.ts';
+import { native } from '../load-native.ts';
+
+/** Commands of bpf(2), `enum bpf_cmd` in linux/bpf.h. */
+export const COMMAND = {
+  mapCreate: 0,
+  lookup: 1,
+  update: 2,
+  delete: 3,
+  nextKey: 4,
+  programLoad: 5,
+  pin: 6,
+  openPinned: 7,
+  info: 15,
+  lookupBatch: 24,
+  updateBatch: 26,
+  linkCreate: 28,
+  linkUpdate: 29,
+} as const;
+
+/** HST-BPF, or HST-PERMISSION for EPERM and EACCES of the whole command; `errnoName` tells callers what the kernel said. */
+export class BpfError extends MeshError {
+  /** `ENOENT`, `E2BIG`, ... */
+  readonly errnoName: string;
+
+  constructor(failure: { readonly errno: number; readonly operation: string; readonly detail?: string }) {
+    const [name, text] = describeErrno(failure.errno);
+    const detail = failure.detail === undefined || failure.detail === '' ? '' : `\n${failure.detail}`;
+    // What the verifier refuses is no lack of rights, though the kernel may call it so.
+    const permission = name === 'EPERM' || (name === 'EACCES' && detail === '');
+    super(permission ? 'HST-PERMISSION' : 'HST-BPF', `${failure.operation}: ${name} (${text})${detail}`);
+    this.name = 'BpfError';
+    this.errnoName = name;
+  }
+}
+
+export interface BpfCall {
+  readonly command: number;
+  /** `union bpf_attr`, in the byte order of the machine. */
+  readonly attr: Buffer;
+  /** Pairs of an offset into `attr` and the buffer whose address goes there. */
+  readonly pointers?: readonly (number | Buffer)[];
+  /** In the text of an error. */
+  readonly operation: string;
+}
+
+/** bpf(2). @returns a descriptor or what else the command gives. @throws BpfError */
+export function bpf({ command, attr, pointers = [], operation }: BpfCall): number {
+  const result = native().bpf(command, attr, ...pointers);
+  if (result < 0) throw new BpfError({ errno: -result, operation });
+  return result;
+}
+
+/** Attributes of `bytes` length with 32-bit numbers at these offsets. */
+export function attributes(bytes: number, numbers: Readonly<Record<number, number>> = {}): Buffer {
+  const attr = Buffer.alloc(bytes);
+  for (const [offset, value] of Object.entries(numbers)) attr.writeUInt32LE(value >>> 0, Number(offset));
+  return attr;
+}
+
+/** A name as the kernel takes it: letters, digits, underscore and dot, 15 at most. */
+export function writeName(attr: Buffer, offset: number, name: string): void {
+  attr.write(name.replace(/[^A-Za-z0-9_.]/g, '_').slice(0, 15), offset, 'latin1');
+}
+
+/** What a descriptor stands for: `struct bpf_*_info`, filled as far as the kernel knows it. @throws BpfError */
+export function objectInfo(fd: number, bytes: number): Buffer {
+  const info = Buffer.alloc(bytes);
+  bpf({
+    command: COMMAND.info,
+    attr: attributes(16, { 0: fd, 4: bytes }),
+    pointers: [8, info],
+    operation: 'ask for an eBPF object',
+  });
+  return info;
+}
+
+/** Gives an object a name in a BPF file system: it lives on without us. @throws BpfError */
+export function pinObject(fd: number, path: string): void {
+  bpf({
+    command: COMMAND.pin,
+    attr: attributes(16, { 8: fd }),
+    pointers: [0, pathBytes(path)],
+    operation: `pin ${path}`,
+  });
+}
+
+/** @returns a descriptor of what is pinned there, or undefined when nothing is. @throws BpfError */
+export function openPinned(path: string): number | undefined {
+  try {
+    return bpf({
+      command: COMMAND.openPinned,
+      attr: attributes(16),
+      pointers: [0, pathBytes(path)],
+      operation: `open ${path}`,
+    });
+  } catch (error) {
+    if (error instanceof BpfError && error.errnoName === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+export function closeObject(fd: number): void {
+  native().closeFd(fd);
+}
+
+function pathBytes(path: string): Buffer {
+  return Buffer.from(`${path}\0`, 'utf8');
+}
