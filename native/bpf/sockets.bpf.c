@@ -153,7 +153,12 @@ static __always_inline bool choose4(const struct config *config, const struct en
   if (!leads(choice)) return false;
   slot.number = slot_of(config, choice->how);
   const struct target4 *target = bpf_map_lookup_elem(&slots4, &slot);
-  if (!target) return false;
+  if (!target) {
+    /* There were fewer a moment later. */
+    slot.number = 0;
+    target = bpf_map_lookup_elem(&slots4, &slot);
+    if (!target) return false;
+  }
   *to = mapped(target->address, target->port);
   __sync_fetch_and_add(&choice->connections, 1);
   return true;
@@ -167,7 +172,12 @@ static __always_inline bool choose6(const struct config *config, const struct en
   if (!leads(choice)) return false;
   slot.number = slot_of(config, choice->how);
   const struct target6 *target = bpf_map_lookup_elem(&slots6, &slot);
-  if (!target) return false;
+  if (!target) {
+    /* There were fewer a moment later. */
+    slot.number = 0;
+    target = bpf_map_lookup_elem(&slots6, &slot);
+    if (!target) return false;
+  }
   __builtin_memcpy(to->address, target->address, sizeof to->address);
   to->port = target->port;
   to->unused = 0;

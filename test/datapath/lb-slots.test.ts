@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { SIZES, STICKY_SIZES, sizeFor, stickySizeFor } from '../../src/datapath/nft/lb/sizes.ts';
-import { assignSlots, type Share, stickySlots } from '../../src/datapath/nft/lb/slots.ts';
+import { SIZES, STICKY_SIZES, sizeFor, stickySizeFor } from '../../src/datapath/lb/sizes.ts';
+import { assignSlots, type Share, stickySlots } from '../../src/datapath/lb/slots.ts';
 import { MAX_TARGETS } from '../../src/service/result.ts';
 
 const shares = fc

@@ -1,7 +1,8 @@
 import type { NumericIdentity } from '../../core/identity.ts';
 import type { DirectionChanges, DirectionPolicy, PolicyClass } from '../../policy/result.ts';
+import { markKey } from '../fields.ts';
 import { type ElementBatch, type SetShape, SHAPES } from './elements.ts';
-import { FAMILIES, markKey, type RowElements, rowAddress, rowElements } from './keys.ts';
+import { FAMILIES, type RowElements, rowAddress, rowElements } from './keys.ts';
 import { CLASS_BIT, classNumber, classOfNumber } from './names.ts';
 import { SetTracker } from './tracker.ts';
 

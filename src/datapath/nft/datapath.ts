@@ -10,6 +10,9 @@ import type {
   KernelPolicyRow,
 } from '../datapath.ts';
 import type { DesiredChanges, DesiredState } from '../desired.ts';
+import { frontendsOf } from '../lb/dump.ts';
+import { HeldServices } from '../lb/held.ts';
+import { ServiceWriter } from '../lb/writer.ts';
 import { Arrival } from './arrival.ts';
 import { ConnectionCutter } from './cutter.ts';
 import { Denials } from './denials.ts';
@@ -17,10 +20,10 @@ import { dumpAddresses, dumpPolicy } from './dump.ts';
 import { ElementBatch } from './elements.ts';
 import { dumpIfThere, HeldState } from './held.ts';
 import { chains, generation } from './kernel.ts';
-import { dumpServices } from './lb/dump.ts';
+import { ServiceBatch } from './lb/elements.ts';
+import { readServices } from './lb/read.ts';
 import { LB_CHAIN, LB_MAP_NAMES } from './lb/rules.ts';
 import { StaleFlows } from './lb/stale.ts';
-import { ServiceWriter } from './lb/writer.ts';
 import { probeRules } from './probe.ts';
 import { nft } from './program.ts';
 import { lbRemovalText, mapsText, type RulesShape, removalText, rulesText, stampOf, stampText } from './ruleset.ts';
@@ -201,8 +204,7 @@ export class NftDatapath implements Datapath {
     const moved = await this.#services.write({
       desired: wanted,
       changed,
-      batch,
-      send: () => send(batch, watch),
+      elements: new ServiceBatch(batch, () => send(batch, watch)),
     });
     flows.changed(moved);
   }
@@ -321,7 +323,10 @@ export class NftDatapath implements Datapath {
 
   async dumpServices(): Promise<KernelFrontend[]> {
     // Maps that no rule looks at yet lead nobody on.
-    return this.#held.chains.includes(LB_CHAIN) ? dumpServices(this.#kernel.socket) : [];
+    if (!this.#held.chains.includes(LB_CHAIN)) return [];
+    const held = new HeldServices();
+    await readServices(held, async (map, visit) => void (await dumpIfThere(this.#kernel.socket, map, visit)));
+    return frontendsOf(held);
   }
 
   get status(): DatapathStatus {

@@ -1,12 +1,13 @@
 import type { NetlinkSocket } from '../../host/netlink.ts';
 import { NetlinkError } from '../../host/netlink-error.ts';
+import { HeldServices } from '../lb/held.ts';
 import { VERDICT_POINTS } from '../verdict-log.ts';
 import { HostTracker } from './addresses.ts';
 import { ClassTracker } from './classes.ts';
 import { dumpElements, type KernelElement, SHAPES } from './elements.ts';
 import { arrivalDevice, chains, rulesDigest } from './kernel.ts';
 import { ROW_MAPS, rangeElements, readClass, rowOfKernel } from './keys.ts';
-import { HeldServices } from './lb/held.ts';
+import { readServices } from './lb/read.ts';
 import { hostMap } from './names.ts';
 import { type AddressRange, rangesOfPoints } from './ranges.ts';
 import { SetTracker } from './tracker.ts';
@@ -82,7 +83,7 @@ export class HeldState {
         });
       }
     }
-    if (this.balances) await this.services.read(read);
+    if (this.balances) await readServices(this.services, read);
     for (const [name, { shape, held }] of this.sets) {
       if (shape.kind !== 'interval') {
         await read(name, (element) => held.set(element.key.toString('latin1'), element.value));

@@ -1,15 +1,11 @@
 import type { Prefix } from '../../core/ip.ts';
 import { type DirectionPolicy, type PolicyClass, type PolicyRow, PROTOCOL } from '../../policy/result.ts';
 import type { Border, DesiredOverlay, DesiredState } from '../desired.ts';
+import { addressKey, byteKey, markKey, portKey } from '../fields.ts';
 import { VERDICT } from './elements.ts';
 import { identityMark } from './names.ts';
 import { type AddressRange, flatten, toWords } from './ranges.ts';
 import type { Elements } from './tracker.ts';
-
-/** Fields of keys, as the kernel keeps them: host order for marks, network order for the rest, padded to four bytes. */
-export function markKey(value: number): string {
-  return String.fromCharCode(value & 255, (value >>> 8) & 255, (value >>> 16) & 255, value >>> 24);
-}
 
 /** In a map of ranges; see `classNumber`. */
 function turnedMarkKey(value: number): string {
@@ -23,23 +19,6 @@ export function readClass(name: (typeof ROW_MAPS)[number], key: Buffer): number 
 
 export function readMark(key: Buffer): number {
   return key.readUInt32LE(0);
-}
-
-export function byteKey(value: number): string {
-  return `${String.fromCharCode(value)}\0\0\0`;
-}
-
-export function portKey(port: number, padded = true): string {
-  return String.fromCharCode(port >>> 8, port & 255) + (padded ? '\0\0' : '');
-}
-
-export function addressKey(words: ArrayLike<number>): string {
-  let key = '';
-  for (let i = 0; i < words.length; i++) {
-    const word = words[i] as number;
-    key += String.fromCharCode(word >>> 24, (word >>> 16) & 255, (word >>> 8) & 255, word & 255);
-  }
-  return key;
 }
 
 const MAX_DEVICE_NAME = 15;

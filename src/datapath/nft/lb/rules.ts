@@ -1,5 +1,5 @@
+import { choiceOf, REFUSE, SIZES, STICKY_SIZES } from '../../lb/sizes.ts';
 import { PROTOCOLS, slotMap } from './keys.ts';
-import { choiceOf, REFUSE, SIZES, STICKY_SIZES } from './sizes.ts';
 
 /**
  * Services. Two lookups for each new connection, however many services there are, and none for any later packet:

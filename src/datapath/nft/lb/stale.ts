@@ -2,8 +2,8 @@ import { messageOf } from '../../../core/errors.ts';
 import { Attributes, AttributeWriter, NESTED } from '../../../host/attributes.ts';
 import { NETLINK_NETFILTER, NetlinkSocket, NLM_F_ACK } from '../../../host/netlink.ts';
 import { NetlinkError } from '../../../host/netlink-error.ts';
-import type { HeldServices } from './held.ts';
-import { isUdp, type Moved } from './writer.ts';
+import type { HeldServices } from '../../lb/held.ts';
+import { isUdp, type Moved } from '../../lb/writer.ts';
 
 const SUBSYSTEM = 1 << 8;
 const GET = 1;

@@ -1,4 +1,4 @@
-import { fingerprint, stir } from '../../../core/fingerprint.ts';
+import { fingerprint, stir } from '../../core/fingerprint.ts';
 
 /** A target in the bytes of the kernel, and its weight. */
 export interface Share {

@@ -1,4 +1,4 @@
-import { MAX_TARGETS } from '../../../service/result.ts';
+import { MAX_TARGETS } from '../../service/result.ts';
 
 /**
  * How many slots the targets of a frontend are spread over. A rule needs the number as a constant, so there is one rule for

@@ -1,14 +1,10 @@
-import type { NetlinkSocket } from '../../../host/netlink.ts';
-import type { KernelFrontend } from '../../datapath.ts';
-import { dumpIfThere } from '../held.ts';
-import { HeldServices } from './held.ts';
+import type { KernelFrontend } from '../datapath.ts';
+import type { HeldServices } from './held.ts';
 import { readFrontend, readTarget } from './keys.ts';
 import { readChoice } from './sizes.ts';
 
 /** The frontends that the kernel leads from, with their targets; slots that nothing leads to are not told. */
-export async function dumpServices(socket: NetlinkSocket): Promise<KernelFrontend[]> {
-  const held = new HeldServices();
-  await held.read(async (map, visit) => void (await dumpIfThere(socket, map, visit)));
+export function frontendsOf(held: HeldServices): KernelFrontend[] {
   const found: KernelFrontend[] = [];
   for (const family of [4, 6] as const) {
     for (const [bytes, { choice, connections, slots }] of held.frontends[family]) {

@@ -1,25 +1,34 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { FrontendKey, ServiceFrontend, ServiceMap } from '../../../service/result.ts';
-import type { ElementBatch, SetShape } from '../elements.ts';
+import type { FrontendKey, ServiceFrontend, ServiceMap } from '../../service/result.ts';
 import type { HeldFrontend, HeldServices } from './held.ts';
-import { type FrontendBytes, frontendBytes, readFrontend, slotKey, slotMapOf, targetBytes } from './keys.ts';
+import { type FrontendBytes, frontendBytes, readFrontend, targetBytes } from './keys.ts';
 import { choiceOf, MAX_RENDEZVOUS, sizeFor, stickySizeFor } from './sizes.ts';
 import { assignSlots, stickySlots } from './slots.ts';
 
-const SERVICES: SetShape = { kind: 'plain', data: 'mark' };
-const SLOTS: SetShape = { kind: 'plain', data: 'bytes' };
 /** Frontends between two looks at the event loop. */
 const TURN = 256;
-/** Above this what was written goes to the kernel, who takes it in while our thread waits: 10 ms or so for each part. */
-const PART_BYTES = 128 << 10;
+
+/** The maps of one technology. What is put takes the place of what was there (`before`), without a moment in between. */
+export interface ServiceElements {
+  /** Undefined: nothing leads on from there any more. */
+  choice(at: FrontendAt, choice: number | undefined, before: number | undefined): void;
+  slot(at: FrontendAt & { readonly slot: number }, target: string | undefined, before: string | undefined): void;
+  /** Others get their turn; what waits may go to the kernel. */
+  turn(): Promise<void>;
+  /** From here on the kernel has all that was written. */
+  flush(): Promise<void>;
+}
+
+export interface FrontendAt {
+  readonly family: 4 | 6;
+  readonly bytes: FrontendBytes;
+}
 
 export interface ServiceWriting {
   /** Undefined: no service is balanced. */
   readonly desired: ServiceMap | undefined;
   /** Where to look; undefined for everywhere. */
   readonly changed: Iterable<FrontendKey> | undefined;
-  readonly batch: ElementBatch;
-  send(): Promise<void>;
+  readonly elements: ServiceElements;
 }
 
 /** A frontend with a protocol whose connections have no end of their own, and targets that it had until now. */
@@ -41,27 +50,24 @@ export class ServiceWriter {
 
   /** @returns frontends that lead elsewhere now */
   async write(writing: ServiceWriting): Promise<Moved[]> {
-    const { batch, send } = writing;
+    const { elements } = writing;
     const moved: Moved[] = [];
     const unused: (() => void)[] = [];
     const lead: (() => void)[] = [];
     let count = 0;
-    const turn = async (): Promise<void> => {
-      if (batch.size > PART_BYTES) await send();
-      await nextTurn();
-    };
     for (const { family, bytes, frontend } of this.#wanted(writing)) {
       const held = this.#held.at(family, bytes);
-      if (this.#writeSlots({ family, bytes, frontend, held }, batch, unused)) moved.push({ family, frontend: bytes });
-      lead.push(() => this.#writeChoice({ family, bytes, frontend, held }, batch));
-      if (++count % TURN === 0) await turn();
+      if (this.#writeSlots({ family, bytes, frontend, held }, elements, unused))
+        moved.push({ family, frontend: bytes });
+      lead.push(() => this.#writeChoice({ family, bytes, frontend, held }, elements));
+      if (++count % TURN === 0) await elements.turn();
     }
     for (const steps of [lead, unused]) {
       for (const [index, step] of steps.entries()) {
         step();
-        if (index % TURN === TURN - 1) await turn();
+        if (index % TURN === TURN - 1) await elements.turn();
       }
-      await send();
+      await elements.flush();
     }
     return moved;
   }
@@ -81,26 +87,22 @@ export class ServiceWriter {
   }
 
   /** @returns whether a target is there that was not, or not there any more */
-  #writeSlots(at: At, batch: ElementBatch, unused: (() => void)[]): boolean {
+  #writeSlots(at: At, elements: ServiceElements, unused: (() => void)[]): boolean {
     const { family, bytes, frontend, held } = at;
-    const map = slotMapOf(family, bytes);
     const wanted = frontend === undefined ? [] : slotsOf(frontend, held.slots);
     let moved = false;
     for (const [slot, endpoint] of wanted.entries()) {
       const before = held.slots[slot];
       if (before === endpoint) continue;
       moved = true;
-      const key = Buffer.from(slotKey(family, bytes, slot), 'latin1');
-      if (before !== undefined) batch.element(map, SLOTS, true, key, 0);
-      batch.element(map, SLOTS, false, key, Buffer.from(endpoint, 'latin1'));
+      elements.slot({ family, bytes, slot }, endpoint, before);
       held.slots[slot] = endpoint;
     }
     if (held.slots.length > wanted.length) {
       moved = true;
       unused.push(() => {
         for (let slot = wanted.length; slot < held.slots.length; slot++)
-          if (held.slots[slot] !== undefined)
-            batch.element(map, SLOTS, true, Buffer.from(slotKey(family, bytes, slot), 'latin1'), 0);
+          if (held.slots[slot] !== undefined) elements.slot({ family, bytes, slot }, undefined, held.slots[slot]);
         held.slots.length = wanted.length;
         if (frontend === undefined) this.#held.frontends[family].delete(bytes);
       });
@@ -108,21 +110,16 @@ export class ServiceWriter {
     return moved;
   }
 
-  #writeChoice({ family, bytes, frontend, held }: At, batch: ElementBatch): void {
-    const map = `lb_services${family}`;
+  #writeChoice({ family, bytes, frontend, held }: At, elements: ServiceElements): void {
     const wanted =
       frontend === undefined ? undefined : choiceOf(sizeOf(frontend), frontend.sticky && frontend.targets.length > 0);
     if (held.choice === wanted) return;
-    const key = Buffer.from(bytes, 'latin1');
-    if (held.choice !== undefined) batch.element(map, SERVICES, true, key, held.choice);
-    if (wanted !== undefined) batch.element(map, SERVICES, false, key, wanted);
+    elements.choice({ family, bytes }, wanted, held.choice);
     held.choice = wanted;
   }
 }
 
-interface Wanted {
-  readonly family: 4 | 6;
-  readonly bytes: FrontendBytes;
+interface Wanted extends FrontendAt {
   readonly frontend: ServiceFrontend | undefined;
 }
 

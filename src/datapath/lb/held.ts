@@ -1,11 +1,11 @@
-import type { KernelElement } from '../elements.ts';
-import { type FrontendBytes, PROTOCOLS, readSlot, slotMap } from './keys.ts';
+import type { FrontendBytes } from './keys.ts';
 
-const MAX_SLOTS = 65_536;
+/** More than a frontend can have. */
+export const MAX_SLOTS = 65_536;
 
 /** One frontend as the kernel has it. */
 export interface HeldFrontend {
-  /** What `lb_services` says; undefined while nothing leads to the slots. */
+  /** What the map of frontends says (`sizes.ts`); undefined while nothing leads to the slots. */
   choice: number | undefined;
   /** New connections as they were counted when this was read. */
   connections: number;
@@ -40,24 +40,5 @@ export class HeldServices {
   clear(): void {
     this.frontends[4].clear();
     this.frontends[6].clear();
-  }
-
-  /** Takes what a dump told. `dump` visits the elements of one map. */
-  async read(dump: (map: string, visit: (element: KernelElement) => void) => Promise<void>): Promise<void> {
-    this.clear();
-    for (const family of [4, 6] as const) {
-      await dump(`lb_services${family}`, ({ key, value, packets }) => {
-        const frontend = this.at(family, key.toString('latin1'));
-        frontend.choice = value;
-        frontend.connections = packets;
-      });
-      for (const protocol of PROTOCOLS) {
-        await dump(slotMap(protocol, family), ({ key, data }) => {
-          const { frontend, slot } = readSlot(protocol, family, key);
-          // More than there can be was not written by us.
-          if (slot < MAX_SLOTS) this.at(family, frontend).slots[slot] = data?.toString('latin1');
-        });
-      }
-    }
   }
 }
