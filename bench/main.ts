@@ -11,6 +11,7 @@ const BENCHES: Readonly<
   Record<string, { readonly about: string; readonly load: () => Promise<{ run: () => Promise<Row[]> }> }>
 > = {
   kvstore: { about: 'listing and watching a store', load: () => import('./kvstore.ts') },
+  watch: { about: 'bursts of changes, followed', load: () => import('./watch.ts') },
   ipcache: { about: 'addresses in memory', load: () => import('./ipcache.ts') },
   policy: { about: 'resolving policies', load: () => import('./policy.ts') },
   nft: { about: 'loading and changing the kernel tables', load: () => import('./nft.ts') },

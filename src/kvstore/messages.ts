@@ -43,18 +43,6 @@ export interface WatchEvent {
   readonly kv: WireKeyValue;
 }
 
-export interface WatchResponse {
-  readonly header: ResponseHeader;
-  readonly watchId: number;
-  readonly created: boolean;
-  readonly canceled: boolean;
-  readonly compactRevision: number;
-  readonly cancelReason: string;
-  /** More events of the same revision follow in another message. */
-  readonly fragment: boolean;
-  readonly events: readonly WatchEvent[];
-}
-
 export interface LeaseResponse {
   readonly header: ResponseHeader;
   readonly id: bigint;
@@ -135,26 +123,6 @@ export function encodeWatchCancel(id: number): Buffer {
   return new WireWriter().message(2, new WireWriter().uint(1, id)).finish();
 }
 
-/** `prefixOf` names what is cut off the keys of a watch. */
-export function decodeWatch(data: Buffer, prefixOf: (watchId: number) => Buffer): WatchResponse {
-  const reader = new WireReader(data);
-  let header: ResponseHeader | undefined;
-  const events: WatchEvent[] = [];
-  const result = { watchId: 0, created: false, canceled: false, compactRevision: 0, cancelReason: '', fragment: false };
-  while (reader.next()) {
-    if (reader.field === 1) header = decodeHeader(reader);
-    else if (reader.field === 2) result.watchId = reader.number();
-    else if (reader.field === 3) result.created = reader.bool();
-    else if (reader.field === 4) result.canceled = reader.bool();
-    else if (reader.field === 5) result.compactRevision = reader.number();
-    else if (reader.field === 6) result.cancelReason = reader.string();
-    else if (reader.field === 7) result.fragment = reader.bool();
-    else if (reader.field === 11) events.push(decodeEvent(reader, prefixOf(result.watchId)));
-    else reader.skip();
-  }
-  return { header: required(header), events, ...result };
-}
-
 export function encodeLeaseGrant(ttlSeconds: number): Buffer {
   return new WireWriter().uint(1, ttlSeconds).finish();
 }
@@ -207,7 +175,7 @@ export function decodeAuthenticate(data: Buffer): string {
   return token;
 }
 
-function decodeHeader(reader: WireReader): ResponseHeader {
+export function decodeHeader(reader: WireReader): ResponseHeader {
   let clusterId = 0n;
   let revision = 0;
   const outer = reader.enter();
@@ -238,7 +206,7 @@ function decodeKeyValue(reader: WireReader, prefix: Buffer): WireKeyValue {
   return { key, value, modRevision, lease };
 }
 
-function decodeEvent(reader: WireReader, prefix: Buffer): WatchEvent {
+export function decodeEvent(reader: WireReader, prefix: Buffer): WatchEvent {
   let deleted = false;
   let kv: WireKeyValue | undefined;
   const outer = reader.enter();
@@ -255,7 +223,7 @@ function decodeEvent(reader: WireReader, prefix: Buffer): WatchEvent {
 const EMPTY = Buffer.alloc(0);
 
 // Cilium treats an answer without a header as an error too: nothing tells then which data set answered.
-function required(header: ResponseHeader | undefined): ResponseHeader {
+export function required(header: ResponseHeader | undefined): ResponseHeader {
   if (header === undefined) throw new RangeError('response without a header');
   return header;
 }

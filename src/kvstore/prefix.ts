@@ -1,12 +1,9 @@
-import { setImmediate as yieldToLoop } from 'node:timers/promises';
+import { turns } from '../core/turns.ts';
 import type { Connection } from './connection.ts';
-import { type KeyRange, prefixEnd, type RangeResponse, type WatchResponse, type WireKeyValue } from './messages.ts';
+import { type KeyRange, prefixEnd, type RangeResponse, type WatchEvent, type WireKeyValue } from './messages.ts';
 import { type PageAnswer, PageCursor } from './page-cursor.ts';
 import type { PrefixSink } from './store.ts';
 import { isTooLarge } from './transport.ts';
-
-/** The event loop is given back after so long, milliseconds. */
-const SLICE_MS = 8;
 
 /** What is listed or watched: everything under a prefix, or one key. */
 export class Target implements KeyRange {
@@ -103,16 +100,12 @@ export class Prefix {
       if (ended() || this.closed) return;
       if (revision === undefined) this.#guard('', () => this.#sink.listing());
       revision ??= page.header.revision;
-      let slice = performance.now() + SLICE_MS;
       for (const kv of page.kvs) {
-        this.#put(kv);
-        if (performance.now() < slice) continue;
-        await yieldToLoop();
+        if (turns.over) await turns.next();
         if (ended() || this.closed) return;
-        slice = performance.now() + SLICE_MS;
+        this.#put(kv);
       }
       this.#remember(connection, page.kvs.at(-1));
-      await yieldToLoop();
     }
     if (revision === undefined || ended() || this.closed) return;
     this.#guard('', () => this.#sink.listed());
@@ -121,20 +114,29 @@ export class Prefix {
     this.synced = true;
   }
 
-  events(connection: Connection, response: WatchResponse): void {
-    const { events } = response;
+  /**
+   * Takes the events of one answer, one a step. `split`: more of the last revision follow in another answer. What is left
+   * when it is closed, or when the store's data are others now, is not for it any more.
+   */
+  *taking(connection: Connection, events: Iterable<WatchEvent>, split: boolean): Generator<void> {
+    let revision = 0;
+    let put: WireKeyValue | undefined;
     for (const { deleted, kv } of events) {
-      if (this.closed) return;
+      if (this.closed || this.next === undefined) return;
+      revision = kv.modRevision;
       // Some etcd versions repeat events to a watch that was behind.
-      if (kv.modRevision < (this.next ?? 0)) continue;
-      if (deleted) this.#guard(kv.key, () => this.#sink.remove(kv.key));
-      else this.#put(kv);
+      if (revision >= this.next) {
+        // A break from here on must bring the whole revision again; its effects are idempotent. Those before it are done.
+        this.next = revision;
+        if (deleted) this.#guard(kv.key, () => this.#sink.remove(kv.key));
+        else this.#put(kv);
+        if (!deleted) put = kv;
+      }
+      yield;
     }
-    const last = events.at(-1);
-    if (last === undefined) return;
-    // In the middle of a split revision a resume must bring the whole revision again; its effects are idempotent.
-    if (!response.fragment) this.next = Math.max(this.next ?? 0, last.kv.modRevision + 1);
-    this.#remember(connection, events.findLast(({ deleted }) => !deleted)?.kv);
+    if (this.closed || this.next === undefined) return;
+    if (!split) this.next = Math.max(this.next, revision + 1);
+    this.#remember(connection, put);
   }
 
   #remember(connection: Connection, kv: WireKeyValue | undefined): void {

@@ -34,6 +34,37 @@ grpc.setLogVerbosity(grpc.logVerbosity.NONE);
 
 export type Stream = grpc.ClientDuplexStream<Buffer, Buffer>;
 
+/**
+ * A stream whose messages come one by one: the next after `taken` was called for the one before. gRPC by itself reads
+ * sixteen ahead, of two megabytes each from an etcd that catches up, of more from a hostile one.
+ */
+export interface PacedStream {
+  readonly stream: Stream;
+  readonly taken: () => void;
+}
+
+class PacedCall extends grpc.InterceptingCall {
+  #free = true;
+  #wanted = false;
+
+  override startRead(): void {
+    this.#wanted = true;
+    this.#read();
+  }
+
+  taken(): void {
+    this.#free = true;
+    this.#read();
+  }
+
+  #read(): void {
+    if (!this.#free || !this.#wanted) return;
+    this.#free = false;
+    this.#wanted = false;
+    super.startRead();
+  }
+}
+
 const pass = (data: Buffer): Buffer => data;
 
 /** One connection to one endpoint. Requests and answers are encoded messages; nothing here knows what they mean. */
@@ -129,10 +160,23 @@ export class Transport {
   }
 
   stream(method: string): Stream {
+    return this.#stream(method, {});
+  }
+
+  watchStream(): PacedStream {
+    let call: PacedCall | undefined;
+    const paced: grpc.Interceptor = (options, next) => {
+      call = new PacedCall(next(options));
+      return call;
+    };
+    return { stream: this.#stream('Watch/Watch', { interceptors: [paced] }), taken: () => call?.taken() };
+  }
+
+  #stream(method: string, options: grpc.CallOptions): Stream {
     const metadata = this.#metadata.clone();
     // A member that lost its leader must end the stream instead of keeping it silent for ever.
     if (method.startsWith('Watch')) metadata.set('hasleader', 'true');
-    return this.#client.makeBidiStreamRequest(`/etcdserverpb.${method}`, pass, pass, metadata);
+    return this.#client.makeBidiStreamRequest(`/etcdserverpb.${method}`, pass, pass, metadata, options);
   }
 
   /** Requests that still wait are rejected. */

@@ -1,8 +1,10 @@
 import { MeshError } from '../core/errors.ts';
+import { turns } from '../core/turns.ts';
 import type { Connection } from './connection.ts';
-import { decodeWatch, encodeWatchCancel, encodeWatchCreate, type WatchResponse } from './messages.ts';
+import { encodeWatchCancel, encodeWatchCreate } from './messages.ts';
 import type { Prefix } from './prefix.ts';
 import { classify, notEtcd, type Stream } from './transport.ts';
+import { readWatchEvents, readWatchHead, type WatchHead } from './watch-message.ts';
 
 interface Open {
   readonly prefix: Prefix;
@@ -10,25 +12,26 @@ interface Open {
   readonly end: (error?: unknown) => void;
 }
 
-/** After so much work in one go the event loop gets its turn, milliseconds; meanwhile the store has to wait. */
-const SLICE_MS = 8;
-const NOTHING = Buffer.alloc(0);
-
-/** The watch stream of one connection. */
+/**
+ * The watch stream of one connection. One answer is taken at a time, piece by piece while the event loop has time for it;
+ * the next one is asked for when it is done, and until then the store has to wait: it keeps what a slow reader has not seen.
+ */
 export class WatchLink {
   readonly connection: Connection;
   readonly #stream: Stream;
+  readonly #taken: () => void;
   readonly #open = new Map<number, Open>();
   readonly #onCreated: (prefix: Prefix) => void;
   #lastId = 0;
-  #sliceEnd = 0;
   closed = false;
 
   constructor(connection: Connection, onCreated: (prefix: Prefix) => void) {
     this.connection = connection;
     this.#onCreated = onCreated;
-    this.#stream = connection.transport.stream('Watch/Watch');
-    this.#stream.on('data', (data: Buffer) => this.#receive(data));
+    const { stream, taken } = connection.transport.watchStream();
+    this.#stream = stream;
+    this.#taken = taken;
+    this.#stream.on('data', (data: Buffer) => this.#work(this.#take(data)));
     this.#stream.on('error', (error) => this.#broken(classify(error, connection.transport.endpoint)));
     this.#stream.on('end', () => this.#broken(undefined));
   }
@@ -63,42 +66,41 @@ export class WatchLink {
     this.#stream.cancel();
   }
 
-  #receive(data: Buffer): void {
-    if (this.closed) return;
+  #work(steps: Iterator<void>): void {
     try {
-      this.#take(decodeWatch(data, (id) => this.#open.get(id)?.prefix.target.bytes ?? NOTHING));
+      while (!this.closed && !turns.over) {
+        if (steps.next().done !== true) continue;
+        this.#taken();
+        return;
+      }
+      if (!this.closed) turns.call(() => this.#work(steps));
     } catch (error) {
       this.#broken(notEtcd(error, this.connection.transport.endpoint));
-      return;
     }
-    const now = performance.now();
-    if (this.#sliceEnd === 0) {
-      this.#sliceEnd = now + SLICE_MS;
-      setImmediate(() => {
-        this.#sliceEnd = 0;
-        this.#stream.resume();
-      });
-    } else if (now > this.#sliceEnd) this.#stream.pause();
   }
 
-  #take(response: WatchResponse): void {
-    this.connection.seen(response.header);
-    const open = this.#open.get(response.watchId) ?? this.#refused(response);
+  *#take(data: Buffer): Generator<void> {
+    const head = yield* readWatchHead(data);
+    this.connection.seen(head.header);
+    const open = this.#open.get(head.watchId) ?? this.#refused(head);
     if (open === undefined) return;
-    if (response.canceled) this.#canceled(open, response);
-    else if (response.created) {
+    if (head.canceled) this.#canceled(open, head);
+    else if (head.created) {
       open.created = true;
       this.#onCreated(open.prefix);
-    } else open.prefix.events(this.connection, response);
+    } else {
+      const { prefix } = open;
+      yield* prefix.taking(this.connection, readWatchEvents(data, prefix.target.bytes), head.fragment);
+    }
   }
 
   /** Since etcd 3.5 a refused watch is answered with the id -1. Answers come in the order of the requests. */
-  #refused(response: WatchResponse): Open | undefined {
+  #refused(response: WatchHead): Open | undefined {
     if (!response.canceled || response.watchId >= 0) return undefined;
     return [...this.#open.values()].find(({ created }) => !created);
   }
 
-  #canceled(open: Open, response: WatchResponse): void {
+  #canceled(open: Open, response: WatchHead): void {
     const { endpoint } = this.connection.transport;
     if (response.compactRevision > 0) {
       open.prefix.next = undefined;
