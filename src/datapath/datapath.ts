@@ -59,6 +59,8 @@ export interface DatapathStatus {
   readonly told?: number;
   /** False where `Border.watchNames` and `tellRate` have no effect: the kernel cannot tell of packets. */
   readonly tellsNames?: boolean;
+  /** Where connections to services are led, and why not at the socket alone; absent where there are none. */
+  readonly services?: { readonly at: ServicePlace; readonly reason?: string };
   /** False where `DesiredState.services` has no effect: nft or the kernel are too old for it. */
   readonly balances?: boolean;
   /** Device and routes; the policy data paths have none, `KernelDatapath` adds it. */
@@ -82,6 +84,9 @@ export interface KernelAddress {
   readonly tunnelEndpoint: string;
 }
 
+/** At the socket, when a connection is made; by its packets; or either, for the machine's own and those of others. */
+export type ServicePlace = 'socket' | 'packet' | 'both';
+
 /** One frontend of a service as the kernel has it. */
 export interface KernelFrontend {
   readonly address: string;
@@ -91,6 +96,7 @@ export interface KernelFrontend {
   readonly sticky: boolean;
   /** New connections since the number of its slots last changed. */
   readonly connections: number;
+  readonly at: ServicePlace;
   /** None: connections are refused. A target has as many slots as its weight asks for. */
   readonly targets: readonly { readonly address: string; readonly port: number; readonly slots: number }[];
 }

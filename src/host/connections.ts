@@ -4,12 +4,14 @@ import { NETLINK_NETFILTER, NetlinkSocket } from './netlink.ts';
 
 const SUBSYSTEM = 1 << 8;
 const GET = 1;
-const CTA = { orig: 1, reply: 2, protoInfo: 4 } as const;
+const CTA = { orig: 1, reply: 2, status: 3, protoInfo: 4 } as const;
 const TUPLE = { ip: 1, proto: 2 } as const;
 const PROTO = { number: 1, source: 2, destination: 3 } as const;
 const AF_INET = 2;
 const AF_INET6 = 10;
 const TCP = 6;
+/** IPS_DST_NAT of nf_conntrack_common.h. */
+const TRANSLATED = 1 << 5;
 /** TIME_WAIT and CLOSE of nf_conntrack_tcp.h: nothing is said over such a connection any more. */
 const OVER: ReadonlySet<number> = new Set([7, 8]);
 /** SYN_RECV, ESTABLISHED, FIN_WAIT, CLOSE_WAIT: something may still be said. */
@@ -60,10 +62,21 @@ export async function openConnections(
   return counts;
 }
 
+/** Whether any connection goes to another destination than it asked for. Costs as `connectionPeers`. Throws NetlinkError. */
+export async function hasTranslatedConnections(): Promise<boolean> {
+  let found = false;
+  await eachConnection(({ status }) => {
+    found ||= (status & TRANSLATED) !== 0;
+  });
+  return found;
+}
+
 interface TrackedConnection {
   readonly version: Address['family'];
   readonly orig: Attributes | undefined;
   readonly reply: Attributes | undefined;
+  /** `enum ip_conntrack_status`. */
+  readonly status: number;
   /** Of nf_conntrack_tcp.h. */
   readonly tcpState: number | undefined;
 }
@@ -80,6 +93,7 @@ async function eachConnection(visit: (connection: TrackedConnection) => void): P
         version: family === AF_INET ? 4 : 6,
         orig: attributes.nested(CTA.orig),
         reply: attributes.nested(CTA.reply),
+        status: attributes.u32be(CTA.status) ?? 0,
         tcpState: attributes.nested(CTA.protoInfo)?.nested(1)?.u8(1),
       });
     });

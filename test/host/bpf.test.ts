@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmdirSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { type BpfError, closeObject, openPinned } from '../../src/host/bpf/command.ts';
@@ -8,20 +7,17 @@ import { BpfMap, MAP_TYPE, type MapShape } from '../../src/host/bpf/map.ts';
 import type { BpfProgram } from '../../src/host/bpf/object.ts';
 import { closeCgroup, hasBpfFileSystem, networkNamespaceCookie, openRootCgroup } from '../../src/host/bpf/place.ts';
 import { loadProgram, SOCKET_ADDRESS } from '../../src/host/bpf/program.ts';
+import { BpfFileSystem } from '../lab/bpf.ts';
 import { host } from '../lab/namespace.ts';
 
 const SHAPE: MapShape = { name: 'numbers', type: MAP_TYPE.hash, keyBytes: 4, valueBytes: 8, entries: 20_000, flags: 1 };
 const CONNECT4 = { type: SOCKET_ADDRESS, attach: 10 };
 
-let folder: string;
+let fileSystem: BpfFileSystem;
 before(() => {
-  folder = mkdtempSync(join(tmpdir(), 'mesh-bpf-'));
-  host('mount', '-t', 'bpf', 'bpf', folder);
+  fileSystem = new BpfFileSystem();
 });
-after(() => {
-  host('umount', folder);
-  rmdirSync(folder);
-});
+after(() => fileSystem.close());
 
 const key = (number: number): Buffer => {
   const bytes = Buffer.alloc(4);
@@ -55,15 +51,15 @@ test('a map that is full says so', () => {
 test('what is pinned is found again by its name, unless it has another shape', () => {
   const map = BpfMap.create(SHAPE);
   map.put(key(5), Buffer.alloc(8, 9));
-  const path = join(folder, 'numbers');
+  const path = join(fileSystem.path, 'numbers');
   map.pin(path);
   map.close();
   const again = BpfMap.open(path, SHAPE);
   assert.deepEqual(again?.get(key(5)), Buffer.alloc(8, 9));
   again?.close();
   assert.equal(BpfMap.open(path, { ...SHAPE, valueBytes: 4 }), undefined);
-  assert.equal(BpfMap.open(join(folder, 'nothing'), SHAPE), undefined);
-  assert.equal(openPinned(join(folder, 'nothing')), undefined);
+  assert.equal(BpfMap.open(join(fileSystem.path, 'nothing'), SHAPE), undefined);
+  assert.equal(openPinned(join(fileSystem.path, 'nothing')), undefined);
 });
 
 /** Two instructions: `r0 = 1; exit`, or without the first. */
@@ -102,7 +98,7 @@ test('the root of the cgroups is found among the mounts, and a part of them is n
 
 test('network namespaces have cookies, and a folder is a BPF file system or not', () => {
   assert.equal(typeof networkNamespaceCookie(), 'bigint');
-  assert.equal(hasBpfFileSystem(folder), true);
+  assert.equal(hasBpfFileSystem(fileSystem.path), true);
   assert.equal(hasBpfFileSystem('/tmp'), false);
   assert.equal(hasBpfFileSystem('/nowhere'), false);
 });

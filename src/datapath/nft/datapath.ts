@@ -20,6 +20,7 @@ import { dumpAddresses, dumpPolicy } from './dump.ts';
 import { ElementBatch } from './elements.ts';
 import { dumpIfThere, HeldState } from './held.ts';
 import { chains, generation } from './kernel.ts';
+import { ServiceDuty } from './lb/duty.ts';
 import { ServiceBatch } from './lb/elements.ts';
 import { readServices } from './lb/read.ts';
 import { LB_CHAIN, LB_MAP_NAMES } from './lb/rules.ts';
@@ -72,6 +73,7 @@ export class NftDatapath implements Datapath {
   readonly #held = new HeldState();
   readonly #writer = new ElementWriter(this.#held);
   readonly #services = new ServiceWriter(this.#held.services);
+  readonly #duty = new ServiceDuty();
   readonly #denials = new Denials();
   readonly #arrival = new Arrival();
   #opened: Opened | undefined;
@@ -169,7 +171,7 @@ export class NftDatapath implements Datapath {
     if (doubtful) await this.#held.read(socket);
     const changes: DesiredChanges = doubtful || this.#appliedAt === undefined ? { everything: true } : asked;
     const names = desired.border.watchNames === true && this.#tellsNames;
-    const services = this.#balances(desired);
+    const services = await this.#duty.of(desired.services, this.#held, doubtful || this.#appliedAt === undefined);
     const telling = { rate: this.#tellsNames ? (desired.border.tellRate ?? 0) : 0 };
     const shape: RulesShape = { overlay: desired.overlay !== undefined, names, services, telling };
     const right = this.#rulesAreRight(shape);
@@ -207,17 +209,6 @@ export class NftDatapath implements Datapath {
       elements: new ServiceBatch(batch, () => send(batch, watch)),
     });
     flows.changed(moved);
-  }
-
-  /**
-   * Whether the rules of services are to be there: what an earlier run left stays until it is known better. A hook for address
-   * translation costs every new connection, so there is none before the first service; but it outlives the last one, since
-   * without any such hook the kernel would no longer translate the connections that there are.
-   */
-  #balances({ services }: DesiredState): boolean {
-    if (!this.#held.balances) return false;
-    if (services === 'off') return false;
-    return this.#held.chains.includes(LB_CHAIN) || (services !== undefined && services.size > 0);
   }
 
   #rulesAreRight(shape: RulesShape): boolean {
@@ -326,7 +317,7 @@ export class NftDatapath implements Datapath {
     if (!this.#held.chains.includes(LB_CHAIN)) return [];
     const held = new HeldServices();
     await readServices(held, async (map, visit) => void (await dumpIfThere(this.#kernel.socket, map, visit)));
-    return frontendsOf(held);
+    return frontendsOf(held, 'packet');
   }
 
   get status(): DatapathStatus {

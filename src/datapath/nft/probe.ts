@@ -34,6 +34,7 @@ export async function probeRules(
 
 async function probe(parts: OptionalParts): Promise<void> {
   const fresh = { telling: { rate: parts.names ? 1 : 0 }, present: [], counted: new Map() };
-  const everything = mapsText({ ...parts, ...fresh }) + rulesText({ overlay: true, ...parts, ...fresh });
+  const services = parts.services ? 'lead' : 'none';
+  const everything = mapsText({ ...parts, ...fresh }) + rulesText({ overlay: true, ...parts, services, ...fresh });
   await nft(everything.replaceAll('table inet mesh_agent ', 'table inet mesh_agent_probe '), { check: true });
 }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { LB_CHAINS, LB_HOOKS, LB_MAPS } from './lb/rules.ts';
+import { LB_HOOK_CHAINS, LB_MAPS, LB_TEXT, lbParts, type PacketServices } from './lb/rules.ts';
 import { NAME_HOOKS } from './name-rules.ts';
 import { CLASS_BIT, LABEL, SHARDS, TABLE } from './names.ts';
 import { OVERLAY_CHAINS, OVERLAY_HOOKS } from './overlay-rules.ts';
@@ -235,15 +235,16 @@ export function mapsText({ services, telling, present, counted }: MapsOptions): 
 export interface RulesShape {
   readonly overlay: boolean;
   readonly names: boolean;
-  readonly services: boolean;
+  readonly services: PacketServices;
   readonly telling: Telling;
 }
 
 /** All chains, in one transaction: from here on packets are judged. `present` are the chains in the kernel. */
 export function rulesText(options: RulesShape & { present: readonly string[] }): string {
   const { overlay, names, services } = options;
-  const inner = `${verdictChains(options.telling)}${CHAINS}${overlay ? OVERLAY_CHAINS : ''}${services ? LB_CHAINS : ''}`;
-  const hooks = `${HOOKS}${overlay ? OVERLAY_HOOKS : ''}${names ? NAME_HOOKS : ''}${services ? LB_HOOKS : ''}`;
+  const lb = lbParts(services);
+  const inner = `${verdictChains(options.telling)}${CHAINS}${overlay ? OVERLAY_CHAINS : ''}${lb.chains}`;
+  const hooks = `${HOOKS}${overlay ? OVERLAY_HOOKS : ''}${names ? NAME_HOOKS : ''}${lb.hooks}`;
   const text = `table inet ${TABLE} {\n${inner}${hooks}}\n`;
   const ours = new Set([...text.matchAll(/^ {2}chain (\w+)/gm)].map(([, name]) => name));
   const { present } = options;
@@ -256,25 +257,16 @@ export function rulesText(options: RulesShape & { present: readonly string[] }):
 
 /** Names the text of this version. */
 const VERSION = createHash('sha256')
-  .update(
-    verdictChains({ rate: 1 }) +
-      MAPS +
-      CHAINS +
-      HOOKS +
-      OVERLAY_CHAINS +
-      OVERLAY_HOOKS +
-      NAME_HOOKS +
-      LB_MAPS +
-      LB_CHAINS +
-      LB_HOOKS,
-  )
+  .update(verdictChains({ rate: 1 }) + MAPS + CHAINS + HOOKS + OVERLAY_CHAINS + OVERLAY_HOOKS + NAME_HOOKS + LB_TEXT)
   .digest('hex')
   .slice(0, 16);
+
+const SERVICES_MARK = { none: '', refuse: '_refuse', lead: '_services' } as const;
 
 /** An empty chain of this name tells which text the rules came from and what they looked like in the kernel then. */
 export function stampOf(of: RulesShape & { digest: string }): string {
   const { overlay, names, services, telling, digest } = of;
-  const parts = `${overlay ? 'overlay' : 'plain'}${names ? '_names' : ''}${services ? '_services' : ''}_${telling.rate}`;
+  const parts = `${overlay ? 'overlay' : 'plain'}${names ? '_names' : ''}${SERVICES_MARK[services]}_${telling.rate}`;
   return `${STAMP_PREFIX}${VERSION}_${parts}_${digest}`;
 }
 
@@ -297,9 +289,7 @@ export function lbRemovalText({ chains, maps }: { chains: readonly string[]; map
   const ours = chains.filter((name) => /^lb(_|[46]_|$)/.test(name));
   return [
     ...ours.map((name) => `flush chain inet ${TABLE} ${name}\n`),
-    ...ours
-      .filter((name) => !LB_HOOKS.includes(`chain ${name} {`))
-      .map((name) => `delete chain inet ${TABLE} ${name}\n`),
+    ...ours.filter((name) => !LB_HOOK_CHAINS.includes(name)).map((name) => `delete chain inet ${TABLE} ${name}\n`),
     ...maps.map((name) => `delete map inet ${TABLE} ${name}\n`),
   ].join('');
 }

@@ -23,6 +23,7 @@ export interface MapShape {
 }
 
 const BATCH = 4096;
+const NO_EXIST = 1;
 
 /** One eBPF map, open. Its owner closes it; what is pinned lives on. Every method throws BpfError. */
 export class BpfMap {
@@ -71,6 +72,17 @@ export class BpfMap {
     this.#element(COMMAND.update, key, value);
   }
 
+  /** @returns false, and changes nothing, when the key is there already */
+  putNew(key: Buffer, value: Buffer): boolean {
+    try {
+      this.#element(COMMAND.update, key, value, NO_EXIST);
+      return true;
+    } catch (error) {
+      if (error instanceof BpfError && error.errnoName === 'EEXIST') return false;
+      throw error;
+    }
+  }
+
   /** @returns whether it was there */
   delete(key: Buffer): boolean {
     return this.#element(COMMAND.delete, key);
@@ -111,11 +123,11 @@ export class BpfMap {
     }
   }
 
-  #element(command: number, key: Buffer, value?: Buffer): boolean {
+  #element(command: number, key: Buffer, value?: Buffer, flags = 0): boolean {
     try {
       bpf({
         command,
-        attr: attributes(32, { 0: this.fd }),
+        attr: attributes(32, { 0: this.fd, 24: flags }),
         pointers: value === undefined ? [8, key] : [8, key, 16, value],
         operation: `${command === COMMAND.lookup ? 'read' : 'change'} the eBPF map ${this.shape.name}`,
       });

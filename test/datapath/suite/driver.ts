@@ -12,7 +12,8 @@ import type {
 import { endProcess, type Namespace, until } from '../../lab/namespace.ts';
 import type { Spec } from './spec.ts';
 
-export type DatapathName = 'nftables';
+/** `sockets`: nftables with services at the socket. */
+export type DatapathName = 'nftables' | 'sockets';
 
 export interface DriverEvent {
   readonly event: string;

@@ -10,6 +10,7 @@ import { formatIpv6 } from '../../../src/core/ip.ts';
 import type { Datapath } from '../../../src/datapath/datapath.ts';
 import type { DesiredChanges, DesiredState } from '../../../src/datapath/desired.ts';
 import { NftDatapath } from '../../../src/datapath/nft/datapath.ts';
+import { SocketDatapath } from '../../../src/datapath/sockets/datapath.ts';
 import type { DirectionChanges, DirectionPolicy } from '../../../src/policy/result.ts';
 import { Classes, desiredState, type Spec } from './spec.ts';
 
@@ -19,6 +20,13 @@ const log = {
 };
 const makers: Record<string, () => Datapath> = {
   nftables: () => new NftDatapath({ log, checkMs: 200 }),
+  sockets: () =>
+    new SocketDatapath({
+      policy: new NftDatapath({ log, checkMs: 200 }),
+      enabled: process.env.MESH_TEST_SOCKETS !== 'off',
+      ...(process.env.MESH_TEST_BPF !== undefined && { fileSystem: process.env.MESH_TEST_BPF }),
+      ...{ log, checkMs: 200 },
+    }),
 };
 
 const datapath = (makers[process.argv[2] ?? ''] as () => Datapath)();

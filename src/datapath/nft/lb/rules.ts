@@ -1,6 +1,13 @@
 import { choiceOf, REFUSE, SIZES, STICKY_SIZES } from '../../lb/sizes.ts';
 import { PROTOCOLS, slotMap } from './keys.ts';
 
+/** There exactly when packets are led. A hook for address translation costs every connection, whatever its rules. */
+export const LB_CHAIN = 'lb_out';
+/** There exactly when packets are only refused. */
+export const REFUSE_CHAIN = 'lb_refuse_out';
+/** Those that translate: without one the kernel no longer translates the connections that there are. */
+export const LB_HOOK_CHAINS: readonly string[] = [LB_CHAIN, 'lb_in'];
+
 /**
  * Services. Two lookups for each new connection, however many services there are, and none for any later packet:
  *
@@ -61,13 +68,16 @@ function family(version: 4 | 6): string {
   }`;
 }
 
-export const LB_CHAINS = `
+const REFUSAL = `
   chain lb_refuse {
     jump no_backend_out
     ${GIVE_BACK}
     meta l4proto 6 reject with tcp reset
     reject with icmpx port-unreachable
-  }${family(4)}${family(6)}
+  }`;
+
+/** A foreign mark is put aside and given back. */
+const ENTRY = `
   chain lb_marked {
     delete @kept { ct id : meta mark }
     add @kept { ct id : meta mark }
@@ -81,12 +91,23 @@ export const LB_CHAINS = `
   }
 `;
 
-export const LB_MAP_NAMES: readonly string[] = [...LB_MAPS.matchAll(/^ {2}map (\w+)/gm)].map(([, name]) => name ?? '');
+function refusalOf(version: 4 | 6): string {
+  const ip = version === 4 ? 'ip' : 'ip6';
+  return `
+  chain lb_pick${version} {
+    meta mark set ${ip} daddr . meta l4proto . th dport map @lb_services${version}
+    meta mark ${REFUSE} goto lb_refuse
+    meta mark set 0
+  }`;
+}
 
-/** There exactly when services are balanced. */
-export const LB_CHAIN = 'lb_out';
+/** What the packets have to do for services: lead connections to backends, or refuse those that have none. */
+export type PacketServices = 'none' | 'refuse' | 'lead';
 
-export const LB_HOOKS = `
+const PARTS: Readonly<Record<Exclude<PacketServices, 'none'>, { chains: string; hooks: string }>> = {
+  lead: {
+    chains: `${REFUSAL}${family(4)}${family(6)}${ENTRY}`,
+    hooks: `
   chain ${LB_CHAIN} {
     type nat hook output priority -100; policy accept;
     meta l4proto { 6, 17, 132 } jump lb
@@ -97,4 +118,28 @@ export const LB_HOOKS = `
     iifname @overlay accept
     meta l4proto { 6, 17, 132 } jump lb
   }
-`;
+`,
+  },
+  refuse: {
+    chains: `${REFUSAL}${refusalOf(4)}${refusalOf(6)}${ENTRY}`,
+    hooks: `
+  chain ${REFUSE_CHAIN} {
+    type filter hook output priority -100; policy accept;
+    ct state new meta l4proto { 6, 17, 132 } jump lb
+  }
+`,
+  },
+};
+
+export function lbParts(services: PacketServices): { readonly chains: string; readonly hooks: string } {
+  return services === 'none' ? { chains: '', hooks: '' } : PARTS[services];
+}
+
+/** The rules of every way, for whoever wants to know whether they are the same. */
+export const LB_TEXT =
+  LB_MAPS +
+  Object.values(PARTS)
+    .map(({ chains, hooks }) => chains + hooks)
+    .join('');
+
+export const LB_MAP_NAMES: readonly string[] = [...LB_MAPS.matchAll(/^ {2}map (\w+)/gm)].map(([, name]) => name ?? '');

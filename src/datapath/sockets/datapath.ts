@@ -1,0 +1,285 @@
+import { messageOf } from '../../core/errors.ts';
+import { forwardsPackets } from '../../host/forwarding.ts';
+import type { FrontendKey, ServiceMap } from '../../service/result.ts';
+import type {
+  ApplyReport,
+  Datapath,
+  DatapathStatus,
+  KernelAddress,
+  KernelFrontend,
+  KernelPolicyRow,
+} from '../datapath.ts';
+import type { DesiredChanges, DesiredState } from '../desired.ts';
+import { frontendsOf } from '../lb/dump.ts';
+import { Remainder } from './remainder.ts';
+import { SocketServices } from './services.ts';
+
+export interface SocketDatapathOptions {
+  /** Judges packets, and leads those of services that the sockets leave to it. */
+  readonly policy: Datapath;
+  /** False: services are left to the packets, and what an earlier run attached to the sockets goes. */
+  readonly enabled: boolean;
+  /** Where the BPF file system is mounted. */
+  readonly fileSystem?: string;
+  readonly log?: { info(facts: object, message: string): void; warn(facts: object, message: string): void };
+  /** How often programs and forwarding are looked after, milliseconds; 2 s by default. */
+  readonly checkMs?: number;
+}
+
+const CHECK_MS = 2_000;
+/** After the kernel has refused. */
+const RETRY_MS = 60_000;
+
+/** What the packets have to do. */
+interface Share {
+  readonly services: DesiredState['services'];
+  readonly changed: Iterable<FrontendKey> | undefined;
+}
+
+/**
+ * A data path whose services are led at the socket: what the machine itself connects to costs no translation of packets, nor
+ * does any other connection pay for its possibility. Beside that the packets of others are led as they pass (when this machine
+ * forwards any: containers, virtual machines), and what sockets cannot do (`Remainder`).
+ *
+ * In what order: sockets lead before the packet filter ceases to, and it leads before they do. When the kernel refuses the
+ * programs, the packet filter leads everything; policies never wait for it.
+ */
+export class SocketDatapath implements Datapath {
+  readonly #options: SocketDatapathOptions;
+  readonly #policy: Datapath;
+  #sockets: SocketServices | undefined;
+  #remainder: Remainder | undefined;
+  /** What the packets were given last: all services, or the remainder. */
+  #given: 'all' | 'remainder' | undefined;
+  #desired: DesiredState | undefined;
+  /** Why connections are not led at the socket. */
+  #reason: string | undefined;
+  #retryAt = 0;
+  #healed = 0;
+  #forwards = false;
+  #timer: NodeJS.Timeout | undefined;
+  #listener: (what: string) => void = () => undefined;
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(options: SocketDatapathOptions) {
+    this.#options = options;
+    this.#policy = options.policy;
+  }
+
+  get name(): Datapath['name'] {
+    return this.#policy.name;
+  }
+
+  async open(): Promise<void> {
+    await this.#policy.open();
+    this.#policy.onDrift((what) => this.#listener(what));
+    this.#openSockets();
+    this.#timer = setInterval(() => void this.#check(), this.#options.checkMs ?? CHECK_MS).unref();
+  }
+
+  #openSockets(): void {
+    const { fileSystem, log } = this.#options;
+    const onError = (error: string): void =>
+      log?.warn({ error }, 'datagram sockets of services could not be looked at');
+    try {
+      this.#sockets = SocketServices.open({ ...(fileSystem !== undefined && { fileSystem }), onError });
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  apply(desired: DesiredState, changes: DesiredChanges): Promise<ApplyReport> {
+    return this.#inTurn(() => this.#apply(desired, changes));
+  }
+
+  async #apply(desired: DesiredState, changes: DesiredChanges): Promise<ApplyReport> {
+    this.#desired = desired;
+    const start = performance.now();
+    const led = await this.#leadSockets(desired, changes);
+    const { services, changed } = this.#shareOf(desired, changes);
+    const { services: _, ...others } = changes;
+    const report = await this.#policy.apply(
+      { ...desired, services },
+      changed === undefined ? others : { ...others, services: changed },
+    );
+    if (services !== undefined) this.#given = services === this.#remainder ? 'remainder' : 'all';
+    // Only now, when the packets are led.
+    if (services !== undefined && !this.#isLed) this.#release();
+    return {
+      added: report.added + led.added,
+      removed: report.removed + led.removed,
+      cut: report.cut,
+      tookMs: performance.now() - start,
+    };
+  }
+
+  /** Services are led by programs that are as they should be. */
+  get #isLed(): boolean {
+    return this.#sockets?.leads === true && this.#reason === undefined && this.#remainder !== undefined;
+  }
+
+  /** Never rejects: where the sockets cannot lead, `#reason` says why, and the packets do it. */
+  async #leadSockets({ services }: DesiredState, changes: DesiredChanges): Promise<{ added: number; removed: number }> {
+    const nothing = { added: 0, removed: 0 };
+    if (services === undefined) return nothing;
+    if (services === 'off' || !this.#options.enabled) {
+      this.#remainder = undefined;
+      this.#reason = services === 'off' ? undefined : 'the configuration wants no eBPF';
+      return nothing;
+    }
+    if (this.#reason !== undefined && Date.now() < this.#retryAt) return nothing;
+    if (this.#sockets === undefined) this.#openSockets();
+    // A hook that leads nowhere would cost every connection.
+    if (this.#sockets === undefined || (services.size === 0 && !this.#sockets.present)) return nothing;
+    const keys = changes.everything === true || !this.#isLed ? undefined : (changes.services ?? []);
+    try {
+      const wasLed = this.#isLed;
+      const report = await this.#sockets.apply(services, keys);
+      this.#note(services, keys);
+      if (this.#reason !== undefined || !wasLed) this.#options.log?.info({}, 'services are led at the socket');
+      this.#reason = undefined;
+      return report;
+    } catch (error) {
+      this.#failed(error);
+      return nothing;
+    }
+  }
+
+  #note(services: ServiceMap, keys: Iterable<FrontendKey> | undefined): void {
+    if (keys === undefined || this.#remainder === undefined) this.#remainder = new Remainder(services);
+    else this.#remainder.update(services, keys);
+  }
+
+  #failed(error: unknown): void {
+    const reason = messageOf(error);
+    if (reason !== this.#reason)
+      this.#options.log?.warn({ reason }, 'services cannot be led at the socket: packets are translated instead');
+    this.#reason = reason;
+    this.#retryAt = Date.now() + RETRY_MS;
+  }
+
+  #shareOf({ services }: DesiredState, changes: DesiredChanges): Share {
+    if (services === undefined || services === 'off') return { services, changed: changes.services };
+    this.#forwards = forwardsPackets();
+    const all = !this.#isLed || this.#forwards;
+    const share = all ? services : (this.#remainder ?? services);
+    const same = this.#given === (all ? 'all' : 'remainder');
+    return {
+      services: share,
+      changed: same ? changes.services : new Set([...services.keys(), ...(changes.services ?? [])]),
+    };
+  }
+
+  #release(): void {
+    const sockets = this.#sockets;
+    if (sockets?.present !== true) return;
+    try {
+      sockets.remove();
+    } catch (error) {
+      this.#options.log?.warn({ error: messageOf(error) }, 'what leads services at the socket could not be taken away');
+    }
+  }
+
+  /** Programs that are gone are attached again; packets of others are led as soon as this machine forwards them. */
+  async #check(): Promise<void> {
+    await this.#inTurn(async () => {
+      const desired = this.#desired;
+      const services = desired?.services;
+      if (this.#timer === undefined || desired === undefined || services === undefined || services === 'off') return;
+      const what = this.#broken();
+      const again = this.#reason !== undefined && this.#options.enabled && Date.now() >= this.#retryAt;
+      if (what === undefined && !again && this.#forwards === forwardsPackets()) return;
+      try {
+        await this.#apply(desired, { services: [...services.keys()] });
+        if (what !== undefined) {
+          this.#healed++;
+          this.#options.log?.info({ what }, 'a foreign change was healed');
+        }
+      } catch (error) {
+        this.#listener(`services could not be led: ${messageOf(error)}`);
+      }
+    }).catch(() => undefined);
+  }
+
+  #broken(): string | undefined {
+    try {
+      return this.#isLed ? this.#sockets?.broken : undefined;
+    } catch (error) {
+      return messageOf(error);
+    }
+  }
+
+  /** One after the other: the caller's changes and our own. */
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(work);
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+
+  dumpAddresses(): Promise<KernelAddress[]> {
+    return this.#policy.dumpAddresses();
+  }
+
+  dumpPolicy(): Promise<KernelPolicyRow[]> {
+    return this.#policy.dumpPolicy();
+  }
+
+  /** Frontends that both lead are told once, with all of their connections. */
+  async dumpServices(): Promise<KernelFrontend[]> {
+    const packets = await this.#policy.dumpServices();
+    const found = new Map<string, KernelFrontend>(packets.map((frontend) => [nameOf(frontend), frontend]));
+    for (const frontend of this.#sockets === undefined ? [] : frontendsOf(this.#sockets.dump(), 'socket')) {
+      const other = found.get(nameOf(frontend));
+      // What they refuse is held by both, and refused by the packet filter alone.
+      if (other !== undefined && frontend.targets.length === 0) continue;
+      const connections = frontend.connections + (other?.connections ?? 0);
+      found.set(nameOf(frontend), { ...frontend, connections, at: other === undefined ? 'socket' : 'both' });
+    }
+    return [...found.values()];
+  }
+
+  get status(): DatapathStatus {
+    const { entries, healed, balances, ...status } = this.#policy.status;
+    const led = this.#isLed ? this.#sockets?.held : undefined;
+    const at = this.#at;
+    return {
+      ...status,
+      entries: led === undefined ? entries : { ...entries, frontends: led.size, slots: led.slotCount },
+      healed: healed + this.#healed,
+      balances: led !== undefined || balances !== false,
+      ...(at !== undefined && { services: at }),
+    };
+  }
+
+  get #at(): DatapathStatus['services'] {
+    const services = this.#desired?.services;
+    if (services === undefined || services === 'off' || services.size === 0) return undefined;
+    if (!this.#isLed) return { at: 'packet', ...(this.#reason !== undefined && { reason: this.#reason }) };
+    return this.#given === 'all' ? { at: 'both', reason: 'this machine forwards packets of others' } : { at: 'socket' };
+  }
+
+  onDrift(listener: (what: string) => void): void {
+    this.#listener = listener;
+  }
+
+  remove(): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#desired = undefined;
+      this.#remainder = undefined;
+      this.#given = undefined;
+      await this.#policy.remove();
+      this.#sockets?.remove();
+    });
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+    await this.#turn;
+    await this.#sockets?.close();
+    this.#sockets = undefined;
+    await this.#policy.close();
+  }
+}
+
+const nameOf = ({ address, protocol, port }: KernelFrontend): string => `${address} ${protocol} ${port}`;

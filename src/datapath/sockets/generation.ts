@@ -1,0 +1,166 @@
+import { renameSync } from 'node:fs';
+import { join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { closeObject, openPinned, pinObject } from '../../host/bpf/command.ts';
+import { BpfMap, type MapShape } from '../../host/bpf/map.ts';
+import type { BpfObject } from '../../host/bpf/object.ts';
+import { loadProgram, SOCKET_ADDRESS } from '../../host/bpf/program.ts';
+import { makePinFolder, removePins } from '../pins.ts';
+
+/** How much the maps hold, in each family. */
+export interface Capacity {
+  readonly frontends: number;
+  readonly slots: number;
+}
+
+/** Attach types of linux/bpf.h by the names of the programs; in the order in which they are attached: answers first. */
+export const HOOKS = {
+  getpeername4: 29,
+  getpeername6: 30,
+  recvmsg4: 19,
+  recvmsg6: 20,
+  connect4: 10,
+  connect6: 11,
+  sendmsg4: 14,
+  sendmsg6: 15,
+} as const;
+export type HookName = keyof typeof HOOKS;
+export const HOOK_NAMES = Object.keys(HOOKS) as HookName[];
+
+type MapName = 'config' | 'services4' | 'services6' | 'slots4' | 'slots6' | 'flows' | 'tcp_peers' | 'udp_peers';
+
+const FLOW_MAPS = ['flows', 'tcp_peers', 'udp_peers'] as const;
+const TURN = 1024;
+
+/**
+ * Programs and maps that belong together, pinned in one folder whose name says which programs of which capacity they are:
+ * `<digest>-<frontends>-<slots>`. Where another version or more room is needed, another generation is made and filled beside
+ * this one, and the links go over to it.
+ */
+export class Generation {
+  readonly name: string;
+  readonly capacity: Capacity;
+  readonly #maps: ReadonlyMap<string, BpfMap>;
+  readonly #programs: ReadonlyMap<string, number>;
+
+  private constructor(from: {
+    name: string;
+    capacity: Capacity;
+    maps: ReadonlyMap<string, BpfMap>;
+    programs: ReadonlyMap<string, number>;
+  }) {
+    this.name = from.name;
+    this.capacity = from.capacity;
+    this.#maps = from.maps;
+    this.#programs = from.programs;
+  }
+
+  /** One of `names` that is whole and of these programs; undefined when there is none. */
+  static find(folder: string, object: BpfObject, names: readonly string[]): Generation | undefined {
+    for (const name of names) {
+      const [digest, frontends, slots] = name.split('-');
+      const capacity = { frontends: Number(frontends), slots: Number(slots) };
+      if (digest !== object.digest || name !== nameOf(object, capacity)) continue;
+      const found = Generation.#open(join(folder, name), object, capacity);
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+
+  static #open(path: string, object: BpfObject, capacity: Capacity): Generation | undefined {
+    const maps = new Map<string, BpfMap>();
+    const programs = new Map<string, number>();
+    for (const shape of object.maps) {
+      const map = BpfMap.open(join(path, mapPin(shape.name)), sized(shape, capacity));
+      if (map !== undefined) maps.set(shape.name, map);
+    }
+    for (const { name } of object.programs) {
+      const fd = openPinned(join(path, programPin(name)));
+      if (fd !== undefined) programs.set(name, fd);
+    }
+    const made = new Generation({ name: nameOf(object, capacity), capacity, maps, programs });
+    if (maps.size === object.maps.length && programs.size === object.programs.length) return made;
+    made.close();
+    return undefined;
+  }
+
+  /** @throws BpfError */
+  static make(folder: string, object: BpfObject, capacity: Capacity): Generation {
+    const name = nameOf(object, capacity);
+    // Half of one must never be taken for a whole.
+    const unfinished = join(folder, `${name}-new`);
+    removePins(unfinished);
+    removePins(join(folder, name));
+    makePinFolder(unfinished);
+    const maps = new Map<string, BpfMap>();
+    const programs = new Map<string, number>();
+    const made = new Generation({ name, capacity, maps, programs });
+    try {
+      for (const shape of object.maps) {
+        const map = BpfMap.create(sized(shape, capacity));
+        maps.set(shape.name, map);
+        map.pin(join(unfinished, mapPin(shape.name)));
+      }
+      for (const program of object.programs) {
+        const kind = { type: SOCKET_ADDRESS, attach: HOOKS[program.name as HookName] };
+        const fd = loadProgram(program, kind, maps);
+        programs.set(program.name, fd);
+        pinObject(fd, join(unfinished, programPin(program.name)));
+      }
+      renameSync(unfinished, join(folder, name));
+      return made;
+    } catch (error) {
+      made.close();
+      removePins(unfinished);
+      throw error;
+    }
+  }
+
+  map(name: MapName): BpfMap {
+    return this.#maps.get(name) as BpfMap;
+  }
+
+  program(name: HookName): number {
+    return this.#programs.get(name) as number;
+  }
+
+  /**
+   * Takes over what sockets were led to by the generation that is pinned at `path`, unless it keeps that in another form.
+   * What is known here already stays.
+   */
+  async takeFlows(path: string): Promise<void> {
+    for (const name of FLOW_MAPS) {
+      const map = this.map(name);
+      const other = BpfMap.open(join(path, mapPin(name)), map.shape);
+      if (other === undefined) continue;
+      let count = 0;
+      try {
+        for (const { key, value } of other.entries()) {
+          map.putNew(key, value);
+          if (++count % TURN === 0) await nextTurn();
+        }
+      } finally {
+        other.close();
+      }
+    }
+  }
+
+  close(): void {
+    for (const map of this.#maps.values()) map.close();
+    for (const fd of this.#programs.values()) closeObject(fd);
+  }
+}
+
+function nameOf({ digest }: BpfObject, { frontends, slots }: Capacity): string {
+  return `${digest}-${frontends}-${slots}`;
+}
+
+// No dots: the BPF file system keeps such names for itself.
+const mapPin = (name: string): string => `map_${name}`;
+const programPin = (name: string): string => `program_${name}`;
+
+function sized(shape: MapShape, { frontends, slots }: Capacity): MapShape {
+  if (/^services[46]$/.test(shape.name)) return { ...shape, entries: frontends };
+  if (/^slots[46]$/.test(shape.name)) return { ...shape, entries: slots };
+  return shape;
+}
