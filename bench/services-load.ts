@@ -1,8 +1,12 @@
-/** Writes services of a benchmark into the kernel of its network namespace, measures that, prints it as JSON and ends. */
+/**
+ * `services-load.ts COUNT FILESYSTEM|packets`: writes services of a benchmark into the kernel of its network namespace, measures
+ * that, prints it as JSON and ends. With a BPF file system they are led at the socket, else by packets.
+ */
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { parseIpv4 } from '../src/core/ip.ts';
 import type { DesiredState } from '../src/datapath/desired.ts';
 import { NftDatapath } from '../src/datapath/nft/datapath.ts';
+import { SocketDatapath } from '../src/datapath/sockets/datapath.ts';
 import type { ServiceFact } from '../src/service/facts.ts';
 import { ServiceModel } from '../src/service/model.ts';
 import { manyClasses, world } from './nft.ts';
@@ -47,7 +51,7 @@ function service(n: number, change = 0): ServiceFact {
   };
 }
 
-async function load(count: number): Promise<Loaded> {
+async function load(count: number, place: string): Promise<Loaded> {
   const delay = monitorEventLoopDelay({ resolution: 2 });
   const blocked = (): number => {
     const max = Math.max(0, delay.max / 1e6 - 2);
@@ -71,14 +75,20 @@ async function load(count: number): Promise<Loaded> {
   // The peer is one of many who may be asked on the ports of the bench.
   hosts4.set(hosts4.insert([parseIpv4('10.200.0.2')]), 0, 65_536);
   const desired: DesiredState = { ...policy, services: model.frontends };
-  const datapath = new NftDatapath();
-  await datapath.open();
+  const open = async (): Promise<SocketDatapath> => {
+    const datapath = new SocketDatapath({ policy: new NftDatapath(), enabled: place !== 'packets', fileSystem: place });
+    await datapath.open();
+    return datapath;
+  };
+  const datapath = await open();
   await datapath.apply({ ...desired, services: 'off' }, { everything: true });
   blocked();
   // None: the table with its policy alone.
   if (count === 0) process.exit(0);
   const { tookMs: loadMs } = await datapath.apply(desired, { everything: true });
   const loadBlockedMs = blocked();
+  const { services } = datapath.status;
+  if (services?.at !== (place === 'packets' ? 'packet' : 'socket')) throw new Error(JSON.stringify(services));
   const times: number[] = [];
   let elements = 0;
   for (let n = 1; n <= CHANGES; n++) {
@@ -94,8 +104,7 @@ async function load(count: number): Promise<Loaded> {
   }
   await datapath.close();
   const again = performance.now();
-  const second = new NftDatapath();
-  await second.open();
+  const second = await open();
   const report = await second.apply(desired, { everything: true });
   if (report.added + report.removed > 0) throw new Error('a restart changed elements');
   await second.close();
@@ -114,4 +123,4 @@ function pause(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 3));
 }
 
-process.stdout.write(JSON.stringify(await load(Number(process.argv[2]))));
+process.stdout.write(JSON.stringify(await load(Number(process.argv[2]), process.argv[3] ?? 'packets')));

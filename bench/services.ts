@@ -3,6 +3,7 @@
  * them. The machine is the client here; its peer is the backend.
  */
 import { join } from 'node:path';
+import { BpfFileSystem } from '../test/lab/bpf.ts';
 import type { Namespace } from '../test/lab/namespace.ts';
 import { LoadedMachine, PEER } from './load.ts';
 import { compareInPairs, TRACKING } from './pairs.ts';
@@ -18,41 +19,66 @@ table ip one {
   chain in { type nat hook prerouting priority -100; policy accept; }
 }`;
 
+const WAYS = { sockets: 'at the socket', packets: 'by packets' } as const;
+type WayName = keyof typeof WAYS;
+
 export async function run(): Promise<Row[]> {
   const rows: Row[] = [];
+  const fileSystem = new BpfFileSystem();
   const plain = await startClient('plain');
   const rule = await startClient('rule');
   try {
     plain.namespace.feed(TRACKING, 'nft', '-f', '-');
-    load(rule.namespace, 0);
+    load(rule.namespace, 0, 'packets');
     rule.namespace.feed(ONE_RULE, 'nft', '-f', '-');
-    const rates: number[] = [];
-    for (const count of [10, 10_000]) {
-      const ours = await startClient('ours');
-      try {
-        const loaded = load(ours.namespace, count);
-        const at = `${count.toLocaleString('en')} services`;
-        const share = await compare({ client: plain, host: PEER }, { client: ours, host: FRONTEND });
-        rates.push(share);
-        rows.push(
-          percent(`new TCP connections, ${at}: share of direct ones with connection tracking alone`, share, '> 95'),
-        );
-        const one = await compare({ client: rule, host: FRONTEND }, { client: ours, host: FRONTEND });
-        rows.push(
-          percent(`new TCP connections, ${at}: share of those by one dnat rule under the same policy`, one, '> 95'),
-        );
-        if (count === 10_000) rows.push(...rowsOf(loaded));
-      } finally {
-        await ours.close();
+    for (const way of ['sockets', 'packets'] as const) {
+      const rates: number[] = [];
+      for (const count of [10, 10_000]) {
+        const ours = await startClient('ours');
+        try {
+          const loaded = load(ours.namespace, count, way === 'sockets' ? fileSystem.path : 'packets');
+          const measured = await measure({ ours, plain, rule, way, count });
+          rates.push(measured.share);
+          rows.push(...measured.rows);
+          if (count === 10_000) rows.push(...rowsOf(loaded, way));
+        } finally {
+          await ours.close();
+        }
       }
+      const [few = 0, many = 0] = rates;
+      const name = `new TCP connections, ${WAYS[way]}: 10,000 services against 10`;
+      rows.push(percent(name, (many / few) * 100, '> 97'));
     }
-    const [few = 0, many = 0] = rates;
-    rows.push(percent('new TCP connections: 10,000 services against 10', (many / few) * 100, '> 97'));
   } finally {
     await plain.close();
     await rule.close();
+    fileSystem.close();
   }
   return rows;
+}
+
+interface Clients {
+  readonly ours: LoadedMachine;
+  readonly plain: LoadedMachine;
+  readonly rule: LoadedMachine;
+  readonly way: WayName;
+  readonly count: number;
+}
+
+async function measure({ ours, plain, rule, way, count }: Clients): Promise<{ share: number; rows: Row[] }> {
+  const at = `new TCP connections ${WAYS[way]}, ${count.toLocaleString('en')} services`;
+  const service = { client: ours, host: FRONTEND };
+  const share = await compare({ client: ours, host: PEER }, service);
+  const tracked = await compare({ client: plain, host: PEER }, service);
+  const rows = [
+    percent(`${at}: share of direct ones of the same machine`, share, '> 95'),
+    percent(`${at}: share of direct ones with connection tracking and no policy`, tracked),
+  ];
+  if (way === 'packets') {
+    const one = await compare({ client: rule, host: FRONTEND }, service);
+    rows.push(percent(`${at}: share of those by one dnat rule under the same policy`, one, '> 95'));
+  }
+  return { share, rows };
 }
 
 const percent = (name: string, value: number, bar?: string): Row => ({
@@ -62,8 +88,8 @@ const percent = (name: string, value: number, bar?: string): Row => ({
   ...(bar !== undefined && { bar }),
 });
 
-function rowsOf(loaded: Loaded): Row[] {
-  const at = '10,000 services, 50,000 backends';
+function rowsOf(loaded: Loaded, way: WayName): Row[] {
+  const at = `10,000 services, 50,000 backends, ${WAYS[way]}`;
   const row = (name: string, value: number, bar?: number, unit = 'ms'): Row => ({
     name: `${at}: ${name}`,
     value: Math.round(value * 100) / 100,
@@ -82,9 +108,9 @@ function rowsOf(loaded: Loaded): Row[] {
   ];
 }
 
-function load(namespace: Namespace, count: number): Loaded {
+function load(namespace: Namespace, count: number, place: string): Loaded {
   const script = join(import.meta.dirname, 'services-load.ts');
-  const text = namespace.run(process.execPath, '--no-warnings', script, String(count));
+  const text = namespace.run(process.execPath, '--no-warnings', script, String(count), place);
   return JSON.parse(text === '' ? '{}' : text);
 }
 
