@@ -5,6 +5,7 @@ import { KernelDatapath } from '../datapath/kernel.ts';
 import { NftDatapath } from '../datapath/nft/datapath.ts';
 import { NoneDatapath } from '../datapath/none.ts';
 import { Overlay } from '../datapath/overlay/overlay.ts';
+import { SocketDatapath } from '../datapath/sockets/datapath.ts';
 import type { Log } from '../observe/log.ts';
 
 /** The data path that the configuration chooses. Throws AGT-DATAPATH. */
@@ -30,7 +31,13 @@ export function chooseDatapath(config: Config, log: Log): Datapath {
 export function choosePolicy(config: Config, log: Log): Datapath {
   if (config.datapath === 'none') return new NoneDatapath();
   if (config.datapath === 'bpf') throw new MeshError('AGT-DATAPATH', 'this build has no eBPF data path');
-  return new NftDatapath({ log: factsOf(log) });
+  const facts = factsOf(log);
+  // Who asks for nftables by name gets nothing else.
+  return new SocketDatapath({
+    policy: new NftDatapath({ log: facts }),
+    enabled: config.datapath === 'auto',
+    log: facts,
+  });
 }
 
 function factsOf(log: Log) {

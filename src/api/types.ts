@@ -242,6 +242,8 @@ export interface StatusRecord {
   /** Services as this machine balances them; absent when it does not. */
   readonly services?: {
     readonly frontends: number;
+    /** Where connections are led, and why not at the socket alone; absent where there are no frontends. */
+    readonly led?: { readonly at: 'socket' | 'packet' | 'both'; readonly reason?: string };
     readonly backends: Readonly<Record<BackendRecord['state'], number>>;
     /** Services without a backend that serves. */
     readonly withoutBackend: number;
@@ -470,6 +472,8 @@ export interface KernelServiceRecord {
   readonly sticky: boolean;
   /** New connections that the kernel counted since the number of its slots last changed. */
   readonly connections: number;
+  /** Where connections are led: as they are made, by their packets, or either (those of this machine, those of others). */
+  readonly at: 'socket' | 'packet' | 'both';
   /** None: connections are refused. */
   readonly backends: readonly { readonly address: string; readonly slots: number }[];
 }

@@ -55,7 +55,10 @@ function serviceList(): Command {
     summary: 'List the frontends of services that the kernel holds, with the backends that they lead to',
     examples: [
       ['bpf lb list', 'all'],
-      ['bpf lb list -o wide', 'with the new connections that each frontend had'],
+      [
+        'bpf lb list -o wide',
+        'with the new connections that each frontend had, and where they are led: at the socket or by packets',
+      ],
     ],
     shared: SHOWS_AGENT,
     async run(call) {
@@ -75,6 +78,7 @@ interface ServiceLine {
   readonly backend: string;
   readonly service: string;
   readonly connections: string;
+  readonly at: string;
 }
 
 const SERVICES: readonly Column<ServiceLine>[] = [
@@ -82,6 +86,7 @@ const SERVICES: readonly Column<ServiceLine>[] = [
   { heading: 'BACKEND ADDRESS (REVNAT_ID) (SLOT)', cell: ({ backend }) => backend },
   { heading: 'SERVICE', cell: ({ service }) => service },
   { heading: 'CONNECTIONS', wide: true, cell: ({ connections }) => connections },
+  { heading: 'LED AT', wide: true, cell: ({ at }) => at },
 ];
 
 /** The form of `cilium-dbg bpf lb list`: a line for the frontend and one for each backend; each tells whose it is. */
@@ -93,7 +98,13 @@ async function* serviceLines(records: AsyncIterable<KernelServiceRecord>): Async
     const service = record.service === undefined ? '' : `${record.service} ${scope === 'global' ? 'global' : 'local'}`;
     const flags = ['ClusterIP', 'non-routable', ...(sticky ? ['sessionAffinity'] : [])].join(', ');
     const head = `0.0.0.0:0 (${number}) (0) [${flags}]`;
-    yield { frontend: `${frontend} (0)`, backend: head, service, connections: String(record.connections) };
+    yield {
+      frontend: `${frontend} (0)`,
+      backend: head,
+      service,
+      connections: String(record.connections),
+      at: record.at,
+    };
     for (const [index, { address }] of backends.entries()) {
       const slot = index + 1;
       yield {
@@ -101,6 +112,7 @@ async function* serviceLines(records: AsyncIterable<KernelServiceRecord>): Async
         backend: `${address} (${number}) (${slot})`,
         service,
         connections: '',
+        at: '',
       };
     }
   }

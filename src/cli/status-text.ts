@@ -113,8 +113,15 @@ function servingValue({ drained, services }: NonNullable<StatusRecord['serving']
   return parts.join('; ');
 }
 
+const LED = {
+  socket: 'led at the socket',
+  packet: 'led by packets',
+  both: 'led at the socket and by packets',
+} as const;
+
 function servicesValue({
   frontends,
+  led,
   backends,
   withoutBackend,
   lostClusters,
@@ -124,7 +131,9 @@ function servicesValue({
     .map((state) => `, ${backends[state]} ${state}`);
   const without = withoutBackend === 0 ? '' : `; ${plural(withoutBackend, 'service')} without a backend`;
   const lost = lostClusters.length === 0 ? '' : `; lost: ${lostClusters.join(', ')}`;
-  return `${plural(frontends, 'frontend')}, ${backends.active} active backends${others.join('')}${without}${lost}`;
+  const reason = led?.reason === undefined ? '' : ` (${led.reason})`;
+  const where = led === undefined ? '' : `; ${LED[led.at]}${reason}`;
+  return `${plural(frontends, 'frontend')}, ${backends.active} active backends${others.join('')}${where}${without}${lost}`;
 }
 
 function dnsValue({ listen, zones, serving, resolved, messages }: NonNullable<StatusRecord['dns']>): string {

@@ -75,7 +75,10 @@ export const KEYS = {
   'kvstore.config': key(optional(path), 'a Cilium etcd configuration file, instead of the keys above'),
   'address.ipv4': live(optional(address(4)), 'IPv4 address of this machine in the mesh'),
   'address.ipv6': live(optional(address(6)), 'IPv6 address of this machine in the mesh'),
-  datapath: key(choice('auto', 'nftables', 'bpf', 'none'), 'what enforces'),
+  datapath: key(
+    choice('auto', 'nftables', 'bpf', 'none'),
+    'what enforces; `auto`: nftables, and services at the socket where the kernel can',
+  ),
   devices: live(wordOr('auto', list(device, 'device names')), 'external devices, whose traffic is judged'),
   routing: live(choice('tunnel', 'native'), 'how packets reach other nodes'),
   'tunnel.protocol': key(choice('vxlan'), 'encapsulation'),

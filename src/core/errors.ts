@@ -56,6 +56,10 @@ export const ERROR_CODES = {
     'read the kernel error that is attached; `datapath: nftables` does without eBPF',
     true,
   ),
+  'HST-NO-BPF': entry(
+    'this machine cannot do eBPF as it is',
+    'a current systemd mounts /sys/fs/bpf and /sys/fs/cgroup; in a container, give it those of the host. Without it nftables does the work',
+  ),
   'HST-SPACE': entry(
     'the file system of the state is full or nearly so',
     'make room, or put the state elsewhere (`stateDir`): certificates cannot be renewed and the last-good snapshot cannot be written',

@@ -9,10 +9,17 @@ import type {
 } from './datapath.ts';
 import { nft } from './nft/program.ts';
 import { removalText } from './nft/ruleset.ts';
+import { removeAllPins } from './pins.ts';
 
 /** `datapath: none`: nothing is enforced. `applied` stays false, so that no face can take it for enforcement. */
 export class NoneDatapath implements Datapath {
   readonly name = 'none' as const;
+  readonly #fileSystem: string | undefined;
+
+  /** `fileSystem`: where the BPF file system is mounted. */
+  constructor(fileSystem?: string) {
+    this.#fileSystem = fileSystem;
+  }
 
   /** Takes away what an earlier run with a data path left: stale rules would go on being enforced, unseen. */
   async open(): Promise<void> {
@@ -21,6 +28,7 @@ export class NoneDatapath implements Datapath {
     } catch (error) {
       if (!(error instanceof MeshError && error.code === 'DPN-MISSING')) throw error;
     }
+    removeAllPins(this.#fileSystem);
   }
 
   async apply(): Promise<ApplyReport> {

@@ -11,7 +11,8 @@ const FOLDER = 'mesh-agent';
  * is made by `makePinFolder`. @throws MeshError when pins cannot be kept
  */
 export function pinFolder(fileSystem = BPF_FILE_SYSTEM): string {
-  if (!hasBpfFileSystem(fileSystem)) throw new MeshError('HST-BPF', `no BPF file system is mounted on ${fileSystem}`);
+  if (!hasBpfFileSystem(fileSystem))
+    throw new MeshError('HST-NO-BPF', `no BPF file system is mounted on ${fileSystem}`);
   return join(fileSystem, FOLDER, String(networkNamespaceCookie()));
 }
 

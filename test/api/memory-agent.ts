@@ -265,12 +265,13 @@ export function memoryAgent(over: Partial<AgentApi> = {}): AgentApi {
         scope: 'global',
         sticky: false,
         connections: 12,
+        at: 'packet' as const,
         backends: [
           { address: '10.245.1.5:8080/TCP', slots: 1 },
           { address: '10.245.1.6:8080/TCP', slots: 1 },
         ],
       },
-      { frontend: '10.96.3.8:53/UDP', sticky: false, connections: 0, backends: [] },
+      { frontend: '10.96.3.8:53/UDP', sticky: false, connections: 0, at: 'packet' as const, backends: [] },
     ],
     kernelIpcache: () =>
       Promise.resolve(

@@ -79,7 +79,7 @@ const PROTOCOLS: Readonly<Record<number, string>> = { 6: 'TCP', 17: 'UDP', 132: 
 export async function kernelServiceViews(agent: Agent): Promise<KernelServiceRecord[]> {
   const frontends = await agent.datapath.dumpServices();
   return frontends
-    .map(({ address, protocol, port, sticky, connections, targets }): KernelServiceRecord => {
+    .map(({ address, protocol, port, sticky, connections, at, targets }): KernelServiceRecord => {
       const owner = agent.services.model.ownerOf(`${address} ${protocol} ${port}`);
       const name = PROTOCOLS[protocol] ?? String(protocol);
       return {
@@ -87,6 +87,7 @@ export async function kernelServiceViews(agent: Agent): Promise<KernelServiceRec
         ...(owner !== undefined && { service: owner.name, scope: owner.global ? 'global' : 'own' }),
         sticky,
         connections,
+        at,
         backends: targets.map((target) => ({
           address: endText(target.address, { port: target.port, protocol: name }),
           slots: target.slots,
@@ -100,6 +101,7 @@ export async function kernelServiceViews(agent: Agent): Promise<KernelServiceRec
 export function servicesSummary(agent: Agent): StatusRecord['services'] {
   if (!agent.config.services.enabled || agent.datapath.status.balances === false) return undefined;
   const { model, lost } = agent.services;
+  const { services: led } = agent.datapath.status;
   const backends = emptyCounts();
   let withoutBackend = 0;
   for (const tally of model.tallies()) {
@@ -108,6 +110,7 @@ export function servicesSummary(agent: Agent): StatusRecord['services'] {
   }
   return {
     frontends: model.frontends.size,
+    ...(led !== undefined && { led }),
     backends,
     withoutBackend,
     lostClusters: [...lost].sort(),

@@ -83,6 +83,8 @@ export class NftDatapath implements Datapath {
   #stale = true;
   /** Somebody else wrote into our table. */
   #suspect: string | undefined;
+  /** Until then what an earlier run left of services is as it was. */
+  #knowsServices = false;
   #overlayDevice: string | undefined;
   /** The rules can tell of DNS packets. */
   #tellsNames = true;
@@ -198,7 +200,9 @@ export class NftDatapath implements Datapath {
   async #writeServices(desired: DesiredState, changes: DesiredChanges, batch: ElementBatch): Promise<void> {
     if (!this.#held.balances || desired.services === undefined) return;
     const wanted = desired.services === 'off' ? undefined : desired.services;
-    const everything = changes.everything === true || (wanted === undefined && this.#held.services.size > 0);
+    const unsure = !this.#knowsServices || (wanted === undefined && this.#held.services.size > 0);
+    const everything = changes.everything === true || unsure;
+    this.#knowsServices = true;
     if (!everything && changes.services === undefined) return;
     const { watch, flows } = this.#kernel;
     const changed = everything ? undefined : changes.services;

@@ -28,7 +28,7 @@ export function openRootCgroup(mounts = readFileSync('/proc/self/mountinfo', 'ut
   if (root !== undefined) return openSync(root, 'r');
   const seen =
     found.length === 0 ? 'no cgroup2 file system is mounted' : `${found.join(', ')} is a part of the cgroups alone`;
-  throw new MeshError('HST-BPF', seen);
+  throw new MeshError('HST-NO-BPF', seen);
 }
 
 export function closeCgroup(fd: number): void {
@@ -51,7 +51,7 @@ export function networkNamespaceCookie(): bigint {
   if (typeof cookie === 'bigint') return cookie;
   const [name, text] = describeErrno(-cookie);
   throw new MeshError(
-    'HST-BPF',
+    'HST-NO-BPF',
     `the kernel does not tell its network namespaces apart (${name}, ${text}): it is older than 5.14`,
   );
 }
