@@ -133,7 +133,7 @@ function servicesValue({
   const lost = lostClusters.length === 0 ? '' : `; lost: ${lostClusters.join(', ')}`;
   const reason = led?.reason === undefined ? '' : ` (${led.reason})`;
   const where = led === undefined ? '' : `; ${LED[led.at]}${reason}`;
-  return `${plural(frontends, 'frontend')}, ${backends.active} active backends${others.join('')}${where}${without}${lost}`;
+  return `${plural(frontends, 'frontend')}, ${backends.active} active backends${others.join('')}${without}${lost}${where}`;
 }
 
 function dnsValue({ listen, zones, serving, resolved, messages }: NonNullable<StatusRecord['dns']>): string {

@@ -38,7 +38,7 @@ const forward = (on: boolean): string =>
 
 /** The folder of the pins, and how many there are below it. */
 function pins(): string[] {
-  const root = join(lab.fileSystem.path, 'mesh-agent');
+  const root = join(lab.machine.namespace.bpf.path, 'mesh-agent');
   return readdirSync(root, { recursive: true, withFileTypes: true })
     .filter((entry) => !entry.isDirectory())
     .map((entry) => join(entry.parentPath, entry.name));

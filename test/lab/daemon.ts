@@ -1,5 +1,6 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { join } from 'node:path';
+import type { BpfFileSystem } from './bpf.ts';
 import { endProcess } from './namespace.ts';
 import type { Place } from './place.ts';
 
@@ -66,7 +67,7 @@ export class Daemon<Where extends Place = Place> {
   /** Does not wait for anything. It outlives nobody: a killed test takes it along. */
   protected launch(run: readonly string[]): void {
     const prefix = [this.#net, 'setpriv', '--pdeathsig', 'KILL'];
-    const child = spawn('nsenter', [...prefix, ...run], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn('nsenter', [...prefix, ...this.#machine.around(...run)], { stdio: ['ignore', 'pipe', 'pipe'] });
     const keep = (data: Buffer): void => {
       this.#log = (this.#log + data.toString()).slice(-KEPT_LOG);
     };
@@ -78,12 +79,16 @@ export class Daemon<Where extends Place = Place> {
 
   /** One command line of the program, run in the place. */
   protected executeThere(args: readonly string[]): Promise<CommandResult> {
-    return execute('nsenter', [this.#net, ...this.program, ...args]);
+    return execute('nsenter', [this.#net, ...this.#machine.around(...this.program, ...args)]);
   }
 
   /** For the message of a test that fails. */
   protected tail(): string {
     return `log:\n${this.#log.slice(-6000)}`;
+  }
+
+  get #machine(): BpfFileSystem {
+    return this.place.namespace.bpf;
   }
 
   get #net(): string {

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
+import { BpfFileSystem } from './bpf.ts';
 
 /**
  * A network namespace of a test. Names carry the process id, so that test files run side by side; `close` takes the
@@ -8,6 +9,7 @@ import { existsSync, readdirSync } from 'node:fs';
 export class Namespace {
   readonly name: string;
   readonly #children = new Set<ChildProcess>();
+  #bpf: BpfFileSystem | undefined;
   static #count = 0;
 
   constructor(label: string) {
@@ -15,6 +17,12 @@ export class Namespace {
     this.name = `mesh-${label}-${process.pid}-${Namespace.#count++}`;
     host('ip', 'netns', 'add', this.name);
     this.run('ip', 'link', 'set', 'lo', 'up');
+  }
+
+  /** The BPF file system of the machine that this namespace stands for. */
+  get bpf(): BpfFileSystem {
+    this.#bpf ??= new BpfFileSystem();
+    return this.#bpf;
   }
 
   /** Runs a program to its end; its standard output. Throws with its standard error when it fails. */
@@ -73,6 +81,7 @@ export class Namespace {
   async close(): Promise<void> {
     await Promise.all([...this.#children].map(endProcess));
     spawnSync('ip', ['netns', 'delete', this.name]);
+    this.#bpf?.close();
   }
 }
 

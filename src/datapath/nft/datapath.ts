@@ -20,10 +20,10 @@ import { dumpAddresses, dumpPolicy } from './dump.ts';
 import { ElementBatch } from './elements.ts';
 import { dumpIfThere, HeldState } from './held.ts';
 import { chains, generation } from './kernel.ts';
-import { ServiceDuty } from './lb/duty.ts';
+import { presentOf, ServiceDuty } from './lb/duty.ts';
 import { ServiceBatch } from './lb/elements.ts';
 import { readServices } from './lb/read.ts';
-import { LB_CHAIN, LB_MAP_NAMES } from './lb/rules.ts';
+import { LB_MAP_NAMES } from './lb/rules.ts';
 import { StaleFlows } from './lb/stale.ts';
 import { probeRules } from './probe.ts';
 import { nft } from './program.ts';
@@ -318,7 +318,7 @@ export class NftDatapath implements Datapath {
 
   async dumpServices(): Promise<KernelFrontend[]> {
     // Maps that no rule looks at yet lead nobody on.
-    if (!this.#held.chains.includes(LB_CHAIN)) return [];
+    if (presentOf(this.#held.chains) === 'none') return [];
     const held = new HeldServices();
     await readServices(held, async (map, visit) => void (await dumpIfThere(this.#kernel.socket, map, visit)));
     return frontendsOf(held, 'packet');

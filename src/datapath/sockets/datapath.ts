@@ -1,6 +1,6 @@
 import { messageOf } from '../../core/errors.ts';
 import { forwardsPackets } from '../../host/forwarding.ts';
-import type { FrontendKey, ServiceMap } from '../../service/result.ts';
+import type { FrontendKey } from '../../service/result.ts';
 import type {
   ApplyReport,
   Datapath,
@@ -30,6 +30,9 @@ const CHECK_MS = 2_000;
 /** After the kernel has refused. */
 const RETRY_MS = 60_000;
 
+/** Where to look. */
+type Step = 'everything' | 'nothing' | readonly FrontendKey[];
+
 /** What the packets have to do. */
 interface Share {
   readonly services: DesiredState['services'];
@@ -41,8 +44,8 @@ interface Share {
  * does any other connection pay for its possibility. Beside that the packets of others are led as they pass (when this machine
  * forwards any: containers, virtual machines), and what sockets cannot do (`Remainder`).
  *
- * In what order: sockets lead before the packet filter ceases to, and it leads before they do. When the kernel refuses the
- * programs, the packet filter leads everything; policies never wait for it.
+ * In what order: sockets lead before the packet filter ceases to, and it leads or refuses before they cease to. When the kernel
+ * refuses the programs, the packet filter leads everything; policies never wait for it.
  */
 export class SocketDatapath implements Datapath {
   readonly #options: SocketDatapathOptions;
@@ -52,6 +55,8 @@ export class SocketDatapath implements Datapath {
   /** What the packets were given last: all services, or the remainder. */
   #given: 'all' | 'remainder' | undefined;
   #desired: DesiredState | undefined;
+  /** The last change set was not carried through. */
+  #behind = false;
   /** Why connections are not led at the socket. */
   #reason: string | undefined;
   #retryAt = 0;
@@ -93,21 +98,20 @@ export class SocketDatapath implements Datapath {
   }
 
   async #apply(desired: DesiredState, changes: DesiredChanges): Promise<ApplyReport> {
-    this.#desired = desired;
     const start = performance.now();
-    const led = await this.#leadSockets(desired, changes);
-    const { services, changed } = this.#shareOf(desired, changes);
-    const { services: _, ...others } = changes;
-    const report = await this.#policy.apply(
-      { ...desired, services },
-      changed === undefined ? others : { ...others, services: changed },
-    );
-    if (services !== undefined) this.#given = services === this.#remainder ? 'remainder' : 'all';
+    this.#desired = desired;
+    const steps = this.#stepsOf(desired, changes);
+    this.#behind = true;
+    const first = await this.#leadSockets(desired, steps.first);
+    const report = await this.#leadPackets(desired, changes);
+    const last = await this.#leadSockets(desired, steps.last);
+    if (!this.#isLed && this.#given === 'remainder') await this.#leadPackets(desired, {});
     // Only now, when the packets are led.
-    if (services !== undefined && !this.#isLed) this.#release();
+    if (desired.services !== undefined && !this.#isLed) this.#release();
+    this.#behind = false;
     return {
-      added: report.added + led.added,
-      removed: report.removed + led.removed,
+      added: report.added + first.added + last.added,
+      removed: report.removed + first.removed + last.removed,
       cut: report.cut,
       tookMs: performance.now() - start,
     };
@@ -118,10 +122,20 @@ export class SocketDatapath implements Datapath {
     return this.#sockets?.leads === true && this.#reason === undefined && this.#remainder !== undefined;
   }
 
+  /** Frontends to be led at the socket before the packets are seen to, and those that the packets must refuse before. */
+  #stepsOf({ services }: DesiredState, changes: DesiredChanges): { first: Step; last: Step } {
+    const wanted = services === undefined || services === 'off' ? undefined : services;
+    if (changes.everything === true || !this.#isLed || this.#behind || wanted === undefined)
+      return { first: 'everything', last: 'nothing' };
+    const [first, last]: [FrontendKey[], FrontendKey[]] = [[], []];
+    for (const key of changes.services ?? []) (wanted.get(key)?.targets.length === 0 ? last : first).push(key);
+    return { first, last: last.length === 0 ? 'nothing' : last };
+  }
+
   /** Never rejects: where the sockets cannot lead, `#reason` says why, and the packets do it. */
-  async #leadSockets({ services }: DesiredState, changes: DesiredChanges): Promise<{ added: number; removed: number }> {
+  async #leadSockets({ services }: DesiredState, step: Step): Promise<{ added: number; removed: number }> {
     const nothing = { added: 0, removed: 0 };
-    if (services === undefined) return nothing;
+    if (services === undefined || step === 'nothing') return nothing;
     if (services === 'off' || !this.#options.enabled) {
       this.#remainder = undefined;
       this.#reason = services === 'off' ? undefined : 'the configuration wants no eBPF';
@@ -131,12 +145,11 @@ export class SocketDatapath implements Datapath {
     if (this.#sockets === undefined) this.#openSockets();
     // A hook that leads nowhere would cost every connection.
     if (this.#sockets === undefined || (services.size === 0 && !this.#sockets.present)) return nothing;
-    const keys = changes.everything === true || !this.#isLed ? undefined : (changes.services ?? []);
     try {
       const wasLed = this.#isLed;
-      const report = await this.#sockets.apply(services, keys);
-      this.#note(services, keys);
-      if (this.#reason !== undefined || !wasLed) this.#options.log?.info({}, 'services are led at the socket');
+      const report = await this.#sockets.apply(services, step === 'everything' ? undefined : step);
+      if (step === 'everything' || this.#remainder === undefined) this.#remainder = new Remainder(services);
+      if (!wasLed) this.#options.log?.info({}, 'services are led at the socket');
       this.#reason = undefined;
       return report;
     } catch (error) {
@@ -145,9 +158,16 @@ export class SocketDatapath implements Datapath {
     }
   }
 
-  #note(services: ServiceMap, keys: Iterable<FrontendKey> | undefined): void {
-    if (keys === undefined || this.#remainder === undefined) this.#remainder = new Remainder(services);
-    else this.#remainder.update(services, keys);
+  /** The policy, and of the services what the sockets leave. */
+  async #leadPackets(desired: DesiredState, changes: DesiredChanges): Promise<ApplyReport> {
+    const { services, changed } = this.#shareOf(desired, changes);
+    const { services: _, ...others } = changes;
+    const report = await this.#policy.apply(
+      withServices(desired, services),
+      changed === undefined ? others : { ...others, services: changed },
+    );
+    if (services !== undefined) this.#given = services === this.#remainder ? 'remainder' : 'all';
+    return report;
   }
 
   #failed(error: unknown): void {
@@ -161,6 +181,7 @@ export class SocketDatapath implements Datapath {
   #shareOf({ services }: DesiredState, changes: DesiredChanges): Share {
     if (services === undefined || services === 'off') return { services, changed: changes.services };
     this.#forwards = forwardsPackets();
+    this.#remainder?.update(services, changes.services ?? []);
     const all = !this.#isLed || this.#forwards;
     const share = all ? services : (this.#remainder ?? services);
     const same = this.#given === (all ? 'all' : 'remainder');
@@ -230,8 +251,8 @@ export class SocketDatapath implements Datapath {
     const found = new Map<string, KernelFrontend>(packets.map((frontend) => [nameOf(frontend), frontend]));
     for (const frontend of this.#sockets === undefined ? [] : frontendsOf(this.#sockets.dump(), 'socket')) {
       const other = found.get(nameOf(frontend));
-      // What they refuse is held by both, and refused by the packet filter alone.
-      if (other !== undefined && frontend.targets.length === 0) continue;
+      // Only the packet filter refuses.
+      if (frontend.targets.length === 0) continue;
       const connections = frontend.connections + (other?.connections ?? 0);
       found.set(nameOf(frontend), { ...frontend, connections, at: other === undefined ? 'socket' : 'both' });
     }
@@ -283,3 +304,25 @@ export class SocketDatapath implements Datapath {
 }
 
 const nameOf = ({ address, protocol, port }: KernelFrontend): string => `${address} ${protocol} ${port}`;
+
+/** The same state, present as ever, but for its services. */
+function withServices(desired: DesiredState, services: DesiredState['services']): DesiredState {
+  return {
+    get addresses() {
+      return desired.addresses;
+    },
+    get ingress() {
+      return desired.ingress;
+    },
+    get egress() {
+      return desired.egress;
+    },
+    get border() {
+      return desired.border;
+    },
+    get overlay() {
+      return desired.overlay;
+    },
+    services,
+  };
+}

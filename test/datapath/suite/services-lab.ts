@@ -1,4 +1,3 @@
-import { BpfFileSystem } from '../../lab/bpf.ts';
 import { type Outcome, Place } from '../../lab/place.ts';
 import { type DatapathName, Driver } from './driver.ts';
 import type { Spec } from './spec.ts';
@@ -41,7 +40,6 @@ export class ServicesLab {
   readonly router: Place;
   readonly container: Place | undefined;
   readonly backends: ReadonlyMap<number, Place>;
-  readonly fileSystem = new BpfFileSystem();
 
   private constructor(options: { readonly container: boolean }) {
     this.router = new Place('services-r');
@@ -69,7 +67,9 @@ export class ServicesLab {
 
   /** A data path on the machine. */
   drive(name: DatapathName, env: NodeJS.ProcessEnv = {}): Promise<Driver> {
-    return Driver.start(name, this.machine.namespace, { env: { MESH_TEST_BPF: this.fileSystem.path, ...env } });
+    return Driver.start(name, this.machine.namespace, {
+      env: { MESH_TEST_BPF: this.machine.namespace.bpf.path, ...env },
+    });
   }
 
   /** The machine, and its container if it has one. */
@@ -139,7 +139,6 @@ export class ServicesLab {
     await Promise.all(
       [this.container, this.machine, this.router, ...this.backends.values()].map((place) => place?.close()),
     );
-    this.fileSystem.close();
   }
 }
 

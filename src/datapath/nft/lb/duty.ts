@@ -34,7 +34,8 @@ export class ServiceDuty {
   }
 }
 
-function presentOf(chains: readonly string[]): PacketServices {
+/** What rules that have these chains do. */
+export function presentOf(chains: readonly string[]): PacketServices {
   if (chains.includes(LB_CHAIN)) return 'lead';
   return chains.includes(REFUSE_CHAIN) ? 'refuse' : 'none';
 }
