@@ -22,6 +22,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -165,9 +166,8 @@ static struct watched *find_watched(int32_t handle) {
   return entry;
 }
 
-/* Calls back with a datagram, or with -errno when `data` is NULL. */
-static void deliver(struct watched *watched, const uint8_t *data, int64_t length_or_error) {
-  napi_env env = watched->env;
+/* Calls back with bytes, or with -errno when `data` is NULL. */
+static void call_back(napi_env env, napi_ref on_data, const uint8_t *data, int64_t length_or_error) {
   napi_handle_scope scope;
   napi_value argument, receiver, callback;
   if (napi_open_handle_scope(env, &scope) != napi_ok) return;
@@ -175,7 +175,7 @@ static void deliver(struct watched *watched, const uint8_t *data, int64_t length
                            ? napi_create_int64(env, length_or_error, &argument)
                            : napi_create_buffer_copy(env, (size_t)length_or_error, data, NULL, &argument);
   if (status == napi_ok) status = napi_get_global(env, &receiver);
-  if (status == napi_ok) status = napi_get_reference_value(env, watched->on_data, &callback);
+  if (status == napi_ok) status = napi_get_reference_value(env, on_data, &callback);
   if (status == napi_ok) status = napi_make_callback(env, NULL, receiver, callback, 1, &argument, NULL);
   if (status == napi_pending_exception) {
     napi_value exception;
@@ -183,6 +183,10 @@ static void deliver(struct watched *watched, const uint8_t *data, int64_t length
     if (napi_get_and_clear_last_exception(env, &exception) == napi_ok) napi_fatal_exception(env, exception);
   }
   napi_close_handle_scope(env, scope);
+}
+
+static void deliver(struct watched *watched, const uint8_t *data, int64_t length_or_error) {
+  call_back(watched->env, watched->on_data, data, length_or_error);
 }
 
 union sender {
@@ -470,6 +474,130 @@ static napi_value socket_close(napi_env env, napi_callback_info info) {
   return number(env, 0);
 }
 
+/* ---- the ring buffer of an eBPF program, on the event loop ---- */
+
+/* What is handed over at a time; the rest waits for the next turn of the event loop. */
+#define RING_BYTES_PER_WAKE (256 << 10)
+#define RING_HEADER 8
+#define RING_BUSY (1u << 31)
+#define RING_DISCARDED (1u << 30)
+
+struct ring {
+  struct ring *next;
+  napi_env env;
+  napi_ref on_data;
+  uv_poll_t poll;
+  int32_t handle;
+  size_t size;
+  /* Positions only grow; they are taken modulo the size. */
+  unsigned long *consumed;
+  unsigned long *produced;
+  /* Mapped twice in a row, so that a record never ends at the edge. */
+  uint8_t *data;
+};
+
+static struct ring *rings;
+static int32_t ring_last_handle;
+static uint8_t ring_room[RING_BYTES_PER_WAKE];
+
+/* Takes what is there: of each record its length, itself, and what fills it up to four bytes. */
+static size_t take_records(struct ring *ring) {
+  size_t length = 0;
+  unsigned long at = __atomic_load_n(ring->consumed, __ATOMIC_RELAXED);
+  while (at < __atomic_load_n(ring->produced, __ATOMIC_ACQUIRE)) {
+    uint32_t *header = (uint32_t *)(ring->data + (at & (ring->size - 1)));
+    uint32_t state = __atomic_load_n(header, __ATOMIC_ACQUIRE);
+    uint32_t bytes = state & ~(RING_BUSY | RING_DISCARDED);
+    size_t padded = sizeof bytes + ((bytes + 3) & ~3u);
+    if (state & RING_BUSY || bytes > ring->size) break;
+    if (!(state & RING_DISCARDED) && padded <= sizeof ring_room) {
+      if (length + padded > sizeof ring_room) break;
+      memcpy(ring_room + length, &bytes, sizeof bytes);
+      memcpy(ring_room + length + sizeof bytes, (uint8_t *)header + RING_HEADER, bytes);
+      length += padded;
+    }
+    at += (RING_HEADER + bytes + 7) & ~7ul;
+    __atomic_store_n(ring->consumed, at, __ATOMIC_RELEASE);
+  }
+  return length;
+}
+
+static void on_ring(uv_poll_t *poll, int status, int events) {
+  struct ring *ring = poll->data;
+  (void)events;
+  if (status < 0) return;
+  size_t length = take_records(ring);
+  if (length > 0) call_back(ring->env, ring->on_data, ring_room, (int64_t)length);
+}
+
+static void unmap_ring(struct ring *ring) {
+  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  if (ring->consumed != NULL) munmap(ring->consumed, page);
+  if (ring->produced != NULL) munmap(ring->produced, page + 2 * ring->size);
+}
+
+static bool map_ring(struct ring *ring, int fd) {
+  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  void *consumed = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (consumed != MAP_FAILED) ring->consumed = consumed;
+  void *produced = mmap(NULL, page + 2 * ring->size, PROT_READ, MAP_SHARED, fd, (off_t)page);
+  if (produced != MAP_FAILED) ring->produced = produced;
+  if (ring->consumed == NULL || ring->produced == NULL) return false;
+  ring->data = (uint8_t *)produced + page;
+  return true;
+}
+
+static napi_value ring_open(napi_env env, napi_callback_info info) {
+  napi_value values[3];
+  size_t count = COUNT(values);
+  int32_t fd, size;
+  uv_loop_t *loop;
+  if (!arguments(env, info, &count, values, 3)) return NULL;
+  if (!get_int(env, values[0], &fd) || !get_int(env, values[1], &size) || !is_function(env, values[2])) return NULL;
+  if (size <= 0 || (size & (size - 1)) != 0) return number(env, -EINVAL);
+  struct ring *ring = calloc(1, sizeof *ring);
+  if (ring == NULL) return number(env, -ENOMEM);
+  ring->env = env;
+  ring->size = (size_t)size;
+  ring->poll.data = ring;
+  int error = map_ring(ring, fd) ? 0 : errno;
+  if (error == 0 && (napi_get_uv_event_loop(env, &loop) != napi_ok || uv_poll_init(loop, &ring->poll, fd) != 0)) error = EIO;
+  if (error != 0) {
+    unmap_ring(ring);
+    free(ring);
+    return number(env, -error);
+  }
+  napi_create_reference(env, values[2], 1, &ring->on_data);
+  uv_poll_start(&ring->poll, UV_READABLE, on_ring);
+  uv_unref((uv_handle_t *)&ring->poll);
+  ring->handle = ++ring_last_handle;
+  ring->next = rings;
+  rings = ring;
+  return number(env, ring->handle);
+}
+
+static void on_ring_closed(uv_handle_t *handle) {
+  struct ring *ring = handle->data;
+  unmap_ring(ring);
+  napi_delete_reference(ring->env, ring->on_data);
+  free(ring);
+}
+
+static napi_value ring_close(napi_env env, napi_callback_info info) {
+  napi_value values[1];
+  size_t count = COUNT(values);
+  int32_t handle;
+  if (!arguments(env, info, &count, values, 1) || !get_int(env, values[0], &handle)) return NULL;
+  struct ring **link = &rings;
+  while (*link != NULL && (*link)->handle != handle) link = &(*link)->next;
+  struct ring *ring = *link;
+  if (ring == NULL) return number(env, -EBADF);
+  *link = ring->next;
+  uv_poll_stop(&ring->poll);
+  uv_close((uv_handle_t *)&ring->poll, on_ring_closed);
+  return number(env, 0);
+}
+
 /* ---- the network namespace ---- */
 
 /* Linux 5.14; older headers do not have it. */
@@ -515,6 +643,8 @@ NAPI_MODULE_INIT() {
       FUNCTION("echoOpen", echo_open),
       FUNCTION("echoSend", echo_send),
       FUNCTION("echoClose", socket_close),
+      FUNCTION("ringOpen", ring_open),
+      FUNCTION("ringClose", ring_close),
       FUNCTION("namespaceCookie", namespace_cookie),
       FUNCTION("closeFd", close_fd),
   };

@@ -26,6 +26,7 @@ export interface FlowPolicyRecord {
     | 'withdrawn'
     | 'unknown-sender'
     | 'spoofed-tunnel'
+    | 'malformed'
     | 'no-backend'
     | 'earlier-run'
     | 'changed-meanwhile';

@@ -118,6 +118,7 @@ const REASONS: Readonly<Record<FlowPolicyRecord['reason'], string>> = {
   withdrawn: 'the connection was allowed, and is not any more',
   'unknown-sender': 'a tunnel packet of no known node',
   'spoofed-tunnel': 'a tunnel packet that the overlay did not make',
+  malformed: 'its headers do not add up',
   'no-backend': 'the service has no backend',
   'earlier-run': 'by the rules of an earlier run, until the stores have been seen',
   'changed-meanwhile': 'the policy that decided has changed since',

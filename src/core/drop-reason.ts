@@ -12,6 +12,7 @@ const reason = (number: number, text: string, name: string): DropReason => ({ nu
 /** Those that this data path has. */
 export const DROP = {
   noRule: reason(133, 'Policy denied', 'POLICY_DENIED'),
+  invalid: reason(134, 'Invalid packet', 'INVALID_PACKET_DROPPED'),
   noBackend: reason(158, 'Service backend not found', 'SERVICE_BACKEND_NOT_FOUND'),
   spoofedTunnel: reason(170, 'Encapsulation traffic is prohibited', 'ENCAPSULATION_TRAFFIC_IS_PROHIBITED'),
   unknownSender: reason(172, 'Unknown sender', 'UNKNOWN_SENDER'),

@@ -2,8 +2,8 @@
  * One table of error codes: each has a summary, the remedy an operator should try first, and whether
  * trying again can help. Every face (log, status, command line, metrics) renders these same records.
  *
- * Code prefixes name the room: CFG configuration, KVS kvstore, MSH mesh, POL policy, DPN nftables data path,
- * OVL overlay, PKI certificates, JOIN joining, HUB hub, API local socket, OBS metrics and log, HST host, AGT agent, DOC doctor.
+ * Code prefixes name the room: CFG configuration, KVS kvstore, MSH mesh, POL policy, DPN nftables data path, DPB eBPF
+ * data path, OVL overlay, PKI certificates, JOIN joining, HUB hub, API local socket, OBS metrics and log, HST host, AGT agent, DOC doctor.
  */
 export interface ErrorEntry {
   readonly summary: string;
@@ -291,6 +291,30 @@ export const ERROR_CODES = {
   'DPN-DRIFT': entry(
     'somebody else changes our rules',
     'end what does it: a firewall script that flushes everything, or a second agent; `nft monitor` shows the hand at work',
+  ),
+  // eBPF data path
+  'DPB-PERMISSION': entry(
+    'the kernel refuses eBPF to the agent',
+    'run the agent as root, or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN; a container or a lockdown of the kernel may forbid it: `datapath: nftables` does without',
+  ),
+  'DPB-OLD': entry(
+    'the kernel lacks a feature of eBPF that is needed',
+    'use Linux 5.14 or newer, or choose `datapath: nftables`',
+  ),
+  'DPB-VERIFIER': entry(
+    'the kernel does not accept an eBPF program',
+    'choose `datapath: nftables`; the words of the verifier are attached',
+  ),
+  'DPB-ATTACH': entry(
+    'a program cannot be attached to a device',
+    'look at what others have there (`tc filter show dev DEVICE ingress`, `bpftool net`); it is tried again',
+    true,
+  ),
+  'DPB-FULL': entry('a map of the policy is full', 'reduce the number of addresses or policies', true),
+  'DPB-APPLY': entry(
+    'a change could not be written to the maps of the policy',
+    'wait: it is tried again; read the kernel error that is attached if it stays',
+    true,
   ),
   // metrics
   'OBS-LISTEN': entry(

@@ -1,3 +1,4 @@
+import type { LoggedPacket } from '../host/packet-log.ts';
 import type { DesiredChanges, DesiredState } from './desired.ts';
 import type { OverlayStatus } from './overlay/status.ts';
 import type { VerdictKind } from './verdict-log.ts';
@@ -19,6 +20,11 @@ export interface Datapath {
   dumpAddresses(): Promise<KernelAddress[]>;
   dumpPolicy(): Promise<KernelPolicyRow[]>;
   dumpServices(): Promise<KernelFrontend[]>;
+  /**
+   * Tells of packets (`verdict-log.ts`, `name-log.ts`) as `LoggedPacket`, until the result is called. Absent where they are told
+   * of by the packet filter, in its log groups.
+   */
+  hear?(what: 'verdicts' | 'names', onPacket: (packet: LoggedPacket) => void): () => void;
   readonly status: DatapathStatus;
   /** Called when a foreign hand changed what is ours; the caller answers with `apply(everything)`. */
   onDrift(listener: (what: string) => void): void;

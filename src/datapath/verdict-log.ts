@@ -25,6 +25,8 @@ export const VERDICT_KINDS = {
   audited: { verdict: 'AUDIT', sides: ['in', 'out'], reason: DROP.noRule },
   /** A new connection; told of only while somebody wants to know. */
   allowed: { verdict: 'FORWARDED', sides: ['in', 'out'], reason: undefined },
+  /** Headers that do not add up; seen by eBPF alone, since the kernel drops them before the packet filter. */
+  malformed: { verdict: 'DROPPED', sides: ['in', 'out'], reason: DROP.invalid },
 } as const satisfies Record<string, { verdict: FlowVerdict; sides: readonly Side[]; reason: DropReason | undefined }>;
 
 export type FlowVerdict = 'FORWARDED' | 'DROPPED' | 'AUDIT';
@@ -40,6 +42,9 @@ export interface VerdictPoint {
 export const VERDICT_POINTS: readonly VerdictPoint[] = (Object.keys(VERDICT_KINDS) as VerdictKind[]).flatMap((kind) =>
   VERDICT_KINDS[kind].sides.map((side) => ({ kind, side, name: `${kind}_${side}` })),
 );
+
+/** Counters of packets that were told of, by direction. */
+export const TOLD = { in: 'told_in', out: 'told_out' } as const;
 
 const PREFIX = 'mesh-agent:';
 const byPrefix = new Map(VERDICT_POINTS.map((point) => [PREFIX + point.name, point]));

@@ -36,6 +36,13 @@ export interface Native {
   /** Sends an ICMP message, with its checksum for IPv4, to an address of 4 or 16 bytes. @returns bytes sent or -errno */
   echoSend(handle: number, address: Buffer, data: Buffer): number;
   echoClose(handle: number): number;
+  /**
+   * The ring buffer of an eBPF program (a map of `bytes`, a power of two) on the event loop. `onData` gets what has come: of
+   * each record its length (4 bytes), itself, and what fills it up to a multiple of four. Does not keep the process alive.
+   * The descriptor must stay open until it is closed. @returns a handle above zero, or -errno
+   */
+  ringOpen(fd: number, bytes: number, onData: (data: Buffer) => void): number;
+  ringClose(handle: number): number;
   /** What the kernel calls the network namespace of this process until the next boot (Linux 5.14). @returns it, or -errno */
   namespaceCookie(): bigint | number;
   closeFd(fd: number): number;

@@ -38,6 +38,7 @@ const DHCP: ReadonlySet<number> = new Set([67, 68, 546, 547]);
 const FIXED: Readonly<Partial<Record<VerdictKind, FlowPolicyRecord>>> = {
   stranger: { reason: 'unknown-sender', rules: [], why: 'only known nodes may send packets of the overlay' },
   spoofed: { reason: 'spoofed-tunnel', rules: [], why: 'only the overlay may send packets of the overlay to nodes' },
+  malformed: { reason: 'malformed', rules: [], why: 'the headers of the packet do not add up' },
   no_backend: { reason: 'no-backend', rules: [], why: 'no backend of the service is in use' },
 };
 

@@ -1,7 +1,6 @@
 import type { NetlinkSocket } from '../../host/netlink.ts';
 import { NetlinkError } from '../../host/netlink-error.ts';
 import { HeldServices } from '../lb/held.ts';
-import { VERDICT_POINTS } from '../verdict-log.ts';
 import { HostTracker } from './addresses.ts';
 import { ClassTracker } from './classes.ts';
 import { dumpElements, type KernelElement, SHAPES } from './elements.ts';
@@ -11,6 +10,7 @@ import { readServices } from './lb/read.ts';
 import { hostMap } from './names.ts';
 import { type AddressRange, rangesOfPoints } from './ranges.ts';
 import { SetTracker } from './tracker.ts';
+import { NFT_POINTS } from './verdict-rules.ts';
 
 /** What the kernel holds, as far as we know: read from it at start and on doubt, kept up with every change of ours. */
 export class HeldState {
@@ -46,7 +46,7 @@ export class HeldState {
     this.clear();
     await this.readRules(socket);
     const elements = await this.#readElements(socket);
-    this.incomplete = !elements || VERDICT_POINTS.some(({ name }) => !this.chains.includes(name));
+    this.incomplete = !elements || NFT_POINTS.some(({ name }) => !this.chains.includes(name));
   }
 
   async readRules(socket: NetlinkSocket): Promise<void> {

@@ -1,4 +1,4 @@
-import { logPrefix, VERDICT_LOG, VERDICT_POINTS, type VerdictPoint } from '../verdict-log.ts';
+import { logPrefix, TOLD, VERDICT_LOG, VERDICT_POINTS, type VerdictPoint } from '../verdict-log.ts';
 
 /**
  * Where verdicts are counted and told of: one chain for each kind and direction. What leads here is decided. Every packet is
@@ -10,10 +10,10 @@ export interface Telling {
   readonly rate: number;
 }
 
-/** Packets that were told of, by direction. */
-export const TOLD = { in: 'told_in', out: 'told_out' } as const;
+/** The kernel drops malformed packets by itself, before it comes to us. */
+export const NFT_POINTS = VERDICT_POINTS.filter(({ kind }) => kind !== 'malformed');
 
-export const VERDICT_COUNTERS: readonly string[] = [...VERDICT_POINTS.map(({ name }) => name), TOLD.in, TOLD.out];
+export const VERDICT_COUNTERS: readonly string[] = [...NFT_POINTS.map(({ name }) => name), TOLD.in, TOLD.out];
 
 export const VERDICT_SETS = `
   set audits { type nf_proto; }
@@ -43,7 +43,7 @@ function chain(point: VerdictPoint, telling: Telling): string {
 /** The chains, but those that are there already: elements lead to some of them, so they come before the elements. */
 export function verdictChains(telling: Telling, present: readonly string[] = []): string {
   // Their order matters: a chain that another one leads to comes first.
-  const missing = VERDICT_POINTS.filter(({ name }) => !present.includes(name));
+  const missing = NFT_POINTS.filter(({ name }) => !present.includes(name));
   const sorted = [...missing].sort((a, b) => Number(b.kind === 'audited') - Number(a.kind === 'audited'));
   return sorted.map((point) => chain(point, telling)).join('');
 }

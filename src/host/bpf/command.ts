@@ -15,6 +15,7 @@ export const COMMAND = {
   info: 15,
   lookupBatch: 24,
   updateBatch: 26,
+  deleteBatch: 27,
   linkCreate: 28,
   linkUpdate: 29,
 } as const;

@@ -11,13 +11,14 @@ import {
 } from './command.ts';
 
 /** `enum bpf_map_type`. */
-export const MAP_TYPE = { hash: 1, array: 2, lpmTrie: 11, lruHash: 9, ringBuffer: 27 } as const;
+export const MAP_TYPE = { hash: 1, array: 2, perCpuArray: 6, lruHash: 9, lpmTrie: 11, ringBuffer: 27 } as const;
 
 export interface MapShape {
   readonly name: string;
   readonly type: number;
   readonly keyBytes: number;
   readonly valueBytes: number;
+  /** 0: as many as its owner needs. */
   readonly entries: number;
   readonly flags: number;
 }
@@ -29,6 +30,8 @@ const NO_EXIST = 1;
 export class BpfMap {
   readonly fd: number;
   readonly shape: MapShape;
+  /** What the kernel does not do at once is done one by one from then on. */
+  #refused = new Set<number>();
 
   private constructor(fd: number, shape: MapShape) {
     this.fd = fd;
@@ -46,17 +49,13 @@ export class BpfMap {
   static open(path: string, wanted: MapShape): BpfMap | undefined {
     const fd = openPinned(path);
     if (fd === undefined) return undefined;
-    const map = new BpfMap(fd, wanted);
-    if (map.#fits()) return map;
-    map.close();
+    const info = objectInfo(fd, 40);
+    const [type, keyBytes, valueBytes, has, flags] = [0, 8, 12, 16, 20].map((at) => info.readUInt32LE(at));
+    const entries = wanted.entries === 0 ? (has as number) : wanted.entries;
+    const shape = { ...wanted, entries };
+    if ([type, keyBytes, valueBytes, has, flags].join() === shapeText(shape)) return new BpfMap(fd, shape);
+    closeObject(fd);
     return undefined;
-  }
-
-  #fits(): boolean {
-    const info = objectInfo(this.fd, 40);
-    const has = [0, 8, 12, 16, 20].map((offset) => info.readUInt32LE(offset));
-    const { type, keyBytes, valueBytes, entries, flags } = this.shape;
-    return has.join() === [type, keyBytes, valueBytes, entries, flags].join();
   }
 
   pin(path: string): void {
@@ -88,9 +87,56 @@ export class BpfMap {
     return this.#element(COMMAND.delete, key);
   }
 
+  /** Keys and values lie one behind the other. Not in one step: it may fail in the midst. */
+  putAll(keys: Buffer, values: Buffer): void {
+    const { keyBytes, valueBytes } = this.shape;
+    this.#each(keys, COMMAND.updateBatch, {
+      values,
+      one: (at) => this.put(slice(keys, at, keyBytes), slice(values, at, valueBytes)),
+    });
+  }
+
+  /** Those that are not there do no harm. */
+  deleteAll(keys: Buffer): void {
+    this.#each(keys, COMMAND.deleteBatch, { one: (at) => this.delete(slice(keys, at, this.shape.keyBytes)) });
+  }
+
+  #each(keys: Buffer, command: number, by: { values?: Buffer; one: (index: number) => void }): void {
+    const count = keys.length / this.shape.keyBytes;
+    for (let done = 0; done < count; ) {
+      const left = keys.subarray(done * this.shape.keyBytes);
+      const values = by.values?.subarray(done * this.shape.valueBytes);
+      done += count - done < 4 ? 0 : this.#many(command, left, values);
+      // The one that it stopped at, and all of them where the kernel has no batches for this kind of map.
+      if (done < count) by.one(done++);
+    }
+  }
+
+  /** @returns how many were done */
+  #many(command: number, keys: Buffer, values: Buffer | undefined): number {
+    if (this.#refused.has(command)) return 0;
+    const attr = attributes(56, { 32: keys.length / this.shape.keyBytes, 36: this.fd });
+    const pointers = [16, keys, ...(values === undefined ? [] : [24, values])];
+    try {
+      bpf({ command, attr, pointers, operation: `change the eBPF map ${this.shape.name}` });
+      return attr.readUInt32LE(32);
+    } catch (error) {
+      if (!(error instanceof BpfError)) throw error;
+      // It says how far it came, unless it did not begin.
+      const began = ['ENOENT', 'E2BIG', 'ENOSPC', 'ENOMEM'].includes(error.errnoName);
+      if (!began) this.#refused.add(command);
+      const done = attr.readUInt32LE(32);
+      return began && done < keys.length / this.shape.keyBytes ? done : 0;
+    }
+  }
+
   /** Every element, in no order; elements that come or go meanwhile may be seen or not. The buffers are reused. */
   *entries(): Iterable<{ readonly key: Buffer; readonly value: Buffer }> {
     const { keyBytes, valueBytes } = this.shape;
+    if (this.shape.type === MAP_TYPE.lpmTrie) {
+      yield* this.#oneByOne();
+      return;
+    }
     const [keys, values] = [Buffer.alloc(BATCH * keyBytes), Buffer.alloc(BATCH * valueBytes)];
     for (let from: Buffer | undefined, last = false; !last; ) {
       const next = Buffer.alloc(Math.max(4, keyBytes));
@@ -105,6 +151,31 @@ export class BpfMap {
         };
       }
       from = next;
+    }
+  }
+
+  /** Tries of longest prefixes are not read in batches: kernels before 6.13 may leave some out. */
+  *#oneByOne(): Iterable<{ readonly key: Buffer; readonly value: Buffer }> {
+    for (let key = this.#nextKey(undefined); key !== undefined; key = this.#nextKey(key)) {
+      const value = this.get(key);
+      if (value !== undefined) yield { key, value };
+    }
+  }
+
+  #nextKey(key: Buffer | undefined): Buffer | undefined {
+    const next = Buffer.alloc(this.shape.keyBytes);
+    const pointers = key === undefined ? [16, next] : [8, key, 16, next];
+    try {
+      bpf({
+        command: COMMAND.nextKey,
+        attr: attributes(32, { 0: this.fd }),
+        pointers,
+        operation: `read the eBPF map ${this.shape.name}`,
+      });
+      return next;
+    } catch (error) {
+      if (error instanceof BpfError && error.errnoName === 'ENOENT') return undefined;
+      throw error;
     }
   }
 
@@ -137,4 +208,12 @@ export class BpfMap {
       throw error;
     }
   }
+}
+
+function shapeText({ type, keyBytes, valueBytes, entries, flags }: MapShape): string {
+  return [type, keyBytes, valueBytes, entries, flags].join();
+}
+
+function slice(all: Buffer, index: number, bytes: number): Buffer {
+  return all.subarray(index * bytes, (index + 1) * bytes);
 }

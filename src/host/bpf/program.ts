@@ -10,6 +10,9 @@ export interface ProgramKind {
 }
 
 export const SOCKET_ADDRESS = 18;
+export const CLASSIFIER: ProgramKind = { type: 3, attach: 0 };
+/** Of links to a device (Linux 6.6), and the flag that puts one before all that are there. */
+export const TCX = { ingress: 46, egress: 47, before: 8 } as const;
 
 const INSTRUCTION = 8;
 /** The first half of a 64-bit constant, with the descriptor of a map for its source. */
@@ -69,11 +72,11 @@ export interface LinkInfo {
 }
 
 /** Attaches a program; it stays until the last descriptor and pin of the link are gone. @throws BpfError */
-export function createLink(options: { program: number; target: number; attach: number }): number {
-  const { program, target, attach } = options;
+export function createLink(options: { program: number; target: number; attach: number; flags?: number }): number {
+  const { program, target, attach, flags = 0 } = options;
   return bpf({
     command: COMMAND.linkCreate,
-    attr: attributes(48, { 0: program, 4: target, 8: attach }),
+    attr: attributes(48, { 0: program, 4: target, 8: attach, 12: flags }),
     operation: 'attach an eBPF program',
   });
 }
@@ -91,4 +94,10 @@ export function updateLink(link: number, program: number): void {
 export function linkInfo(link: number): LinkInfo {
   const info = objectInfo(link, 40);
   return { program: info.readUInt32LE(8), target: info.readBigUInt64LE(16) };
+}
+
+/** Of a link to a device: its index, 0 when the device is gone. */
+export function deviceLinkInfo(link: number): { program: number; device: number; attach: number } {
+  const info = objectInfo(link, 40);
+  return { program: info.readUInt32LE(8), device: info.readUInt32LE(16), attach: info.readUInt32LE(20) };
 }

@@ -377,7 +377,9 @@ export function overlaySuite(name: DatapathName): void {
     );
     await driver.apply(spec({ hosts: { [POD.v4]: PEER }, ingress: allow('allow any') }));
     assert.equal(await lab.peer.probe({ protocol: 'tcp', to: OWN.v4, port: 80, timeoutMs: 3000 }), 'pass');
-    assert.deepEqual([counter(namespace, 'see', 'tracked'), counter(namespace, 'see', 'marked')], [0, 0]);
+    assert.equal(counter(namespace, 'see', 'marked'), 0);
+    // Without nftables of ours it is for others to say what is tracked.
+    if (name === 'nftables') assert.equal(counter(namespace, 'see', 'tracked'), 0);
     namespace.run('nft', 'delete', 'table', 'inet', 'see');
   });
 
@@ -393,9 +395,14 @@ export function overlaySuite(name: DatapathName): void {
     });
     local.namespace.run('ip', 'route', 'add', 'default', 'via', '172.30.0.1');
     namespace.run('sysctl', '-qw', 'net.ipv4.ip_forward=1');
+    const far = lab.peer.namespace;
     feedNft(
       namespace,
-      'table inet see { counter inner { }; counter outer { }; chain a { type filter hook input priority 0; iifname "mesh_vxlan" udp dport 4242 counter name inner; }; chain b { type filter hook postrouting priority 320; oifname "eth0" ip saddr 172.30.0.2 counter name outer; }; }',
+      'table inet see { counter inner { }; chain a { type filter hook input priority 0; iifname "mesh_vxlan" udp dport 4242 counter name inner; }; }',
+    );
+    feedNft(
+      far,
+      'table inet see { counter outer { }; chain a { type filter hook prerouting priority 0; ip saddr 172.30.0.2 counter name outer; }; }',
     );
     const frame = vxlanFrame({ identity: PEER, from: POD.v4, to: OWN.v4, port: 4242 });
     // The true node, so that the test knows how success looks.
@@ -405,13 +412,19 @@ export function overlaySuite(name: DatapathName): void {
     send(namespace, `UDP4-SENDTO:${M.v4}:8472`, frame);
     send(local.namespace, 'UDP4-SENDTO:172.30.0.1:8472', frame);
     send(local.namespace, `UDP4-SENDTO:${P.v4}:8472`, frame);
+    // Under the address of the node itself, which the machine would take from anywhere.
+    for (const device of ['all', 'veth9']) namespace.run('sysctl', '-qw', `net.ipv4.conf.${device}.rp_filter=0`);
+    local.namespace.run('ip', 'address', 'add', `${P.v4}/32`, 'dev', 'eth0');
+    send(local.namespace, `UDP4-SENDTO:172.30.0.1:8472,bind=${P.v4}`, frame);
+    local.namespace.run('ip', 'address', 'delete', `${P.v4}/32`, 'dev', 'eth0');
     assert.equal(await lab.peer.probe({ protocol: 'tcp', to: OWN.v4, port: 80, timeoutMs: 3000 }), 'pass');
     assert.equal(counter(namespace, 'see', 'inner'), 1);
     // Another port shows that such packets would leave.
     send(local.namespace, `UDP4-SENDTO:${P.v4}:8473`, frame);
-    await until('a packet of the container leaves', () => counter(namespace, 'see', 'outer') > 0);
-    assert.equal(counter(namespace, 'see', 'outer'), 1);
+    await until('a packet of the container arrives', () => counter(far, 'see', 'outer') > 0);
+    assert.equal(counter(far, 'see', 'outer'), 1);
     namespace.run('nft', 'delete', 'table', 'inet', 'see');
+    far.run('nft', 'delete', 'table', 'inet', 'see');
     await local.close();
   });
 

@@ -12,8 +12,8 @@ import type {
 import { endProcess, type Namespace, until } from '../../lab/namespace.ts';
 import type { Spec } from './spec.ts';
 
-/** `sockets`: nftables with services at the socket. */
-export type DatapathName = 'nftables' | 'sockets';
+/** `sockets`: nftables with services at the socket; `bpf-clsact`: as on kernels without tcx. */
+export type DatapathName = 'nftables' | 'sockets' | 'bpf' | 'bpf-clsact';
 
 export interface DriverEvent {
   readonly event: string;
@@ -67,7 +67,8 @@ export class Driver {
   ): Promise<Driver> {
     const script = join(import.meta.dirname, 'worker.ts');
     const [command = process.execPath, ...args] = [...(options.via ?? []), process.execPath, '--no-warnings', script];
-    const child = namespace.start(command, [...args, name, String(options.offset ?? 0)], { env: options.env ?? {} });
+    const env = { ...(name.startsWith('bpf') && { MESH_TEST_BPF: namespace.bpf.path }), ...options.env };
+    const child = namespace.start(command, [...args, name, String(options.offset ?? 0)], { env });
     const driver = new Driver(child);
     await until('the worker is ready', () => driver.events.some(({ event }) => event === 'ready'));
     return driver;

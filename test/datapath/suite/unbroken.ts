@@ -95,6 +95,7 @@ export function unbrokenSuite(name: DatapathName): void {
       lab.peer.probe({ protocol: 'tcp', to: M.v4, port, timeoutMs: port === 80 ? 3000 : 300 }),
     );
     assert.deepEqual(await Promise.all(probes), ['pass', 'blocked']);
+    if (name !== 'nftables') return;
     await until('the rules are there', () => lab.machine.namespace.run('nft', 'list', 'tables').includes('mesh_agent'));
   });
 }

@@ -7,6 +7,7 @@
 import { createInterface } from 'node:readline';
 import { MeshError } from '../../../src/core/errors.ts';
 import { formatIpv6 } from '../../../src/core/ip.ts';
+import { BpfDatapath } from '../../../src/datapath/bpf/datapath.ts';
 import type { Datapath } from '../../../src/datapath/datapath.ts';
 import type { DesiredChanges, DesiredState } from '../../../src/datapath/desired.ts';
 import { NftDatapath } from '../../../src/datapath/nft/datapath.ts';
@@ -27,6 +28,8 @@ const makers: Record<string, () => Datapath> = {
       ...(process.env.MESH_TEST_BPF !== undefined && { fileSystem: process.env.MESH_TEST_BPF }),
       ...{ log, checkMs: 200 },
     }),
+  bpf: () => new BpfDatapath({ log, checkMs: 200, fileSystem: process.env.MESH_TEST_BPF }),
+  'bpf-clsact': () => new BpfDatapath({ log, checkMs: 200, fileSystem: process.env.MESH_TEST_BPF, attach: 'clsact' }),
 };
 
 const datapath = (makers[process.argv[2] ?? ''] as () => Datapath)();

@@ -1,0 +1,503 @@
+/*
+ * The policy at the borders of the machine: what enters or leaves on an external device, and on the device of the overlay.
+ *
+ *   headers ─▶ outer packet of the overlay? ─▶ connection known, judged at this revision? ─▶ pass
+ *                                                   │ no
+ *                    exempt? ─▶ address ─▶ identity ─▶ class ─▶ row ─▶ verdict, kept with the connection
+ *
+ * A connection that was judged at another revision is judged again in the direction in which it was opened: that is what
+ * cuts one whose policy is withdrawn, and lets it live again. An entry that is missing (never seen, over, or pushed out) costs
+ * another judgement; a packet from the midst of a connection is then judged as its beginning and, failing that, as an answer.
+ *
+ * Packets of others stay others' business: what passes goes on to the programs behind (NEXT).
+ */
+#include "parse.h"
+
+#define NEXT (-1)
+#define DROP 2
+
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86dd
+#define VLAN_ID 0x0fff
+#define PACKET_HOST 0
+#define PACKET_OTHERHOST 3
+
+/* Identities below are reserved: nobody can bring one. */
+#define FIRST_BELIEVED 256
+#define LAST_BELIEVED 0xffffff
+#define FRAGMENT_SECONDS 30
+#define DNS 53
+
+enum border { EXTERNAL, OVERLAY };
+
+/* What is the same for all that one packet needs. */
+struct judgement {
+  const struct config *config;
+  __u64 revision;
+  __u32 now;
+  __u32 bytes;
+};
+
+static __always_inline __u32 as_of(const struct versioned *entry, __u64 revision) {
+  return revision >= entry->since ? entry->after : entry->before;
+}
+
+/* ---- counting and telling ---- */
+
+static __always_inline void count(__u32 which, __u32 bytes) {
+  struct counter *counter = bpf_map_lookup_elem(&counters, &which);
+  if (!counter) return;
+  __sync_fetch_and_add(&counter->packets, 1);
+  __sync_fetch_and_add(&counter->bytes, bytes);
+}
+
+static __always_inline bool within_rate(__u32 which, __u32 rate, __u32 now) {
+  struct window *window = bpf_map_lookup_elem(&windows, &which);
+  if (!window) return false;
+  if (window->second != now) {
+    window->second = now;
+    window->told = 0;
+  }
+  if (window->told >= rate) return false;
+  __sync_fetch_and_add(&window->told, 1);
+  return true;
+}
+
+/* `room` is a constant: what the ring sets aside. */
+static __always_inline bool tell(struct __sk_buff *skb, const struct event *head, const __u32 room) {
+  struct event *event = bpf_ringbuf_reserve(&events, sizeof *event + room, 0);
+  if (!event) return false;
+  *event = *head;
+  event->device = skb->ifindex;
+  __u32 length = skb->len;
+  if (length > room) length = room;
+  /* From the network header to the end is less by the link header, if there is one. */
+  if (length == 0 || bpf_skb_load_bytes_relative(skb, 0, event + 1, length, BPF_HDR_START_NET)) {
+    length = skb->len > 14 ? skb->len - 14 : 0;
+    if (length > room) length = room;
+    if (length == 0 || bpf_skb_load_bytes_relative(skb, 0, event + 1, length, BPF_HDR_START_NET)) length = 0;
+  }
+  event->length = length;
+  bpf_ringbuf_submit(event, length ? 0 : BPF_RB_NO_WAKEUP);
+  return true;
+}
+
+static __always_inline void tell_verdict(struct __sk_buff *skb, const struct judgement *with, enum kind kind,
+                                         enum direction direction) {
+  __u32 point = POINT(kind, direction);
+  count(point, with->bytes);
+  if (with->config->rate == 0 || !within_rate(point, with->config->rate, with->now)) return;
+  struct event event = {.kind = EVENT_VERDICT, .verdict = kind, .direction = direction};
+  if (tell(skb, &event, VERDICT_BYTES)) count(TOLD + direction, with->bytes);
+}
+
+static __always_inline void tell_name(struct __sk_buff *skb, const struct judgement *with, enum direction direction) {
+  if (!within_rate(KINDS * 2, NAME_RATE, with->now)) return;
+  struct event event = {.kind = direction == OUT ? EVENT_QUERY : EVENT_ANSWER, .direction = direction};
+  tell(skb, &event, NAME_BYTES);
+}
+
+static __always_inline int drop(struct __sk_buff *skb, const struct judgement *with, enum kind kind,
+                                enum direction direction) {
+  tell_verdict(skb, with, kind, direction);
+  return DROP;
+}
+
+/* ---- the policy ---- */
+
+static __always_inline bool is_passed(const struct judgement *with, const struct pass_key *key) {
+  const struct versioned *entry = bpf_map_lookup_elem(&passes, key);
+  return entry && as_of(entry, with->revision);
+}
+
+static __always_inline bool is_node(const struct judgement *with, const struct address6 *address, int family) {
+  struct pass_key key = {.address = *address, .protocol = family, .kind = NODE};
+  return is_passed(with, &key);
+}
+
+static __always_inline __u32 identity_of(const struct judgement *with, int family, const struct address6 *address) {
+  const struct versioned *entry;
+  __u32 identity = 0;
+  if (family == 4)
+    entry = bpf_map_lookup_elem(&hosts4, &address->word[0]);
+  else
+    entry = bpf_map_lookup_elem(&hosts6, address);
+  if (entry) identity = as_of(entry, with->revision);
+  if (identity == 0 && with->config->flags & HAS_PREFIXES) {
+    if (family == 4) {
+      struct prefix4 key = {.bits = 32, .address = address->word[0]};
+      entry = bpf_map_lookup_elem(&prefixes4, &key);
+    } else {
+      struct prefix6 key = {.bits = 128, .address = *address};
+      entry = bpf_map_lookup_elem(&prefixes6, &key);
+    }
+    if (entry) identity = as_of(entry, with->revision);
+  }
+  return identity ? identity : with->config->world[family == 6];
+}
+
+static __always_inline __u32 row_code(const struct judgement *with, struct row *row) {
+  if (!row) return NONE;
+  __u32 code = as_of(&row->code, with->revision);
+  if (code == NONE) return NONE;
+  __sync_fetch_and_add(&row->packets, 1);
+  __sync_fetch_and_add(&row->bytes, with->bytes);
+  return code;
+}
+
+static __always_inline __u32 class_of(const struct judgement *with, const struct question *question) {
+  struct member key = {.identity = question->identity, .direction = question->direction};
+  const struct versioned *entry = bpf_map_lookup_elem(&classes, &key);
+  __u32 class = entry ? as_of(entry, with->revision) : 0;
+  return class ? class : with->config->others[question->direction & 1];
+}
+
+static __always_inline __u32 policy_code(const struct judgement *with, const struct question *question) {
+  __u8 protocol = question->protocol;
+  __u32 class = class_of(with, question), code = NONE;
+  struct row_key key = {.class = class, .port = question->port, .protocol = protocol, .kind = question->direction};
+  bool has_ports = protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
+  if (!question->portless && (has_ports || protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMP6))
+    code = row_code(with, bpf_map_lookup_elem(&rows, &key));
+  if (code == NONE && has_ports && !question->portless && with->config->flags & (HAS_RANGES << (question->direction & 1))) {
+    struct range_key range = {
+        .bits = RANGE_BITS,
+        .class = bpf_htonl(class),
+        .direction = question->direction,
+        .protocol = protocol,
+        .port = bpf_htons(question->port),
+    };
+    code = row_code(with, bpf_map_lookup_elem(&ranges, &range));
+  }
+  if (code == NONE) {
+    key.port = 0;
+    key.kind = question->direction | PROTOCOL << 1;
+    code = row_code(with, bpf_map_lookup_elem(&rows, &key));
+  }
+  if (code == NONE) {
+    key.protocol = 0;
+    key.kind = question->direction | ALL << 1;
+    code = row_code(with, bpf_map_lookup_elem(&rows, &key));
+  }
+  return code;
+}
+
+/* What passes whatever the policy says. */
+static __always_inline bool is_exempt(const struct judgement *with, int family, const struct flow *flow,
+                                      const struct question *question, bool opens) {
+  __u32 flags = with->config->flags;
+  __u8 protocol = question->protocol;
+  enum direction judged = question->direction & 1;
+  if (question->portless) return false;
+  if (flags & (HAS_FAILSAFE << judged)) {
+    struct pass_key key = {.port = bpf_htons(question->port), .protocol = protocol, .kind = FAILSAFE_IN + judged};
+    if (is_passed(with, &key)) return true;
+  }
+  /* A connection to a store that is older than us may look as if it had come in: only its first packet cannot. */
+  if (flags & HAS_STORES && protocol == IPPROTO_TCP && (judged == OUT || !opens)) {
+    struct pass_key key = {.address = flow->remote, .port = flow->remote_port, .protocol = family, .kind = STORE};
+    if (is_passed(with, &key)) return true;
+  }
+  if (protocol == IPPROTO_UDP) {
+    __u16 remote = bpf_ntohs(flow->remote_port), local = bpf_ntohs(flow->local_port);
+    if (family == 4 ? local == 68 && remote == 67 : local == 546 && remote == 547) return true;
+  }
+  return false;
+}
+
+/* K_ALLOWED, or what it is dropped for; an audited denial is allowed. */
+static __always_inline enum kind judge(struct __sk_buff *skb, const struct judgement *with, const struct question *question,
+                                       enum direction direction) {
+  __u32 code = policy_code(with, question);
+  if (code == ALLOW) return K_ALLOWED;
+  if (code == AUDITED || (code != DENY_RULE && with->config->flags & AUDIT)) {
+    tell_verdict(skb, with, K_AUDITED, direction);
+    return K_ALLOWED;
+  }
+  return code == DENY_RULE ? K_DENY_RULE : K_NO_RULE;
+}
+
+/* ---- connections ---- */
+
+static __always_inline void set_tuple(union tuple *tuple, int family, const struct flow *flow) {
+  __builtin_memset(tuple, 0, sizeof *tuple);
+  if (family == 4) {
+    tuple->v4.remote = flow->remote.word[0];
+    tuple->v4.local = flow->local.word[0];
+    tuple->v4.remote_port = flow->remote_port;
+    tuple->v4.local_port = flow->local_port;
+    tuple->v4.protocol = flow->protocol;
+  } else {
+    tuple->v6.remote = flow->remote;
+    tuple->v6.local = flow->local;
+    tuple->v6.remote_port = flow->remote_port;
+    tuple->v6.local_port = flow->local_port;
+    tuple->v6.protocol = flow->protocol;
+  }
+}
+
+static __always_inline struct connection *find(const union tuple *tuple, int family) {
+  return family == 4 ? bpf_map_lookup_elem(&connections4, &tuple->v4) : bpf_map_lookup_elem(&connections6, &tuple->v6);
+}
+
+static __always_inline struct connection *find_opening(const union tuple *tuple, int family) {
+  return family == 4 ? bpf_map_lookup_elem(&opening4, &tuple->v4) : bpf_map_lookup_elem(&opening6, &tuple->v6);
+}
+
+static __always_inline void put_opening(const union tuple *tuple, int family, const struct connection *connection) {
+  if (family == 4) {
+    bpf_map_update_elem(&opening4, &tuple->v4, connection, BPF_ANY);
+    bpf_map_delete_elem(&connections4, &tuple->v4);
+  } else {
+    bpf_map_update_elem(&opening6, &tuple->v6, connection, BPF_ANY);
+    bpf_map_delete_elem(&connections6, &tuple->v6);
+  }
+}
+
+static __always_inline void promote(const union tuple *tuple, int family, const struct connection *connection) {
+  if (family == 4) {
+    bpf_map_update_elem(&connections4, &tuple->v4, connection, BPF_ANY);
+    bpf_map_delete_elem(&opening4, &tuple->v4);
+  } else {
+    bpf_map_update_elem(&connections6, &tuple->v6, connection, BPF_ANY);
+    bpf_map_delete_elem(&opening6, &tuple->v6);
+  }
+}
+
+static __always_inline bool is_closing(const struct connection *connection) {
+  __u8 both = FINISHED | FINISHED << 1;
+  return connection->state & RESET || (connection->state & both) == both;
+}
+
+/* How long an entry lives without a packet, after conntrack. */
+static __always_inline __u32 lifetime(const struct connection *connection, __u8 protocol) {
+  bool replied = connection->state & REPLIED;
+  if (protocol == IPPROTO_TCP) return replied && !is_closing(connection) ? 432000 : 120;
+  if (protocol == IPPROTO_UDP) return replied ? 180 : 30;
+  if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMP6) return 30;
+  return 600;
+}
+
+/* Whether a packet begins another connection between the same ends. */
+static __always_inline bool begins_anew(const struct connection *connection, const struct flow *flow,
+                                        enum direction direction) {
+  if (flow->role != OPENS || flow->protocol != IPPROTO_TCP) return false;
+  return is_closing(connection) || (connection->origin != direction && connection->state & REPLIED);
+}
+
+/* A packet of a connection that is allowed; `again` says that it was judged just now. */
+static __always_inline void follow(struct connection *connection, const struct judgement *with, const struct flow *flow,
+                                   enum direction direction) {
+  if (connection->seen != with->now) connection->seen = with->now;
+  if (flow->protocol != IPPROTO_TCP) return;
+  __u8 state = connection->state;
+  if (flow->flags & TCP_FIN) state |= FINISHED << direction;
+  if (flow->flags & TCP_RST) state |= RESET;
+  if (state != connection->state) connection->state = state;
+}
+
+/* ---- packets ---- */
+
+/* The rest of a datagram whose first fragment has left. */
+static __always_inline void remember_fragment(const struct judgement *with, const struct flow *flow) {
+  struct fragment_key key = {.remote = flow->remote, .local = flow->local, .id = flow->id, .protocol = flow->protocol};
+  bpf_map_update_elem(&fragments, &key, &with->now, BPF_ANY);
+}
+
+static __always_inline bool knows_fragment(const struct judgement *with, const struct flow *flow) {
+  struct fragment_key key = {.remote = flow->remote, .local = flow->local, .id = flow->id, .protocol = flow->protocol};
+  const __u32 *seen = bpf_map_lookup_elem(&fragments, &key);
+  return seen && with->now - *seen <= FRAGMENT_SECONDS;
+}
+
+static __always_inline bool always_passes(int family, const struct flow *flow) {
+  __u16 type = flow->port;
+  if (flow->part == LATER) return false;
+  if (family == 4) return flow->protocol == IPPROTO_ICMP && type == 3 && flow->icmp_code == 4;
+  /* Multicast listeners, neighbours; packet too big. */
+  return flow->protocol == IPPROTO_ICMP6 && ((type >= 130 && type <= 136) || type == 143 || type == 2);
+}
+
+static __always_inline bool is_tunnel(const struct judgement *with, const struct flow *flow) {
+  return with->config->flags & OVERLAY_OPEN && flow->protocol == IPPROTO_UDP && flow->part != LATER &&
+         bpf_htons(flow->port) == with->config->tunnel_port;
+}
+
+static __always_inline int decide(struct __sk_buff *skb, struct judgement *with, int family, enum direction direction,
+                                  enum border border, __u32 brought) {
+  enum direction other = direction == IN ? OUT : IN;
+  __u32 zero = 0;
+  struct flows *flows = bpf_map_lookup_elem(&scratch, &zero);
+  if (!flows) return DROP;
+  struct flow *flow = &flows->packet, *about = &flows->quoted;
+  union tuple *tuple = &flows->tuple;
+  if (!read_packet(skb, family, direction, flow)) return drop(skb, with, K_MALFORMED, direction);
+
+  if (border == EXTERNAL && is_tunnel(with, flow)) {
+    bool node = is_node(with, &flow->remote, family);
+    if (direction == IN) {
+      if (!node) return drop(skb, with, K_STRANGER, direction);
+      skb->tc_index = with->config->arrived;
+      skb->tc_classid = with->config->arrived;
+      return NEXT;
+    }
+    /* What the overlay wrapped has lost the device that it came from; so has what a program of the machine sends. */
+    if (node) return skb->ingress_ifindex == 0 ? NEXT : drop(skb, with, K_SPOOFED, direction);
+  }
+
+  /*
+   * Later fragments have no ports. Those that enter are worth nothing without the first, which is judged: the kernel puts
+   * them together in whatever order they come. Those that leave could carry something by themselves.
+   */
+  if (flow->part == LATER && (direction == IN || knows_fragment(with, flow))) return NEXT;
+
+  bool related = flow->role == ERROR && flow->part == WHOLE;
+  if (related) {
+    related = read_flow(skb, family, flow->transport + 8, other, true, about) && about->role != ERROR && about->part != LATER;
+    set_tuple(tuple, family, about);
+  }
+  if (!related) set_tuple(tuple, family, flow);
+  bool tracked = related || (flow->part != LATER && flow->role != ERROR && flow->role != ALONE);
+
+  struct connection *connection = NULL;
+  if (tracked) {
+    connection = find(tuple, family);
+    if (!connection) connection = find_opening(tuple, family);
+    __u8 protocol = related ? about->protocol : flow->protocol;
+    if (connection && with->now - connection->seen > lifetime(connection, protocol)) connection = NULL;
+    if (connection && !related && begins_anew(connection, flow, direction)) connection = NULL;
+  }
+
+  /* By itself: the compiler would mix the pointer with numbers, which the verifier refuses. */
+  bool known = connection != NULL;
+  barrier_var(known);
+
+  enum kind kind = K_ALLOWED;
+  struct question *question = &flows->question;
+  question->identity = brought;
+  question->port = flow->port;
+  question->direction = direction;
+  question->protocol = flow->protocol;
+  question->portless = flow->part == LATER;
+  bool opens = !known && flow->role == OPENS;
+  bool ask = !known;
+  if (connection) {
+    ask = connection->revision != with->revision;
+    if (!ask && connection->state & DENIED) kind = K_WITHDRAWN;
+    question->direction = connection->origin;
+    question->port = connection->port;
+    /* A policy row speaks of the connection, not of the error about it. */
+    if (related) question->protocol = about->protocol;
+    if (!brought || connection->origin == OUT) question->identity = connection->identity;
+  } else {
+    if (always_passes(family, flow)) return NEXT;
+    related = false;
+  }
+
+  if (ask) {
+    const struct flow *ends = known && related ? about : flow;
+    if (!question->identity) question->identity = identity_of(with, family, &ends->remote);
+#pragma clang loop unroll(disable)
+    for (int attempt = 0; attempt < 2; attempt++) {
+      kind = is_exempt(with, family, ends, question, opens) ? K_ALLOWED : judge(skb, with, question, direction);
+      /* From the midst of a connection of which we know nothing: perhaps the answer to one that may be opened from here. */
+      if (kind == K_ALLOWED || known || flow->role != RUNS || flow->part == LATER || attempt) break;
+      if (flow->protocol != IPPROTO_TCP && flow->protocol != IPPROTO_SCTP) break;
+      question->direction = other;
+      question->port = flow->source_port;
+      question->identity = identity_of(with, family, &flow->remote);
+    }
+    if (connection) {
+      connection->revision = with->revision;
+      if (kind == K_ALLOWED) {
+        connection->state &= ~DENIED;
+      } else {
+        connection->state |= DENIED;
+        kind = K_WITHDRAWN;
+      }
+    }
+  }
+  if (kind != K_ALLOWED) {
+    if (connection && connection->seen != with->now) connection->seen = with->now;
+    return drop(skb, with, kind, direction);
+  }
+
+  if (flow->part == FIRST && direction == OUT) remember_fragment(with, flow);
+  if (related || flow->role == ERROR || flow->role == ALONE || flow->part == LATER) return NEXT;
+  if (connection) {
+    follow(connection, with, flow, direction);
+    if (direction != connection->origin && !(connection->state & REPLIED)) {
+      struct connection replied = *connection;
+      replied.state |= REPLIED;
+      promote(tuple, family, &replied);
+    }
+  } else if (flow->role == OPENS || flow->protocol != (family == 4 ? IPPROTO_ICMP : IPPROTO_ICMP6)) {
+    struct connection made = {
+        .revision = with->revision,
+        .seen = with->now,
+        .identity = question->direction == IN ? brought : 0,
+        .port = question->port,
+        .origin = question->direction,
+    };
+    put_opening(tuple, family, &made);
+    if (with->config->flags & WATCH_ALLOWED) tell_verdict(skb, with, K_ALLOWED, direction);
+  }
+  if (with->config->flags & TELL_NAMES && flow->protocol == IPPROTO_UDP && flow->part != LATER) {
+    __u8 origin = connection ? connection->origin : question->direction;
+    if (origin == OUT && flow->remote_port == bpf_htons(DNS)) tell_name(skb, with, direction);
+  }
+  return NEXT;
+}
+
+/* The identity that the overlay brings with a packet: 0 to judge it by its address; false for one that must not pass. */
+static __always_inline bool read_tunnel(struct __sk_buff *skb, const struct judgement *with, __u32 *brought) {
+  struct bpf_tunnel_key key = {};
+  struct address6 node = {};
+  const __u32 bytes = offsetof(struct bpf_tunnel_key, local_ipv4);
+  int family = 4;
+  /* Whoever sent it, it came over an external device and from a known node: all others could speak for anybody. */
+  if (skb->tc_index != with->config->arrived) return false;
+  if (bpf_skb_get_tunnel_key(skb, &key, bytes, 0) == 0) {
+    node.word[0] = bpf_htonl(key.remote_ipv4);
+  } else {
+    if (bpf_skb_get_tunnel_key(skb, &key, bytes, BPF_F_TUNINFO_IPV6)) return false;
+    family = 6;
+    __builtin_memcpy(&node, key.remote_ipv6, sizeof node);
+  }
+  if (!is_node(with, &node, family)) return false;
+  if (key.tunnel_id >= FIRST_BELIEVED && key.tunnel_id <= LAST_BELIEVED) *brought = key.tunnel_id;
+  return true;
+}
+
+static __always_inline int enter_or_leave(struct __sk_buff *skb, enum direction direction, enum border border) {
+  __u32 zero = 0, brought = 0;
+  /* A tagged frame belongs to the device of its VLAN, which is external itself or is not. */
+  if (skb->vlan_present && skb->vlan_tci & VLAN_ID) return NEXT;
+  bool is_ipv4 = skb->protocol == bpf_htons(ETH_P_IP);
+  if (!is_ipv4 && skb->protocol != bpf_htons(ETH_P_IPV6)) return NEXT;
+  /* For another machine: seen only because somebody listens to the whole wire. */
+  if (border == EXTERNAL && direction == IN && skb->pkt_type == PACKET_OTHERHOST) return NEXT;
+
+  const __u64 *revision = bpf_map_lookup_elem(&current, &zero);
+  if (!revision) return DROP;
+  struct judgement with = {.revision = *revision, .bytes = skb->len};
+  __u32 slot = with.revision % CONFIGS;
+  with.config = bpf_map_lookup_elem(&configs, &slot);
+  if (!with.config) return DROP;
+  with.now = bpf_ktime_get_coarse_ns() / 1000000000;
+
+  if (border == OVERLAY && direction == IN) {
+    if (!read_tunnel(skb, &with, &brought)) return drop(skb, &with, K_STRANGER, direction);
+    /* Its destination is no address of this device: without this it would be dropped as another machine's. */
+    bpf_skb_change_type(skb, PACKET_HOST);
+  }
+  return is_ipv4 ? decide(skb, &with, 4, direction, border, brought) : decide(skb, &with, 6, direction, border, brought);
+}
+
+#define PROGRAM(name, section, direction, border)                                                                      \
+  SEC(section) int name(struct __sk_buff *skb) { return enter_or_leave(skb, direction, border); }
+
+PROGRAM(enter, "tc/enter", IN, EXTERNAL)
+PROGRAM(leave, "tc/leave", OUT, EXTERNAL)
+PROGRAM(enter_overlay, "tc/enter_overlay", IN, OVERLAY)
+PROGRAM(leave_overlay, "tc/leave_overlay", OUT, OVERLAY)

@@ -1,0 +1,6 @@
+import { borderSuite, containerSuite, markSuite, overlaySuite } from './suite/borders.ts';
+
+borderSuite('bpf');
+containerSuite('bpf');
+markSuite('bpf');
+overlaySuite('bpf');

@@ -1,0 +1,4 @@
+import { connectionSuite, olderConnectionSuite } from './suite/connections.ts';
+
+connectionSuite('bpf');
+olderConnectionSuite('bpf');

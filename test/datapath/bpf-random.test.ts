@@ -1,0 +1,3 @@
+import { randomSuite } from './suite/random.ts';
+
+randomSuite('bpf');

@@ -1,0 +1,3 @@
+import { unbrokenSuite } from './suite/unbroken.ts';
+
+unbrokenSuite('bpf');

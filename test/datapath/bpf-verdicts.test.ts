@@ -1,0 +1,3 @@
+import { verdictSuite } from './suite/verdicts.ts';
+
+verdictSuite('bpf');
