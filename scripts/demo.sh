@@ -37,6 +37,9 @@ sweep() {
   for name in $(ip netns list | cut -d' ' -f1 | grep -E "^mesh-.*-$demo-[0-9]+\$" || true); do
     ip netns delete "$name" || true
   done
+  for name in "$work"/mesh-bpf-*; do
+    if [ -e "$name" ]; then umount --lazy "$name" || true; fi
+  done
   rm -rf "$work" "$data"
 }
 trap sweep EXIT

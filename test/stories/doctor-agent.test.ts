@@ -50,7 +50,7 @@ async function whole(): Promise<void> {
 /** Starts the agent, and everything that it starts, with these programs and no others. */
 async function restartWith(nft: string | undefined): Promise<void> {
   const bin = mkdtempSync(join(folder, 'bin-'));
-  for (const name of ['nsenter', 'setpriv', 'ping', 'ip', 'sh'])
+  for (const name of ['nsenter', 'unshare', 'mount', 'setpriv', 'ping', 'ip', 'sh'])
     symlinkSync(host('which', name).trim(), join(bin, name));
   if (nft !== undefined) writeFileSync(join(bin, 'nft'), `#!${join(bin, 'sh')}\n${nft}\n`, { mode: 0o755 });
   const { PATH } = process.env;
