@@ -19,6 +19,8 @@
 #define REFUSE 0x40000u
 
 #define PASS 1
+/* TCP_ESTABLISHED, whatever the protocol. */
+#define CONNECTED 1
 
 struct config {
   /* Cookie of the network namespace whose sockets are ours. */
@@ -98,9 +100,10 @@ MAP(udp_peers, BPF_MAP_TYPE_LRU_HASH, struct peer, struct end, 32768, 0);
 
 enum asking { CONNECT, SEND };
 
-/* Undefined unless the socket is in our network namespace. */
+/* Undefined unless the socket is in our network namespace, and of a kind that services have: UDP-Lite passes here, too. */
 static __always_inline const struct config *config_for(struct bpf_sock_addr *ctx) {
   __u32 zero = 0;
+  if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_UDP) return NULL;
   const struct config *found = bpf_map_lookup_elem(&config, &zero);
   return found && found->namespace == bpf_get_netns_cookie(ctx) ? found : NULL;
 }
@@ -117,6 +120,11 @@ static __always_inline struct peer peer_of(struct bpf_sock_addr *ctx, const stru
   struct peer peer = {.socket = bpf_get_socket_cookie(ctx), .port = end->port};
   __builtin_memcpy(peer.address, end->address, sizeof peer.address);
   return peer;
+}
+
+static __always_inline bool is_same(const struct end *one, const struct end *other) {
+  return one->address[0] == other->address[0] && one->address[1] == other->address[1] &&
+         one->address[2] == other->address[2] && one->address[3] == other->address[3] && one->port == other->port;
 }
 
 static __always_inline struct end mapped(__be32 address, __be16 port) {
@@ -190,32 +198,46 @@ static __always_inline bool choose(const struct config *config, const struct end
   return is_mapped(from->address) ? choose4(config, from, protocol, to) : choose6(config, from, protocol, to);
 }
 
+/*
+ * Answers from `target` are answers from `frontend`, from here on: a socket may get to one backend by several frontends, and
+ * the last that it asked is the one that it waits for.
+ */
+static __always_inline void remember(struct bpf_sock_addr *ctx, const struct end *target, const struct end *frontend) {
+  struct peer peer = peer_of(ctx, target);
+  if (!is_datagram(ctx)) {
+    bpf_map_update_elem(&tcp_peers, &peer, frontend, BPF_ANY);
+    return;
+  }
+  const struct end *known = bpf_map_lookup_elem(&udp_peers, &peer);
+  if (!known || !is_same(known, frontend)) bpf_map_update_elem(&udp_peers, &peer, frontend, BPF_ANY);
+}
+
+/* A socket that talks to what may be a backend of its own accord, now. It mostly never was led there. */
+static __always_inline void forget(struct bpf_sock_addr *ctx, const struct end *target) {
+  struct peer peer = peer_of(ctx, target);
+  if (is_datagram(ctx)) {
+    if (bpf_map_lookup_elem(&udp_peers, &peer)) bpf_map_delete_elem(&udp_peers, &peer);
+  } else if (bpf_map_lookup_elem(&tcp_peers, &peer)) {
+    bpf_map_delete_elem(&tcp_peers, &peer);
+  }
+}
+
 /* The backend that `from` leads to for this socket; false to leave it as it is. */
 static __always_inline bool translate(struct bpf_sock_addr *ctx, enum asking asking, const struct end *from,
                                       struct end *to) {
   const struct config *config = config_for(ctx);
   if (!config) return false;
-  bool datagram = is_datagram(ctx);
-  if (asking == SEND) {
-    struct peer flow = peer_of(ctx, from);
-    const struct end *known = bpf_map_lookup_elem(&flows, &flow);
-    if (known) {
-      *to = *known;
-      return true;
-    }
-    if (!choose(config, from, IPPROTO_UDP, to)) return false;
-    bpf_map_update_elem(&flows, &flow, to, BPF_ANY);
+  struct peer flow = peer_of(ctx, from);
+  const struct end *known = asking == SEND ? bpf_map_lookup_elem(&flows, &flow) : NULL;
+  if (known) {
+    *to = *known;
   } else if (!choose(config, from, ctx->protocol, to)) {
-    /* A socket that talks to a backend of its own accord, now. */
-    struct peer direct = peer_of(ctx, from);
-    if (datagram) bpf_map_delete_elem(&udp_peers, &direct);
+    forget(ctx, from);
     return false;
+  } else if (asking == SEND) {
+    bpf_map_update_elem(&flows, &flow, to, BPF_ANY);
   }
-  struct peer peer = peer_of(ctx, to);
-  if (datagram)
-    bpf_map_update_elem(&udp_peers, &peer, from, BPF_ANY);
-  else
-    bpf_map_update_elem(&tcp_peers, &peer, from, BPF_ANY);
+  remember(ctx, to, from);
   return true;
 }
 
@@ -242,13 +264,31 @@ static __always_inline int write6(struct bpf_sock_addr *ctx, const struct end *e
   return PASS;
 }
 
+/*
+ * What a connected socket sends has been seen to when it was connected. Not every kernel keeps it from us: a socket of IPv6 that
+ * is connected to a mapped address sends as if it had named that.
+ */
+static __always_inline bool is_own_peer4(const struct bpf_sock_addr *ctx, const struct end *end) {
+  const struct bpf_sock *socket = ctx->sk;
+  return socket->state == CONNECTED && socket->dst_port == end->port && socket->dst_ip4 == end->address[3];
+}
+
+static __always_inline bool is_own_peer6(const struct bpf_sock_addr *ctx, const struct end *end) {
+  const struct bpf_sock *socket = ctx->sk;
+  return socket->state == CONNECTED && socket->dst_port == end->port && socket->dst_ip6[0] == end->address[0] &&
+         socket->dst_ip6[1] == end->address[1] && socket->dst_ip6[2] == end->address[2] &&
+         socket->dst_ip6[3] == end->address[3];
+}
+
 static __always_inline int there4(struct bpf_sock_addr *ctx, enum asking asking) {
   struct end from = seen4(ctx), to = {};
+  if (asking == SEND && is_own_peer4(ctx, &from)) return PASS;
   return translate(ctx, asking, &from, &to) ? write4(ctx, &to) : PASS;
 }
 
 static __always_inline int there6(struct bpf_sock_addr *ctx, enum asking asking) {
   struct end from = seen6(ctx), to = {};
+  if (asking == SEND && is_own_peer6(ctx, &from)) return PASS;
   return translate(ctx, asking, &from, &to) ? write6(ctx, &to) : PASS;
 }
 
