@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdirSync, rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, test } from 'node:test';
@@ -7,7 +7,6 @@ import { closeObject, openPinned } from '../../src/host/bpf/command.ts';
 import { linkInfo } from '../../src/host/bpf/program.ts';
 import { native } from '../../src/host/load-native.ts';
 import { until } from '../lab/namespace.ts';
-import type { Outcome } from '../lab/place.ts';
 import type { Driver } from './suite/driver.ts';
 import { all, SERVICES, ServicesLab, targets4, VIP, v4 } from './suite/services-lab.ts';
 import type { Spec } from './suite/spec.ts';
@@ -36,43 +35,19 @@ const isTranslated = (): boolean => chains().includes('type nat');
 const forward = (on: boolean): string =>
   lab.machine.namespace.run('sysctl', '-q', '-w', `net.ipv4.ip_forward=${on ? 1 : 0}`);
 
-/** The folder of the pins, and how many there are below it. */
-function pins(): string[] {
-  const root = join(lab.machine.namespace.bpf.path, 'mesh-agent');
-  return readdirSync(root, { recursive: true, withFileTypes: true })
-    .filter((entry) => !entry.isDirectory())
-    .map((entry) => join(entry.parentPath, entry.name));
-}
-
+const pins = (): string[] => lab.pins();
 const linkPins = (): string[] => pins().filter((path) => /\/links\/link_/.test(path));
 
 /** Numbers of the programs that are attached, by pin. */
 function attached(): Record<string, number> {
   return Object.fromEntries(
     linkPins().map((path) => {
-      const fd = openPinned(path) as number;
+      const fd = openPinned(path, 'link') as number;
       const { program } = linkInfo(fd);
       closeObject(fd);
       return [path, program];
     }),
   );
-}
-
-/** Connections all the time, until `stop`: what became of them. */
-function load(): { stop(): Promise<Outcome[]> } {
-  let done = false;
-  const runs = Array.from({ length: 4 }, async () => {
-    const outcomes: Outcome[] = [];
-    while (!done || outcomes.length < 20)
-      outcomes.push(await lab.machine.probe({ protocol: 'tcp', to: VIP.v4, port: 80, timeoutMs: 5000 }));
-    return outcomes;
-  });
-  return {
-    async stop() {
-      done = true;
-      return (await Promise.all(runs)).flat();
-    },
-  };
 }
 
 test('programs see the frontend that they asked for, over either family and mapped addresses', async () => {
@@ -138,14 +113,14 @@ test('what others take away is put back', async () => {
   rmSync(path);
   await until('the pin is back', () => linkPins().length === 8);
   // BPF_LINK_DETACH.
-  const fd = openPinned(other) as number;
+  const fd = openPinned(other, 'link') as number;
   const attr = Buffer.alloc(16);
   attr.writeUInt32LE(fd);
   assert.equal(native().bpf(34, attr), 0);
   assert.equal(linkInfo(fd).target, 0n);
   closeObject(fd);
   await until('it is attached again', () => {
-    const found = openPinned(other);
+    const found = openPinned(other, 'link');
     if (found === undefined) return false;
     const { target } = linkInfo(found);
     closeObject(found);
@@ -162,7 +137,7 @@ test('more services than there is room for: no connection fails, and a flow of d
   const flow = await lab.machine.flow(VIP.v4, 53, { everyMs: 10 });
   await until('the flow has its backend', () => Object.keys(lab.counts()).length === 1);
   const [backend = ''] = Object.keys(lab.counts());
-  const connections = load();
+  const connections = lab.load();
   const many = Object.fromEntries(
     Array.from({ length: 20_000 }, (_, n) => [`10.97.${n >> 8}.${n & 255} 6 80`, { targets: [targets4[0] as string] }]),
   );
@@ -206,7 +181,7 @@ test('packets are led, too, while the machine forwards those of others, and no l
 
 test('between sockets and packets no connection fails; those that are translated stay so', async () => {
   await driver.apply(one);
-  const connections = load();
+  const connections = lab.load();
   await driver.close();
   driver = await lab.drive('sockets', { MESH_TEST_SOCKETS: 'off' });
   await driver.apply(one, 'everything');
@@ -254,6 +229,6 @@ test('services that are switched off, and what is removed, leave nothing behind'
   await driver.apply(one);
   assert.equal(await at(), 'socket');
   await driver.order('remove');
-  assert.deepEqual(pins(), []);
+  assert.equal(existsSync(lab.pinFolder), false);
   assert.equal(chains(), '');
 });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFileSync, rmdirSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { type BpfError, closeObject, openPinned } from '../../src/host/bpf/command.ts';
@@ -59,7 +59,12 @@ test('what is pinned is found again by its name, unless it has another shape', (
   again?.close();
   assert.equal(BpfMap.open(path, { ...SHAPE, valueBytes: 4 }), undefined);
   assert.equal(BpfMap.open(join(fileSystem.path, 'nothing'), SHAPE), undefined);
-  assert.equal(openPinned(join(fileSystem.path, 'nothing')), undefined);
+  for (const kind of ['map', 'prog', 'link'] as const)
+    assert.equal(openPinned(join(fileSystem.path, 'nothing'), kind), undefined);
+  assert.equal(openPinned(path, 'link'), undefined);
+  mkdirSync(join(fileSystem.path, 'folder'));
+  assert.equal(openPinned(join(fileSystem.path, 'folder'), 'link'), undefined);
+  assert.equal(openPinned(join(path, 'below'), 'map'), undefined);
 });
 
 /** Two instructions: `r0 = 1; exit`, or without the first. */

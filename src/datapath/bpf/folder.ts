@@ -1,6 +1,5 @@
-import { rmdirSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { pinFolder, pinsIn } from '../pins.ts';
+import { join } from 'node:path';
+import { pinFolder, pinsIn, removeEmptyFolders } from '../pins.ts';
 
 /**
  * Where the pins of the policy are, in the folder of the network namespace:
@@ -35,13 +34,6 @@ export class BpfFolder {
 
   /** Folders in which nothing is left. */
   removeEmpty(): void {
-    for (const path of [this.#own, dirname(this.#own)]) {
-      try {
-        rmdirSync(path);
-      } catch {
-        // Something of others is in it, or it is gone.
-        return;
-      }
-    }
+    removeEmptyFolders(this.#own);
   }
 }

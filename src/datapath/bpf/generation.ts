@@ -96,7 +96,7 @@ export class Generation {
     }
     const generation = new Generation({ ...of, maps, pinned: true });
     for (const name of PROGRAMS) {
-      const program = openPinned(join(path, name));
+      const program = openPinned(join(path, name), 'prog');
       if (program !== undefined) generation.#programs.set(name, program);
     }
     if (maps.size === of.object.maps.length) return generation;

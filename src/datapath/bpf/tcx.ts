@@ -21,7 +21,7 @@ export class TcxAttacher implements Attacher {
     const found: (Attachment & { program: number })[] = [];
     for (const name of pinsIn(this.#folder)) {
       const at = attachmentOf(name);
-      const link = at === undefined ? undefined : openPinned(join(this.#folder, name));
+      const link = at === undefined ? undefined : openPinned(join(this.#folder, name), 'link');
       if (at === undefined || link === undefined) continue;
       const info = deviceLinkInfo(link);
       closeObject(link);
@@ -35,7 +35,7 @@ export class TcxAttacher implements Attacher {
   async put(to: Attachment, program: LoadedProgram): Promise<void> {
     makePinFolder(this.#folder);
     const path = join(this.#folder, `${to.device}-${to.end}`);
-    const known = openPinned(path);
+    const known = openPinned(path, 'link');
     if (known !== undefined) {
       try {
         updateLink(known, program.fd);

@@ -29,6 +29,16 @@ export const HOOK_NAMES = Object.keys(HOOKS) as HookName[];
 
 type MapName = 'config' | 'services4' | 'services6' | 'slots4' | 'slots6' | 'flows' | 'tcp_peers' | 'udp_peers';
 
+/** Where the generations are, and what all of one process have in common. */
+export interface GenerationPlace {
+  readonly folder: string;
+  readonly object: BpfObject;
+  /** `struct config` of native/bpf/sockets.bpf.c. */
+  readonly config: Buffer;
+}
+
+/** Of the only element of `config`. */
+const FIRST = Buffer.alloc(4);
 const FLOW_MAPS = ['flows', 'tcp_peers', 'udp_peers'] as const;
 const TURN = 1024;
 
@@ -55,19 +65,13 @@ export class Generation {
     this.#programs = from.programs;
   }
 
-  /** One of `names` that is whole and of these programs; undefined when there is none. */
-  static find(folder: string, object: BpfObject, names: readonly string[]): Generation | undefined {
-    for (const name of names) {
-      const [digest, frontends, slots] = name.split('-');
-      const capacity = { frontends: Number(frontends), slots: Number(slots) };
-      if (digest !== object.digest || name !== nameOf(object, capacity)) continue;
-      const found = Generation.#open(join(folder, name), object, capacity);
-      if (found !== undefined) return found;
-    }
-    return undefined;
-  }
-
-  static #open(path: string, object: BpfObject, capacity: Capacity): Generation | undefined {
+  /** What is pinned under this name, if it is whole, of these programs, and for us. @throws BpfError */
+  static open(of: GenerationPlace, name: string): Generation | undefined {
+    const { object } = of;
+    const [digest, frontends, slots] = name.split('-');
+    const capacity = { frontends: Number(frontends), slots: Number(slots) };
+    if (digest !== object.digest || name !== nameOf(object, capacity)) return undefined;
+    const path = join(of.folder, name);
     const maps = new Map<string, BpfMap>();
     const programs = new Map<string, number>();
     for (const shape of object.maps) {
@@ -75,17 +79,18 @@ export class Generation {
       if (map !== undefined) maps.set(shape.name, map);
     }
     for (const { name } of object.programs) {
-      const fd = openPinned(join(path, programPin(name)));
+      const fd = openPinned(join(path, programPin(name)), 'prog');
       if (fd !== undefined) programs.set(name, fd);
     }
     const made = new Generation({ name: nameOf(object, capacity), capacity, maps, programs });
-    if (maps.size === object.maps.length && programs.size === object.programs.length) return made;
+    const whole = maps.size === object.maps.length && programs.size === object.programs.length;
+    if (whole && made.map('config').get(FIRST)?.equals(of.config) === true) return made;
     made.close();
     return undefined;
   }
 
   /** @throws BpfError */
-  static make(folder: string, object: BpfObject, capacity: Capacity): Generation {
+  static make({ folder, object, config }: GenerationPlace, capacity: Capacity): Generation {
     const name = nameOf(object, capacity);
     // Half of one must never be taken for a whole.
     const unfinished = join(folder, `${name}-new`);
@@ -107,6 +112,7 @@ export class Generation {
         programs.set(program.name, fd);
         pinObject(fd, join(unfinished, programPin(program.name)));
       }
+      made.map('config').put(FIRST, config);
       renameSync(unfinished, join(folder, name));
       return made;
     } catch (error) {

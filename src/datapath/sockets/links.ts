@@ -58,8 +58,9 @@ export class Links {
         if (info.program !== programId(program)) updateLink(present, program);
         return;
       }
-      this.#forget(name);
     }
+    // Whatever is in its place is no link of ours, or leads nowhere any more.
+    this.#forget(name);
     const link = createLink({ program, target: cgroup, attach: HOOKS[name] });
     this.#fds.set(name, link);
     pinObject(link, this.#pin(name));
@@ -67,7 +68,7 @@ export class Links {
 
   /** The link by its pin: what is not pinned would go with us. */
   #find(name: HookName): number | undefined {
-    const pinned = openPinned(this.#pin(name));
+    const pinned = openPinned(this.#pin(name), 'link');
     const known = this.#fds.get(name);
     if (known !== undefined) closeObject(known);
     this.#fds.delete(name);

@@ -1,16 +1,17 @@
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { dirname } from 'node:path';
 import { fingerprint } from '../../core/fingerprint.ts';
 import { BpfError } from '../../host/bpf/command.ts';
-import { type BpfObject, readBpfObject } from '../../host/bpf/object.ts';
+import { readBpfObject } from '../../host/bpf/object.ts';
 import { networkNamespaceCookie } from '../../host/bpf/place.ts';
 import type { FrontendKey, ServiceMap } from '../../service/result.ts';
 import { HeldServices } from '../lb/held.ts';
 import { type Moved, ServiceWriter } from '../lb/writer.ts';
-import { makePinFolder, pinFolder, pinsIn, removePins } from '../pins.ts';
+import { makePinFolder, pinFolder, pinsIn, removeEmptyFolders, removePins } from '../pins.ts';
 import { readElements, SocketElements } from './elements.ts';
 import { SocketFlows } from './flows.ts';
-import { type Capacity, Generation } from './generation.ts';
+import { type Capacity, Generation, type GenerationPlace } from './generation.ts';
 import { Links } from './links.ts';
 
 /** Room for most; a map takes 16 bytes for each element that it could have, and more only for those that it has. */
@@ -32,7 +33,7 @@ const CONFIG = { bytes: 16, namespace: 0, client: 8 } as const;
 export class SocketServices {
   readonly held = new HeldServices();
   readonly #folder: string;
-  readonly #object: BpfObject;
+  readonly #place: GenerationPlace;
   readonly #links: Links;
   readonly #writer = new ServiceWriter(this.held);
   readonly #flows: SocketFlows;
@@ -42,9 +43,9 @@ export class SocketServices {
   /** What the maps hold is not known: the last change failed. */
   #stale = false;
 
-  private constructor(folder: string, object: BpfObject, onError: (message: string) => void) {
+  private constructor(folder: string, onError: (message: string) => void) {
     this.#folder = folder;
-    this.#object = object;
+    this.#place = { folder, object: readBpfObject('sockets'), config: configBytes() };
     this.#links = new Links(`${folder}/${LINKS}`);
     this.#flows = new SocketFlows({ held: this.held, generation: () => this.#generation, onError });
   }
@@ -55,17 +56,26 @@ export class SocketServices {
    */
   static open(options: { fileSystem?: string; onError: (message: string) => void }): SocketServices {
     const folder = `${pinFolder(options.fileSystem)}/sockets`;
-    const opened = new SocketServices(folder, readBpfObject('sockets'), options.onError);
+    const opened = new SocketServices(folder, options.onError);
     try {
-      opened.#generation = Generation.find(folder, opened.#object, pinsIn(folder));
-      if (opened.#generation !== undefined) {
-        readElements(opened.#generation, opened.held);
-        opened.#leads = opened.#links.missing(opened.#generation) === undefined;
-      }
+      opened.#find();
+      if (opened.#generation !== undefined) readElements(opened.#generation, opened.held);
       return opened;
     } catch (error) {
       void opened.close();
       throw error;
+    }
+  }
+
+  /** The generation that leads. A process that was killed may have left others beside it: one of those when none does. */
+  #find(): void {
+    for (const name of pinsIn(this.#folder)) {
+      const found = Generation.open(this.#place, name);
+      if (found === undefined) continue;
+      this.#generation?.close();
+      this.#generation = found;
+      this.#leads = this.#links.missing(found) === undefined;
+      if (this.#leads) return;
     }
   }
 
@@ -129,11 +139,7 @@ export class SocketServices {
 
   #make(capacity: Capacity): Generation {
     makePinFolder(this.#folder);
-    const made = Generation.make(this.#folder, this.#object, capacity);
-    const config = Buffer.alloc(CONFIG.bytes);
-    config.writeBigUInt64LE(networkNamespaceCookie(), CONFIG.namespace);
-    config.writeUInt32LE(clientNumber(), CONFIG.client);
-    made.map('config').put(Buffer.alloc(4), config);
+    const made = Generation.make(this.#place, capacity);
     this.held.clear();
     return made;
   }
@@ -171,6 +177,7 @@ export class SocketServices {
     this.#leads = false;
     this.held.clear();
     removePins(this.#folder);
+    removeEmptyFolders(dirname(this.#folder));
   }
 
   /** Leaves the kernel as it is. */
@@ -193,6 +200,13 @@ function roomFor(frontends: number): Capacity {
   let { frontends: room } = CAPACITY;
   while (room < frontends * 2 && room < LARGEST.frontends) room *= GROWTH;
   return { ...CAPACITY, frontends: room };
+}
+
+function configBytes(): Buffer {
+  const config = Buffer.alloc(CONFIG.bytes);
+  config.writeBigUInt64LE(networkNamespaceCookie(), CONFIG.namespace);
+  config.writeUInt32LE(clientNumber(), CONFIG.client);
+  return config;
 }
 
 /** The same after every start, another on every machine: spreads machines over the targets that clients stay with. */

@@ -1,3 +1,4 @@
+import { lstatSync, readlinkSync } from 'node:fs';
 import { MeshError } from '../../core/errors.ts';
 import { describeErrno } from '../errno.ts';
 import { native } from '../load-native.ts';
@@ -87,19 +88,40 @@ export function pinObject(fd: number, path: string): void {
   });
 }
 
-/** @returns a descriptor of what is pinned there, or undefined when nothing is. @throws BpfError */
-export function openPinned(path: string): number | undefined {
+export type ObjectKind = 'map' | 'prog' | 'link';
+
+/**
+ * @returns a descriptor of the object of this kind that is pinned there, or undefined when there is none: nothing at all, or
+ * something else. @throws BpfError
+ */
+export function openPinned(path: string, kind: ObjectKind): number | undefined {
   try {
-    return bpf({
+    const fd = bpf({
       command: COMMAND.openPinned,
       attr: attributes(16),
       pointers: [0, pathBytes(path)],
       operation: `open ${path}`,
     });
+    if (kindOf(fd) === kind) return fd;
+    closeObject(fd);
+    return undefined;
   } catch (error) {
-    if (error instanceof BpfError && error.errnoName === 'ENOENT') return undefined;
+    if (!(error instanceof BpfError)) throw error;
+    if (['ENOENT', 'ENOTDIR', 'ELOOP'].includes(error.errnoName)) return undefined;
+    if (error.errnoName === 'EACCES' && isNoPin(path)) return undefined;
     throw error;
   }
+}
+
+/** From the name that the kernel gives to descriptors: every kind of object answers to questions after any other. */
+function kindOf(fd: number): string | undefined {
+  return /^anon_inode:\[?bpf[-_](\w+)/.exec(readlinkSync(`/proc/self/fd/${fd}`))?.[1];
+}
+
+/** A folder, or something that not even its owner may use. */
+function isNoPin(path: string): boolean {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  return found?.isFile() !== true || (found.mode & 0o600) !== 0o600;
 }
 
 export function closeObject(fd: number): void {

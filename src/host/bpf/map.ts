@@ -47,7 +47,7 @@ export class BpfMap {
 
   /** @returns the map that is pinned there; undefined when there is none or it has another shape. */
   static open(path: string, wanted: MapShape): BpfMap | undefined {
-    const fd = openPinned(path);
+    const fd = openPinned(path, 'map');
     if (fd === undefined) return undefined;
     const info = objectInfo(fd, 40);
     const [type, keyBytes, valueBytes, has, flags] = [0, 8, 12, 16, 20].map((at) => info.readUInt32LE(at));

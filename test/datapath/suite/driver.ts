@@ -42,6 +42,8 @@ export class Driver {
     const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream });
     lines.on('line', (line) => this.#hear(JSON.parse(line)));
     child.stderr?.pipe(process.stderr);
+    // Killed in the midst of an order: who waits for the answer hears of the end.
+    child.stdin?.on('error', () => undefined);
     child.once('exit', () => {
       this.#ended = true;
       for (const waiting of this.#waiting.values()) waiting.reject(new Error('the worker ended'));

@@ -1,3 +1,5 @@
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { type Outcome, Place } from '../../lab/place.ts';
 import { type DatapathName, Driver } from './driver.ts';
 import type { Spec } from './spec.ts';
@@ -133,6 +135,35 @@ export class ServicesLab {
         )),
       );
     return outcomes;
+  }
+
+  /** Connections from the machine all the time, until `stop`: what became of them. */
+  load(): { stop(): Promise<Outcome[]> } {
+    let done = false;
+    const runs = Array.from({ length: 4 }, async () => {
+      const outcomes: Outcome[] = [];
+      while (!done || outcomes.length < 20)
+        outcomes.push(await this.machine.probe({ protocol: 'tcp', to: VIP.v4, port: 80, timeoutMs: 5000 }));
+      return outcomes;
+    });
+    return {
+      async stop() {
+        done = true;
+        return (await Promise.all(runs)).flat();
+      },
+    };
+  }
+
+  /** Where everything of ours is pinned. */
+  get pinFolder(): string {
+    return join(this.machine.namespace.bpf.path, 'mesh-agent');
+  }
+
+  pins(): string[] {
+    if (!existsSync(this.pinFolder)) return [];
+    return readdirSync(this.pinFolder, { recursive: true, withFileTypes: true })
+      .filter((entry) => !entry.isDirectory())
+      .map((entry) => join(entry.parentPath, entry.name));
   }
 
   async close(): Promise<void> {
