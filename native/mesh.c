@@ -12,6 +12,7 @@
 #include <uv.h>
 
 #include <errno.h>
+#include <link.h>
 #include <linux/filter.h>
 #include <linux/netlink.h>
 #include <netinet/icmp6.h>
@@ -598,6 +599,31 @@ static napi_value ring_close(napi_env env, napi_callback_info info) {
   return number(env, 0);
 }
 
+/* ---- memory of the program itself ---- */
+
+/* Segments that are never written: code and constants. Their pages are those of the file, whoever has touched them. */
+static int release_segments(struct dl_phdr_info *info, size_t size, void *data) {
+  uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+  int *error = data;
+  (void)size;
+  for (int i = 0; i < info->dlpi_phnum; i++) {
+    const ElfW(Phdr) *header = &info->dlpi_phdr[i];
+    if (header->p_type != PT_LOAD || (header->p_flags & PF_W)) continue;
+    uintptr_t start = (info->dlpi_addr + header->p_vaddr + page - 1) & ~(page - 1);
+    uintptr_t end = (info->dlpi_addr + header->p_vaddr + header->p_memsz) & ~(page - 1);
+    if (end > start && madvise((void *)start, end - start, MADV_DONTNEED) < 0) *error = errno;
+  }
+  /* The program comes first; its libraries are small. */
+  return 1;
+}
+
+static napi_value release_program(napi_env env, napi_callback_info info) {
+  int error = 0;
+  (void)info;
+  dl_iterate_phdr(release_segments, &error);
+  return number(env, -error);
+}
+
 /* ---- the network namespace ---- */
 
 /* Linux 5.14; older headers do not have it. */
@@ -645,6 +671,8 @@ NAPI_MODULE_INIT() {
       FUNCTION("echoClose", socket_close),
       FUNCTION("ringOpen", ring_open),
       FUNCTION("ringClose", ring_close),
+
+      FUNCTION("releaseProgram", release_program),
       FUNCTION("namespaceCookie", namespace_cookie),
       FUNCTION("closeFd", close_fd),
   };

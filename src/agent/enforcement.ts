@@ -4,7 +4,7 @@ import { MeshError, messageOf } from '../core/errors.ts';
 import { type JobGroup, sleep } from '../core/job.ts';
 import type { Datapath } from '../datapath/datapath.ts';
 import type { DesiredChanges, DesiredState } from '../datapath/desired.ts';
-import { collectGarbage } from '../host/memory.ts';
+import { collectGarbage, releaseProgram } from '../host/memory.ts';
 import type { Log } from '../observe/log.ts';
 import type { Metrics } from '../observe/metrics.ts';
 import { Reconciler } from './reconciler.ts';
@@ -111,4 +111,5 @@ async function settle(signal: AbortSignal): Promise<void> {
     await sleep(wait, signal);
     if (!signal.aborted) await collectGarbage();
   }
+  if (!signal.aborted) releaseProgram();
 }

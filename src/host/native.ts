@@ -43,6 +43,11 @@ export interface Native {
    */
   ringOpen(fd: number, bytes: number, onData: (data: Buffer) => void): number;
   ringClose(handle: number): number;
+  /**
+   * Lets go of the pages of the program's own code and constants; what is needed again is mapped again, from the page cache
+   * as a rule. @returns 0 or -errno
+   */
+  releaseProgram(): number;
   /** What the kernel calls the network namespace of this process until the next boot (Linux 5.14). @returns it, or -errno */
   namespaceCookie(): bigint | number;
   closeFd(fd: number): number;

@@ -1,5 +1,5 @@
 import { sleep } from '../core/job.ts';
-import { collectGarbage } from '../host/memory.ts';
+import { collectGarbage, releaseProgram } from '../host/memory.ts';
 
 export interface Work {
   /** How much was done, or is kept, by now: a change by `many` is a storm. */
@@ -19,5 +19,6 @@ export async function giveBack({ amount, many, isBusy }: Work, signal: AbortSign
     if (signal.aborted || isBusy() || Math.abs(amount() - known) < many) continue;
     known = amount();
     await collectGarbage();
+    releaseProgram();
   }
 }
