@@ -48,7 +48,7 @@ export const SHAPES: ReadonlyMap<string, SetShape> = new Map<string, SetShape>([
   ['cidr6', { kind: 'interval', data: 'mark' }],
   ['world', plain('mark')],
   ...['external', 'overlay', 'tunnel', 'nodes4', 'nodes6', 'failsafe_in', 'failsafe_out', 'stores4', 'stores6']
-    .concat('audits', 'watched')
+    .concat('audits', 'watched', 'exempt_in', 'exempt_out')
     .map((name): [string, SetShape] => [name, plain('none')]),
 ]);
 

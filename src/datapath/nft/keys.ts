@@ -59,6 +59,7 @@ export function flatPrefixes(prefixes: Iterable<{ readonly prefix: Prefix; reado
 /** The sets that follow from the border and the overlay. */
 export function borderElements(desired: DesiredState): ReadonlyMap<string, Elements> {
   const { border, overlay } = desired;
+  const tunnel = tunnelOpen(border, overlay) ? [{ port: border.tunnelPort }] : [];
   const sets = new Map<string, Elements>([
     [
       'world',
@@ -71,17 +72,27 @@ export function borderElements(desired: DesiredState): ReadonlyMap<string, Eleme
     ['watched', members(border.watchAllowed === true ? FAMILIES : [])],
     ['external', members(deviceKeys(border.devices.filter((name) => name !== overlay?.device)))],
     ['overlay', members(deviceKeys(overlay === undefined ? [] : [overlay.device]))],
-    ['tunnel', members(tunnelOpen(border, overlay) ? [portKey(border.tunnelPort, false)] : [])],
+    ['tunnel', members(tunnel.map(({ port }) => portKey(port, false)))],
+    ['exempt_in', members(exemptPorts(DHCP.in, border.failsafe.ingress, tunnel))],
+    ['exempt_out', members(exemptPorts(DHCP.out, border.failsafe.egress, border.stores, tunnel))],
     ['failsafe_in', members(border.failsafe.ingress.map(({ protocol, port }) => byteKey(protocol) + portKey(port)))],
     ['failsafe_out', members(border.failsafe.egress.map(({ protocol, port }) => byteKey(protocol) + portKey(port)))],
   ]);
   for (const family of [4, 6] as const) {
     const nodes = border.nodes.filter((node) => node.family === family).map(({ words }) => addressKey(words));
-    sets.set(`nodes${family}`, members(tunnelOpen(border, overlay) ? nodes : []));
+    sets.set(`nodes${family}`, members(tunnel.length > 0 ? nodes : []));
     const stores = border.stores.filter(({ address }) => address.family === family);
     sets.set(`stores${family}`, members(stores.map(({ address, port }) => addressKey(address.words) + portKey(port))));
   }
   return sets;
+}
+
+/** Where DHCP is spoken to. */
+const DHCP = { in: [{ port: 68 }, { port: 546 }], out: [{ port: 67 }, { port: 547 }] } as const;
+
+/** Ports that some exemption speaks of: packets to them are looked at in full. */
+function exemptPorts(...lists: readonly (readonly { readonly port: number }[])[]): string[] {
+  return lists.flat().map(({ port }) => portKey(port, false));
 }
 
 function tunnelOpen(border: Border, overlay: DesiredOverlay | undefined): boolean {

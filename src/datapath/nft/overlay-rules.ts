@@ -1,3 +1,4 @@
+import { firstPacket } from './judge-rules.ts';
 import { FIRST_BELIEVED, LABEL } from './names.ts';
 
 /**
@@ -52,6 +53,8 @@ export const OVERLAY_HOOKS = `
     type filter hook postrouting priority 311; policy accept;
     ct state established ct label ${LABEL.passed} accept
     ct label ${LABEL.passedOut} accept
-    oifname @overlay goto leaving
+    oifname != @overlay accept
+    ${firstPacket('out')}
+    goto leaving
   }
 `;

@@ -1,24 +1,25 @@
 import { createHash } from 'node:crypto';
+import { firstPacket, judgeChains, type Side, toPeer, type WayName } from './judge-rules.ts';
 import { LB_HOOK_CHAINS, LB_MAPS, LB_TEXT, lbParts, type PacketServices } from './lb/rules.ts';
 import { NAME_HOOKS } from './name-rules.ts';
-import { CLASS_BIT, LABEL, SHARDS, TABLE } from './names.ts';
+import { LABEL, SHARDS, TABLE } from './names.ts';
 import { OVERLAY_CHAINS, OVERLAY_HOOKS } from './overlay-rules.ts';
 import { type Telling, VERDICT_SETS, verdictChains, verdictCounters } from './verdict-rules.ts';
 
 /**
  * The text of the table. Rules are static; addresses, identities, policy and border live in the elements of maps.
  *
- *   enters (-160):  judged before? ─▶ accept      leaves (310): judged before? ─▶ accept
- *                   external device ─▶ entering                 external device ─▶ leaving
+ *   enters (-160):  judged before? ─▶ accept          leaves (310): the same with new_out and leaving
+ *                   no external device? ─▶ accept
+ *                   first packet to an ordinary port? ─▶ new_in
+ *                   anything else ─▶ entering
  *
- *   entering: overlay's outer packets, withdrawn, related, exemptions, then
- *   new_in ─▶ judge_in: address ─▶ identity ─▶ class ─▶ verdict (return or drop)
+ *   entering: overlay's outer packets, withdrawn, related, exemptions, then new_in
+ *   new_in: judged (`judge-rules.ts`), labelled, told of if somebody follows
  *
  * An entry of connection tracking that has none of our labels was made without us, or before a device became external: its
  * packets are judged one by one, answers by the policy of the other direction with source and destination exchanged.
  */
-type Side = 'in' | 'out';
-
 // Without a size the kernel's tables grow as they fill; a size would cost its memory at once (21 MB for two million).
 const MAPS = `${hostMaps()}
   map cidr4 { type ipv4_addr : mark; flags interval; }
@@ -32,6 +33,8 @@ const MAPS = `${hostMaps()}
   set nodes6 { type ipv6_addr; }
   set failsafe_in { type inet_proto . inet_service; }
   set failsafe_out { type inet_proto . inet_service; }
+  set exempt_in { type inet_service; }
+  set exempt_out { type inet_service; }
   set stores4 { type ipv4_addr . inet_service; }
   set stores6 { type ipv6_addr . inet_service; }${VERDICT_SETS}
 ${directionMaps('in')}${directionMaps('out')}`;
@@ -57,55 +60,13 @@ function hostMaps(): string {
   ).join('');
 }
 
-type Peer = 'saddr' | 'daddr';
-
-function identityOf(peer: Peer): string {
-  const jumps = (family: 4 | 6, zero: string): string =>
-    SHARDS.map((shard) => `${zero}${shard.toString(family === 4 ? 10 : 16)} : jump ${peer}${family}_${shard}`).join(
-      ', ',
-    );
-  const last = SHARDS.length - 1;
-  return `
-    meta mark set meta nfproto map @world
-    meta mark set ip ${peer} map @cidr4
-    meta mark set ip6 ${peer} map @cidr6
-    ip ${peer} & 0.0.0.${last} vmap { ${jumps(4, '0.0.0.')} }
-    ip6 ${peer} & ::${last.toString(16)} vmap { ${jumps(6, '::')} }`;
-}
-
-function shardChains(peer: Peer): string {
-  return SHARDS.map(
-    (shard) => `
-  chain ${peer}4_${shard} {
-    meta mark set ip ${peer} map @host4_${shard}
-  }
-  chain ${peer}6_${shard} {
-    meta mark set ip6 ${peer} map @host6_${shard}
-  }`,
-  ).join('');
-}
-
-function verdictOf(side: Side, port: 'dport' | 'sport'): string {
-  const icmp = `
-    meta nfproto ipv4 meta mark . icmp type vmap @icmp4_${side}
-    meta nfproto ipv6 meta mark . icmpv6 type vmap @icmp6_${side}`;
-  return `
-    meta mark set meta mark map @class_${side}
-    meta mark < ${CLASS_BIT} meta mark set meta nfproto map @others_${side}
-    meta l4proto { 6, 17, 132 } meta mark . meta l4proto . th ${port} vmap @port_${side}
-    meta l4proto { 6, 17, 132 } meta mark . meta l4proto . th ${port} vmap @range_${side}${port === 'dport' ? icmp : ''}
-    meta mark . meta l4proto vmap @proto_${side}
-    meta mark vmap @all_${side}
-    goto no_rule_${side}`;
-}
-
 /** The mark is our scratch space while a packet is judged; a foreign one is put aside and given back. */
-function keepingMark(name: string, judge: string, after: string): string {
+function keepingMark(name: string, way: WayName, after: string): string {
   return `
   chain marked_${name} {
     delete @kept { ct id : meta mark }
     add @kept { ct id : meta mark }
-    jump ${judge}
+    jump judge_${way}
     meta mark set 0
     meta mark set ct id map @kept
     delete @kept { ct id : meta mark }
@@ -113,31 +74,24 @@ function keepingMark(name: string, judge: string, after: string): string {
   }
   chain ${name} {
     meta mark != 0 goto marked_${name}
-    jump ${judge}
+    ${toPeer(way, 'jump')}
     meta mark set 0
     ${after}
   }`;
 }
 
 function judgement(side: Side): string {
-  const [peer, other] = side === 'in' ? (['saddr', 'out'] as const) : (['daddr', 'in'] as const);
+  const other = side === 'in' ? 'out' : 'in';
   const labels = [LABEL.passed, ...(side === 'in' ? [LABEL.ingress] : [LABEL.passedOut, LABEL.egress])];
-  return `
-  chain class_of_${side} {${verdictOf(side, 'dport')}
-  }
-  chain judge_${side} {${identityOf(peer)}
-    goto class_of_${side}
-  }
-  chain judge_answer_${side} {${identityOf(peer)}
-    ${verdictOf(other, 'sport').trim()}
-  }
-  chain passed_${side} {
-    ct label set ${labels.join(' | ')}
+  const passes = `ct label set ${labels.join(' | ')}
     meta nfproto @watched jump allowed_${side}
-    accept
+    accept`;
+  return `${judgeChains(side)}${judgeChains(`answer_${side}`)}
+  chain passed_${side} {
+    ${passes}
   }
-${keepingMark(`new_${side}`, `judge_${side}`, `goto passed_${side}`)}
-${keepingMark(`judged_answer_${side}`, `judge_answer_${side}`, 'accept')}
+${keepingMark(`new_${side}`, side, passes)}
+${keepingMark(`judged_answer_${side}`, `answer_${side}`, 'accept')}
   chain answer_${side} {
     meta l4proto { 1, 58 } accept
     meta l4proto . th sport @failsafe_${other} accept
@@ -160,7 +114,7 @@ const TOO_BIG = `icmp type destination-unreachable icmp code 4 accept
     icmpv6 type packet-too-big accept`;
 
 // Chains without a hook: they judge nothing until the base chains lead here.
-const CHAINS = `${shardChains('saddr')}${shardChains('daddr')}${judgement('in')}${judgement('out')}
+const CHAINS = `${judgement('in')}${judgement('out')}
   chain outer_in {
     ip saddr @nodes4 accept
     ip6 saddr @nodes6 accept
@@ -205,13 +159,17 @@ const HOOKS = `
   chain enter {
     type filter hook prerouting priority -160; policy accept;
     ct label ${LABEL.passed} accept
-    iifname @external goto entering
+    iifname != @external accept
+    ${firstPacket('in')}
+    goto entering
   }
   chain leave {
     type filter hook postrouting priority 310; policy accept;
     ct state established ct label ${LABEL.passed} accept
     ct label ${LABEL.passedOut} accept
-    oifname @external goto leaving
+    oifname != @external accept
+    ${firstPacket('out')}
+    goto leaving
   }
 `;
 

@@ -91,6 +91,20 @@ export function borderSuite(name: DatapathName): void {
     namespace.run('nft', 'delete', 'table', 'inet', 'see');
   });
 
+  test('what refuses a first packet leaves whatever the policy says', async () => {
+    const { namespace } = lab.machine;
+    await driver.apply({ hosts, ingress: allow('allow tcp/90', 'allow udp/90'), egress: NOTHING });
+    // It is part of a connection that is not confirmed, and never will be.
+    feedNft(
+      namespace,
+      `table inet refuse { chain x { type filter hook input priority 0; tcp dport 90 reject with tcp reset; udp dport 90 reject; }; }`,
+    );
+    for (const to of [M.v4, M.v6])
+      for (const protocol of ['tcp', 'udp'] as const)
+        assert.equal(await lab.peer.probe({ protocol, to, port: 90, timeoutMs: 3000 }), 'refused', `${protocol} ${to}`);
+    namespace.run('nft', 'delete', 'table', 'inet', 'refuse');
+  });
+
   test('DHCP passes, and nothing else beside it', async () => {
     const { namespace } = lab.machine;
     await driver.apply({ hosts, ingress: NOTHING, egress: NOTHING });

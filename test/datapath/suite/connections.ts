@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { type Namespace, until } from '../../lab/namespace.ts';
+import { endProcess, type Namespace, until } from '../../lab/namespace.ts';
 import type { Connection } from '../../lab/place.ts';
+import { counter, feedNft } from './borders.ts';
 import { type DatapathName, Driver } from './driver.ts';
 import { OPEN, type PolicySpec } from './spec.ts';
 import { FAMILIES, M, P, type Wire, wire } from './wire.ts';
@@ -55,6 +56,30 @@ export function connectionSuite(name: DatapathName): void {
       await Promise.all([inCut, inKept, outCut, outKept].map((each) => each.close()));
     });
   }
+
+  test('a flow that nobody answers is cut too, though each of its packets looks like the first', async () => {
+    feedNft(
+      machine(),
+      'table inet silent { counter got { }; chain x { type filter hook input priority 0; udp dport 82 counter name got; }; }',
+    );
+    const listener = machine().start('socat', ['-u', 'UDP4-RECV:82', 'OPEN:/dev/null']);
+    const got = (): number => counter(machine(), 'silent', 'got');
+    await driver.apply({ hosts, ingress: allow('allow udp/82'), egress: OPEN });
+    const flow = await lab.peer.flow(M.v4, 82, { everyMs: 10 });
+    await until('it arrives', () => got() > 20);
+    const withdrawn = async (): Promise<number> =>
+      (await driver.status()).verdicts?.find(({ kind, direction }) => kind === 'withdrawn' && direction === 'ingress')
+        ?.packets ?? 0;
+    const before = await withdrawn();
+    await driver.apply({ hosts, ingress: {}, egress: OPEN });
+    await until('it is cut', async () => (await withdrawn()) > before + 5);
+    const last = got();
+    await until('more is cut', async () => (await withdrawn()) > before + 10);
+    assert.equal(got(), last);
+    await flow.stop();
+    await endProcess(listener);
+    machine().run('nft', 'delete', 'table', 'inet', 'silent');
+  });
 
   test('an address that becomes another identity is judged again', async () => {
     await driver.apply({ hosts, ingress: allow('allow tcp/80'), egress: OPEN });

@@ -170,6 +170,17 @@ const CASES: readonly Case[] = [
     blocked: ['in tcp/81', 'in udp/80', 'out tcp/80', 'out udp/443'],
   },
   {
+    name: 'a port that is exempt in one protocol is judged in the others',
+    spec: () => ({
+      failsafe: { ingress: ['udp/443'], egress: ['udp/443'] },
+      stores: [`${O.v4} 8080`, `${O.v6} 8080`],
+      ...peerIs(PEER),
+      ...both({ of: { [PEER]: ['allow tcp/443', 'allow tcp/8080', 'deny udp/8080'] } }),
+    }),
+    pass: ['in tcp/443', 'out tcp/443', 'in tcp/8080', 'out tcp/8080', 'in udp/443', 'out udp/443'],
+    blocked: ['in tcp/80', 'out tcp/80', 'in udp/8080', 'out udp/8080'],
+  },
+  {
     name: 'the stores are reached whatever the policy says',
     spec: () => ({ stores: [`${P.v4} 443`, `${P.v6} 443`], ...both({ others: ['deny any'] }) }),
     pass: ['out tcp/443'],
