@@ -78,18 +78,19 @@ export class SocketDatapath implements Datapath {
   async open(): Promise<void> {
     await this.#policy.open();
     this.#policy.onDrift((what) => this.#listener(what));
-    this.#openSockets();
+    this.#openSockets('silently');
     this.#timer = setInterval(() => void this.#check(), this.#options.checkMs ?? CHECK_MS).unref();
   }
 
-  #openSockets(): void {
+  #openSockets(how?: 'silently'): void {
     const { fileSystem, log } = this.#options;
     const onError = (error: string): void =>
       log?.warn({ error }, 'datagram sockets of services could not be looked at');
     try {
       this.#sockets = SocketServices.open({ ...(fileSystem !== undefined && { fileSystem }), onError });
     } catch (error) {
-      this.#failed(error);
+      // Who has no services need not know.
+      if (how === undefined) this.#failed(error);
     }
   }
 
@@ -129,7 +130,8 @@ export class SocketDatapath implements Datapath {
       return { first: 'everything', last: 'nothing' };
     const [first, last]: [FrontendKey[], FrontendKey[]] = [[], []];
     for (const key of changes.services ?? []) (wanted.get(key)?.targets.length === 0 ? last : first).push(key);
-    return { first, last: last.length === 0 ? 'nothing' : last };
+    const step = (keys: FrontendKey[]): Step => (keys.length === 0 ? 'nothing' : keys);
+    return { first: step(first), last: step(last) };
   }
 
   /** Never rejects: where the sockets cannot lead, `#reason` says why, and the packets do it. */

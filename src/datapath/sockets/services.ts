@@ -89,9 +89,12 @@ export class SocketServices {
     return pinsIn(this.#folder).length > 0;
   }
 
-  /** Why connections are not led as they should be; undefined when they are, or need not. */
+  /** Why connections are not led as they should be, which the next `apply` mends; undefined when they are, or need not. */
   get broken(): string | undefined {
-    return this.#leads && this.#generation !== undefined ? this.#links.missing(this.#generation) : undefined;
+    if (!this.#leads || this.#generation === undefined) return undefined;
+    const missing = this.#links.missing(this.#generation);
+    if (missing !== undefined) this.#leads = false;
+    return missing;
   }
 
   /**
@@ -101,7 +104,8 @@ export class SocketServices {
   async apply(services: ServiceMap, changed: Iterable<FrontendKey> | undefined): Promise<Written> {
     try {
       const { target, moved, ...written } = await this.#write(services, changed);
-      await this.#lead(target);
+      // Links are looked after by whoever asks for `broken`: not at every change.
+      if (target !== this.#generation || !this.#leads) await this.#lead(target);
       this.#stale = false;
       this.#flows.changed(moved);
       return written;
