@@ -1,6 +1,6 @@
 import { lstatSync, mkdirSync, readdirSync, rmdirSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { MeshError } from '../core/errors.ts';
+import { MeshError, messageOf } from '../core/errors.ts';
 import { BPF_FILE_SYSTEM, hasBpfFileSystem, networkNamespaceCookie } from '../host/bpf/place.ts';
 
 /** Everything of ours in the BPF file system. */
@@ -26,11 +26,16 @@ function ownFolder(fileSystem: string): string {
   return join(fileSystem, FOLDER, String(networkNamespaceCookie()));
 }
 
-/** Also where something else is in the way, in our own folders. */
+/** Also where something else is in the way, in our own folders. @throws MeshError */
 export function makePinFolder(path: string): void {
   for (const way of [dirname(path), path])
     if (lstatSync(way, { throwIfNoEntry: false })?.isDirectory() === false) rmSync(way);
-  mkdirSync(path, { recursive: true, mode: 0o700 });
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    // As a service we may write to `mesh-agent` alone, and not if somebody has taken that away since.
+    throw new MeshError('HST-NO-BPF', `${path} cannot be made (${messageOf(error)})`);
+  }
 }
 
 /** What is pinned in a folder, or the folders in it; none when there is no such folder. */

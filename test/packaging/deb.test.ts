@@ -17,6 +17,8 @@ const EXPECTED: Expected = {
   'cluster-a/batch > my-vm': 'none',
   'world > my-vm': 'none',
 };
+const VIP = '10.96.0.10';
+const SERVICE_PORTS = { web: { Protocol: 'TCP', Port: 80 } };
 const NEXT_VERSION = '99.0.0';
 
 let lab: MeshLab;
@@ -88,6 +90,29 @@ test('the unit is active and the machine is enforced', async () => {
   assert.deepEqual([unit.ActiveState, unit.SubState, unit.NRestarts], ['active', 'running', '0']);
   assert.match(unit.StatusText ?? '', /^enforcing; 1\/1 clusters ready/);
   assert.equal((await machine.run('systemctl', 'is-enabled', 'mesh-agent-restore')).stdout, 'enabled\n');
+});
+
+test('as a service it leads those of the mesh at the socket, across restarts of the unit', async () => {
+  const { facts, pods } = lab.cluster('cluster-a');
+  const backends = [...pods.values()].map(({ ipv4 }) => [ipv4, SERVICE_PORTS]);
+  await facts.service({
+    namespace: 'default',
+    name: 'web',
+    frontends: { [VIP]: SERVICE_PORTS },
+    backends: Object.fromEntries(backends),
+  });
+  await until('it is led at the socket', async () => (await status())?.services?.led?.at === 'socket', 20_000);
+  const connect = () => lab.machine.probe({ protocol: 'tcp', to: VIP, port: 80 });
+  assert.equal(await connect(), 'pass');
+  const before = machine.pins();
+  assert.equal(before.filter((path) => /\/links\/link_/.test(path)).length, 8);
+  await machine.must('systemctl', 'stop', 'mesh-agent');
+  assert.equal(await connect(), 'pass');
+  await machine.must('systemctl', 'start', 'mesh-agent');
+  await untilEnforced();
+  assert.equal((await status())?.services?.led?.at, 'socket');
+  assert.equal(await connect(), 'pass');
+  assert.deepEqual(machine.pins(), before);
 });
 
 test('as a service it may send echo requests, and its log is in the journal, where `logs` finds it', async () => {
@@ -165,6 +190,7 @@ test('a boot with the store away has the rules before the network', async () => 
   await machine.boot();
   assert.match(machine.witnessed(), /chain entering/);
   assert.equal((await machine.show('mesh-agent-restore', 'Result')).Result, 'success');
+  assert.match(machine.witnessed(), /link_connect4/);
   await until('the tunnels are back', async () => ((await status())?.routing.routes ?? 0) > 0, 30_000);
   assert.equal((await status())?.lastGood?.enforced, 'snapshot');
   await assertReach(lab, EXPECTED);
@@ -179,6 +205,7 @@ test('a removal takes everything of ours out of the kernel, a purge everything f
   assert.equal(namespace.run('nft', 'list', 'ruleset').includes('mesh_agent'), false);
   assert.notEqual(namespace.try('ip', 'link', 'show', 'mesh_vxlan').code, 0);
   assert.equal(namespace.run('ip', 'route', 'show', 'proto', '77'), '');
+  assert.deepEqual(machine.pins(), []);
   assert.equal(machine.has('/usr/bin/mesh-agent'), false);
   assert.equal(machine.has('/etc/mesh-agent/config.yaml'), true);
   await machine.must('dpkg', '-P', 'mesh-agent');

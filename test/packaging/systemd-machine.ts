@@ -34,7 +34,8 @@ export class SystemdMachine {
     // Not on the disk of the temporary folder: that may be an overlay itself, which cannot be an upper layer.
     mkdirSync(folder, { recursive: true });
     host('mount', '-t', 'tmpfs', '-o', 'size=1g', 'mesh-machine', folder);
-    for (const name of ['root', 'upper', 'work']) mkdirSync(join(folder, name));
+    for (const name of ['root', 'upper', 'work', 'cgroup']) mkdirSync(join(folder, name));
+    host('mount', '-t', 'cgroup2', 'mesh-machine', join(folder, 'cgroup'));
     const layers = `lowerdir=${BASE},upperdir=${join(folder, 'upper')},workdir=${join(folder, 'work')}`;
     host('mount', '-t', 'overlay', '-o', layers, 'mesh-machine', this.root);
     this.write('/etc/machine-id', '0123456789abcdef0123456789abcdef\n');
@@ -76,7 +77,9 @@ export class SystemdMachine {
     ];
     const rights = ['--capability=all', '--system-call-filter=bpf perf_event_open @privileged', '--resolv-conf=off'];
     const network = `--network-namespace-path=/run/netns/${this.#namespace.name}`;
-    const child = spawn('systemd-nspawn', [...options, ...rights, network], {
+    // A real machine sees its root cgroup; a container sees a part, unless it is given the whole beside it.
+    const kernel = [`--bind=${this.#namespace.bpf.path}:/sys/fs/bpf`, `--bind=${join(this.#folder, 'cgroup')}:/mnt`];
+    const child = spawn('systemd-nspawn', [...options, ...rights, network, ...kernel], {
       env: { ...process.env, ...ENVIRONMENT },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
@@ -184,7 +187,7 @@ export class SystemdMachine {
     this.write(
       '/etc/systemd/system/witness.service',
       '[Unit]\nDefaultDependencies=no\nAfter=network-pre.target\nBefore=network.target\n' +
-        '[Service]\nType=oneshot\nExecStart=/bin/sh -c "nft list table inet mesh_agent > /root/witness 2>&1"\n' +
+        '[Service]\nType=oneshot\nExecStart=/bin/sh -c "(nft list table inet mesh_agent; find /sys/fs/bpf) > /root/witness 2>&1"\n' +
         '[Install]\nWantedBy=multi-user.target\n',
     );
     await this.must('systemctl', 'enable', 'witness');
@@ -199,11 +202,19 @@ export class SystemdMachine {
     await this.shutdown();
     this.#namespace.feed('delete table inet mesh_agent\ndelete table netdev mesh_agent\n', 'nft', '-f', '-');
     this.#namespace.run('ip', 'link', 'delete', 'mesh_vxlan');
+    rmSync(join(this.#namespace.bpf.path, 'mesh-agent'), { recursive: true, force: true });
+  }
+
+  /** What is pinned in its BPF file system, and the folders of that. */
+  pins(): string[] {
+    const all = readdirSync(this.#namespace.bpf.path, { recursive: true }).map(String).sort();
+    // The kernel has some of its own there.
+    return all.filter((path) => path.startsWith('mesh-agent'));
   }
 
   async close(): Promise<void> {
     if (this.#nspawn !== undefined) await endProcess(this.#nspawn);
-    for (const mount of [this.root, this.#folder]) spawnSync('umount', ['--lazy', mount]);
+    for (const mount of [this.root, join(this.#folder, 'cgroup'), this.#folder]) spawnSync('umount', ['--lazy', mount]);
   }
 }
 
