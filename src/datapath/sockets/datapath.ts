@@ -209,7 +209,7 @@ export class SocketDatapath implements Datapath {
       const desired = this.#desired;
       const services = desired?.services;
       if (this.#timer === undefined || desired === undefined || services === undefined || services === 'off') return;
-      const what = this.#broken();
+      const what = this.#broken() ?? this.#patrol();
       const again = this.#reason !== undefined && this.#options.enabled && Date.now() >= this.#retryAt;
       if (what === undefined && !again && this.#forwards === forwardsPackets()) return;
       try {
@@ -222,6 +222,19 @@ export class SocketDatapath implements Datapath {
         this.#listener(`services could not be led: ${messageOf(error)}`);
       }
     }).catch(() => undefined);
+  }
+
+  /** @returns why everything must be written again */
+  #patrol(): string | undefined {
+    try {
+      const wrong = this.#isLed ? (this.#sockets?.patrol() ?? 0) : 0;
+      if (wrong === 0) return undefined;
+      this.#healed++;
+      this.#options.log?.info({ what: `elements of services: ${wrong}` }, 'a foreign change was healed');
+      return undefined;
+    } catch (error) {
+      return messageOf(error);
+    }
   }
 
   #broken(): string | undefined {

@@ -1,11 +1,34 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type HeldServices, MAX_SLOTS } from '../lb/held.ts';
+import type { FrontendBytes } from '../lb/keys.ts';
 import type { FrontendAt, ServiceElements } from '../lb/writer.ts';
 import type { Generation } from './generation.ts';
 
 // `struct choice` and the number behind the frontend in `struct slot*` of native/bpf/sockets.bpf.c.
 const CHOICE = { bytes: 16, how: 0, connections: 8 } as const;
 const NUMBER_BYTES = 4;
+
+/** The number of slots and how one is chosen (`lb/sizes.ts`), of an element of `services*`. */
+export const choiceOf = (value: Buffer): number => value.readUInt32LE(CHOICE.how);
+
+/** An element whose count of connections begins anew. */
+export function choiceValue(choice: number): Buffer {
+  const value = Buffer.alloc(CHOICE.bytes);
+  value.writeUInt32LE(choice, CHOICE.how);
+  return value;
+}
+
+export function slotKey(frontend: FrontendBytes, slot: number): Buffer {
+  const key = Buffer.alloc(frontend.length + NUMBER_BYTES);
+  key.write(frontend, 'latin1');
+  key.writeUInt32LE(slot, frontend.length);
+  return key;
+}
+
+export function slotAt(key: Buffer): { readonly bytes: FrontendBytes; readonly slot: number } {
+  const width = key.length - NUMBER_BYTES;
+  return { bytes: key.toString('latin1', 0, width), slot: key.readUInt32LE(width) };
+}
 
 /** The services in the maps of a generation. Each element is replaced by one call, and there for whoever connects next. */
 export class SocketElements implements ServiceElements {
@@ -25,19 +48,14 @@ export class SocketElements implements ServiceElements {
       map.delete(key);
       return;
     }
-    // The count of connections begins anew.
-    const value = Buffer.alloc(CHOICE.bytes);
-    value.writeUInt32LE(choice, CHOICE.how);
-    map.put(key, value);
+    map.put(key, choiceValue(choice));
   }
 
   slot(at: FrontendAt & { readonly slot: number }, target: string | undefined, before: string | undefined): void {
     const { family, bytes, slot } = at;
     this.#count(target, before);
     const map = this.#generation.map(`slots${family}`);
-    const key = Buffer.alloc(bytes.length + NUMBER_BYTES);
-    key.write(bytes, 'latin1');
-    key.writeUInt32LE(slot, bytes.length);
+    const key = slotKey(bytes, slot);
     if (target === undefined) map.delete(key);
     else map.put(key, Buffer.from(target, 'latin1'));
   }
@@ -60,15 +78,13 @@ export function readElements(generation: Generation, held: HeldServices): void {
   for (const family of [4, 6] as const) {
     for (const { key, value } of generation.map(`services${family}`).entries()) {
       const frontend = held.at(family, key.toString('latin1'));
-      frontend.choice = value.readUInt32LE(CHOICE.how);
+      frontend.choice = choiceOf(value);
       frontend.connections = Number(value.readBigUInt64LE(CHOICE.connections));
     }
     for (const { key, value } of generation.map(`slots${family}`).entries()) {
-      const slot = key.readUInt32LE(key.length - NUMBER_BYTES);
+      const { bytes, slot } = slotAt(key);
       // More than there can be was not written by us.
-      if (slot >= MAX_SLOTS) continue;
-      const frontend = key.toString('latin1', 0, key.length - NUMBER_BYTES);
-      held.at(family, frontend).slots[slot] = value.toString('latin1');
+      if (slot < MAX_SLOTS) held.at(family, bytes).slots[slot] = value.toString('latin1');
     }
   }
 }

@@ -52,17 +52,20 @@ export class Generation {
   readonly capacity: Capacity;
   readonly #maps: ReadonlyMap<string, BpfMap>;
   readonly #programs: ReadonlyMap<string, number>;
+  readonly #config: Buffer;
 
   private constructor(from: {
     name: string;
     capacity: Capacity;
     maps: ReadonlyMap<string, BpfMap>;
     programs: ReadonlyMap<string, number>;
+    config: Buffer;
   }) {
     this.name = from.name;
     this.capacity = from.capacity;
     this.#maps = from.maps;
     this.#programs = from.programs;
+    this.#config = from.config;
   }
 
   /** What is pinned under this name, if it is whole, of these programs, and for us. @throws BpfError */
@@ -82,9 +85,9 @@ export class Generation {
       const fd = openPinned(join(path, programPin(name)), 'prog');
       if (fd !== undefined) programs.set(name, fd);
     }
-    const made = new Generation({ name: nameOf(object, capacity), capacity, maps, programs });
+    const made = new Generation({ name, capacity, maps, programs, config: of.config });
     const whole = maps.size === object.maps.length && programs.size === object.programs.length;
-    if (whole && made.map('config').get(FIRST)?.equals(of.config) === true) return made;
+    if (whole && made.isConfigured) return made;
     made.close();
     return undefined;
   }
@@ -99,7 +102,7 @@ export class Generation {
     makePinFolder(unfinished);
     const maps = new Map<string, BpfMap>();
     const programs = new Map<string, number>();
-    const made = new Generation({ name, capacity, maps, programs });
+    const made = new Generation({ name, capacity, maps, programs, config });
     try {
       for (const shape of object.maps) {
         const map = BpfMap.create(sized(shape, capacity));
@@ -112,7 +115,7 @@ export class Generation {
         programs.set(program.name, fd);
         pinObject(fd, join(unfinished, programPin(program.name)));
       }
-      made.map('config').put(FIRST, config);
+      made.configure();
       renameSync(unfinished, join(folder, name));
       return made;
     } catch (error) {
@@ -124,6 +127,15 @@ export class Generation {
 
   map(name: MapName): BpfMap {
     return this.#maps.get(name) as BpfMap;
+  }
+
+  /** The programs know whose sockets they are for. */
+  get isConfigured(): boolean {
+    return this.map('config').get(FIRST)?.equals(this.#config) === true;
+  }
+
+  configure(): void {
+    this.map('config').put(FIRST, this.#config);
   }
 
   program(name: HookName): number {

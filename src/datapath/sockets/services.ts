@@ -13,6 +13,7 @@ import { readElements, SocketElements } from './elements.ts';
 import { SocketFlows } from './flows.ts';
 import { type Capacity, Generation, type GenerationPlace } from './generation.ts';
 import { Links } from './links.ts';
+import { Patrol } from './patrol.ts';
 
 /** Room for most; a map takes 16 bytes for each element that it could have, and more only for those that it has. */
 const CAPACITY: Capacity = { frontends: 16_384, slots: 131_072 };
@@ -37,6 +38,7 @@ export class SocketServices {
   readonly #links: Links;
   readonly #writer = new ServiceWriter(this.held);
   readonly #flows: SocketFlows;
+  readonly #patrol = new Patrol(this.held);
   #generation: Generation | undefined;
   /** The programs of `#generation` are attached. */
   #leads = false;
@@ -95,6 +97,14 @@ export class SocketServices {
     const missing = this.#links.missing(this.#generation);
     if (missing !== undefined) this.#leads = false;
     return missing;
+  }
+
+  /**
+   * Puts right what others have changed in the maps; a part of them each time. Not while a change is applied. @returns how much
+   * was wrong. @throws BpfError
+   */
+  patrol(): number {
+    return this.#leads && !this.#stale && this.#generation !== undefined ? this.#patrol.step(this.#generation) : 0;
   }
 
   /**
