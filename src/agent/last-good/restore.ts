@@ -4,6 +4,7 @@ import { parseAddress } from '../../core/ip.ts';
 import type { Datapath } from '../../datapath/datapath.ts';
 import type { Border, DesiredState } from '../../datapath/desired.ts';
 import { classifyDevices, externalDevices } from '../../datapath/devices.ts';
+import { NO_ADDRESSES, OPEN_POLICY } from '../../datapath/nothing.ts';
 import { readLinkState } from '../../host/links.ts';
 import type { DirectionPolicy } from '../../policy/result.ts';
 import { OVERLAY_DEVICE } from '../machine.ts';
@@ -124,8 +125,8 @@ export function asConfigured(state: DesiredState, border: Border, { enforcement 
     overlay: state.overlay,
     services: state.services,
     border,
-    ingress: open ? OPEN : state.ingress,
-    egress: open ? OPEN : state.egress,
+    ingress: open ? OPEN_POLICY : state.ingress,
+    egress: open ? OPEN_POLICY : state.egress,
   };
 }
 
@@ -163,28 +164,15 @@ function isJoined({ kvstore }: Config): boolean {
   return kvstore.config !== undefined || kvstore.endpoints.length > 0;
 }
 
-const OPEN: DirectionPolicy = {
-  enforcing: false,
-  defaultDeny: false,
-  unknownClass: { id: 1, rows: [] },
-  classOf: () => OPEN.unknownClass,
-  identities: () => [],
-  classes: () => [OPEN.unknownClass],
-};
-const CLOSED: DirectionPolicy = { ...OPEN, enforcing: true, defaultDeny: true };
+const CLOSED: DirectionPolicy = { ...OPEN_POLICY, enforcing: true, defaultDeny: true };
 
 /** Nothing may come in but over the failsafe ports. Out it may: the machine must find its name servers and its hub. */
 function failsafeOnly(border: Border): DesiredState {
-  const nobody = { lookup: () => undefined, forEach: () => {}, keyAt: noKey, get: () => 0, size: 0, keys: noKey };
   return {
-    addresses: { hosts4: nobody, hosts6: nobody, prefixes: () => [] },
+    addresses: NO_ADDRESSES,
     ingress: CLOSED,
-    egress: OPEN,
+    egress: OPEN_POLICY,
     border,
     overlay: undefined,
   };
-}
-
-function noKey(): Uint32Array {
-  return new Uint32Array(0);
 }

@@ -13,6 +13,7 @@ import type { DesiredChanges, DesiredState } from '../desired.ts';
 import { frontendsOf } from '../lb/dump.ts';
 import { HeldServices } from '../lb/held.ts';
 import { ServiceWriter } from '../lb/writer.ts';
+import { NO_ADDRESSES, OPEN_POLICY } from '../nothing.ts';
 import { Arrival } from './arrival.ts';
 import { ConnectionCutter } from './cutter.ts';
 import { Denials } from './denials.ts';
@@ -41,6 +42,20 @@ export interface NftOptions {
   readonly log?: NftLog;
   /** How often counters are read and the rules looked after, milliseconds; 2 s by default. */
   readonly checkMs?: number;
+  /** False: another data path judges; packets of services are led and refused, and without any there is no table. */
+  readonly judges?: boolean;
+}
+
+/** The same state without anything to be judged. */
+function servicesOnly({ border, services }: DesiredState): DesiredState {
+  return {
+    addresses: NO_ADDRESSES,
+    ingress: OPEN_POLICY,
+    egress: OPEN_POLICY,
+    border: { ...border, nodes: [], watchNames: false },
+    overlay: undefined,
+    services,
+  };
 }
 
 const CHECK_MS = 2_000;
@@ -70,6 +85,7 @@ export class NftDatapath implements Datapath {
   readonly name = 'nftables' as const;
   readonly #log: NftLog | undefined;
   readonly #checkMs: number;
+  readonly #judges: boolean;
   readonly #held = new HeldState();
   readonly #writer = new ElementWriter(this.#held);
   readonly #services = new ServiceWriter(this.#held.services);
@@ -95,6 +111,7 @@ export class NftDatapath implements Datapath {
   constructor(options: NftOptions = {}) {
     this.#log = options.log;
     this.#checkMs = options.checkMs ?? CHECK_MS;
+    this.#judges = options.judges ?? true;
   }
 
   async open(): Promise<void> {
@@ -138,7 +155,7 @@ export class NftDatapath implements Datapath {
     watch.begin();
     let failed = true;
     try {
-      const { added, removed } = await this.#applyAll(desired, changes);
+      const { added, removed } = await this.#applyAll(this.#judges ? desired : servicesOnly(desired), changes);
       this.#appliedAt = Date.now();
       this.#error = undefined;
       failed = false;
@@ -175,12 +192,14 @@ export class NftDatapath implements Datapath {
     const names = desired.border.watchNames === true && this.#tellsNames;
     const services = await this.#duty.of(desired.services, this.#held, doubtful || this.#appliedAt === undefined);
     const telling = { rate: this.#tellsNames ? (desired.border.tellRate ?? 0) : 0 };
-    const shape: RulesShape = { overlay: desired.overlay !== undefined, names, services, telling };
+    const judges = this.#judges;
+    const shape: RulesShape = { judges, overlay: desired.overlay !== undefined, names, services, telling };
+    if (!judges && services === 'none') return this.#clear();
     const right = this.#rulesAreRight(shape);
     const replaced = this.#held.incomplete && (await this.#addMaps(telling));
 
     const batch = new ElementBatch(socket);
-    const closeFirst = !right && (this.#appliedAt !== undefined || replaced) && !this.#held.inForce;
+    const closeFirst = judges && !right && (this.#appliedAt !== undefined || replaced) && !this.#held.inForce;
     const close = closeFirst ? () => this.#writeRules(shape) : undefined;
     const { inForce } = this.#held;
     await this.#writer.write({ desired, changes, batch, watch, inForce, close });
@@ -195,6 +214,15 @@ export class NftDatapath implements Datapath {
       this.#log?.info({ what: suspect, rules: !right, added, removed }, 'a foreign change was healed');
     }
     return { added: batch.added + (right ? 0 : 1), removed: batch.removed };
+  }
+
+  /** Nothing of ours is to be there. */
+  async #clear(): Promise<{ added: number; removed: number }> {
+    const removed = this.#held.chains.length === 0 ? 0 : 1;
+    if (removed > 0) await this.#nft(removalText());
+    this.#held.clear();
+    this.#stale = false;
+    return { added: 0, removed };
   }
 
   async #writeServices(desired: DesiredState, changes: DesiredChanges, batch: ElementBatch): Promise<void> {

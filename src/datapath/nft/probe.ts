@@ -35,6 +35,7 @@ export async function probeRules(
 async function probe(parts: OptionalParts): Promise<void> {
   const fresh = { telling: { rate: parts.names ? 1 : 0 }, present: [], counted: new Map() };
   const services = parts.services ? 'lead' : 'none';
-  const everything = mapsText({ ...parts, ...fresh }) + rulesText({ overlay: true, ...parts, services, ...fresh });
+  const everything =
+    mapsText({ ...parts, ...fresh }) + rulesText({ judges: true, overlay: true, ...parts, services, ...fresh });
   await nft(everything.replaceAll('table inet mesh_agent ', 'table inet mesh_agent_probe '), { check: true });
 }

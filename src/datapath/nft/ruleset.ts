@@ -191,6 +191,8 @@ export function mapsText({ services, telling, present, counted }: MapsOptions): 
 
 /** The parts that are there only when they are asked for, so that nobody else pays for their hooks. */
 export interface RulesShape {
+  /** False: packets are judged by another data path, and only led or refused here. */
+  readonly judges: boolean;
   readonly overlay: boolean;
   readonly names: boolean;
   readonly services: PacketServices;
@@ -199,10 +201,10 @@ export interface RulesShape {
 
 /** All chains, in one transaction: from here on packets are judged. `present` are the chains in the kernel. */
 export function rulesText(options: RulesShape & { present: readonly string[] }): string {
-  const { overlay, names, services } = options;
+  const { judges, overlay, names, services } = options;
   const lb = lbParts(services);
   const inner = `${verdictChains(options.telling)}${CHAINS}${overlay ? OVERLAY_CHAINS : ''}${lb.chains}`;
-  const hooks = `${HOOKS}${overlay ? OVERLAY_HOOKS : ''}${names ? NAME_HOOKS : ''}${lb.hooks}`;
+  const hooks = `${judges ? HOOKS : ''}${overlay ? OVERLAY_HOOKS : ''}${names ? NAME_HOOKS : ''}${lb.hooks}`;
   const text = `table inet ${TABLE} {\n${inner}${hooks}}\n`;
   const ours = new Set([...text.matchAll(/^ {2}chain (\w+)/gm)].map(([, name]) => name));
   const { present } = options;
@@ -223,8 +225,8 @@ const SERVICES_MARK = { none: '', refuse: '_refuse', lead: '_services' } as cons
 
 /** An empty chain of this name tells which text the rules came from and what they looked like in the kernel then. */
 export function stampOf(of: RulesShape & { digest: string }): string {
-  const { overlay, names, services, telling, digest } = of;
-  const parts = `${overlay ? 'overlay' : 'plain'}${names ? '_names' : ''}${SERVICES_MARK[services]}_${telling.rate}`;
+  const { judges, overlay, names, services, telling, digest } = of;
+  const parts = `${judges ? '' : 'unjudged_'}${overlay ? 'overlay' : 'plain'}${names ? '_names' : ''}${SERVICES_MARK[services]}_${telling.rate}`;
   return `${STAMP_PREFIX}${VERSION}_${parts}_${digest}`;
 }
 

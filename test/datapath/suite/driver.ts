@@ -12,8 +12,8 @@ import type {
 import { endProcess, type Namespace, until } from '../../lab/namespace.ts';
 import type { Spec } from './spec.ts';
 
-/** `sockets`: nftables with services at the socket; `bpf-clsact`: as on kernels without tcx. */
-export type DatapathName = 'nftables' | 'sockets' | 'bpf' | 'bpf-clsact';
+/** `sockets`: nftables with services at the socket; `bpf-services`: eBPF with services by packets; `bpf-clsact`: as on kernels without tcx. */
+export type DatapathName = 'nftables' | 'sockets' | 'bpf' | 'bpf-services' | 'bpf-clsact';
 
 export interface DriverEvent {
   readonly event: string;

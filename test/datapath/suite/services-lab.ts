@@ -104,10 +104,13 @@ export class ServicesLab {
     return place;
   }
 
-  /** Counts begin anew. */
+  /** Counts begin anew; a flow that goes on, or has the port of an earlier one, is a new connection again. */
   forget(): void {
-    for (const { namespace } of this.backends.values())
+    for (const { namespace } of this.backends.values()) {
+      // It fails where there is none.
+      namespace.try('conntrack', '-D', '-p', 'udp');
       namespace.run('nft', 'reset', 'counters', 'table', 'inet', 'seen');
+    }
   }
 
   /** New connections that came to each backend since `forget`. */

@@ -12,6 +12,7 @@ import type { Datapath } from '../../../src/datapath/datapath.ts';
 import type { DesiredChanges, DesiredState } from '../../../src/datapath/desired.ts';
 import { NftDatapath } from '../../../src/datapath/nft/datapath.ts';
 import { SocketDatapath } from '../../../src/datapath/sockets/datapath.ts';
+import { SplitDatapath } from '../../../src/datapath/split.ts';
 import type { DirectionChanges, DirectionPolicy } from '../../../src/policy/result.ts';
 import { Classes, desiredState, type Spec } from './spec.ts';
 
@@ -27,6 +28,11 @@ const makers: Record<string, () => Datapath> = {
       enabled: process.env.MESH_TEST_SOCKETS !== 'off',
       ...(process.env.MESH_TEST_BPF !== undefined && { fileSystem: process.env.MESH_TEST_BPF }),
       ...{ log, checkMs: 200 },
+    }),
+  'bpf-services': () =>
+    new SplitDatapath({
+      judge: new BpfDatapath({ log, checkMs: 200, fileSystem: process.env.MESH_TEST_BPF }),
+      leader: new NftDatapath({ log, checkMs: 200, judges: false }),
     }),
   bpf: () => new BpfDatapath({ log, checkMs: 200, fileSystem: process.env.MESH_TEST_BPF }),
   'bpf-clsact': () => new BpfDatapath({ log, checkMs: 200, fileSystem: process.env.MESH_TEST_BPF, attach: 'clsact' }),

@@ -1,0 +1,3 @@
+import { servicesSuite } from './suite/services.ts';
+
+servicesSuite('bpf-services', { container: true });
