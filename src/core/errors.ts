@@ -632,6 +632,16 @@ export const ERROR_CODES = {
     'look at the way from the machines to the hub: what they serve is published as it was',
     true,
   ),
+  'HUB-MACHINES-GONE': entry(
+    'machines are out of rotation: no hub has a connection of them',
+    'look at the machine, its agent and its way to the hub: it serves again as soon as it is connected',
+    true,
+  ),
+  'HUB-MACHINES-KEPT': entry(
+    'so many machines of a service are without a connection that none of them is taken out of rotation',
+    'look at the way from the machines to the hubs: what they serve is published as it was; a check would tell more',
+    true,
+  ),
   'HUB-SERVICE-IDLE': entry(
     'services have no machine that serves',
     '`mesh-agent hub service get NAME` tells of each machine why; clients use other clusters, or are refused',

@@ -26,7 +26,11 @@ export interface HubConfig {
   /** Canonical prefixes, disjoint. */
   readonly pools: readonly string[];
   /** Where services on machines have their addresses: canonical prefixes, disjoint from each other and from `pools`. */
-  readonly services: { readonly pools: readonly string[] };
+  readonly services: {
+    readonly pools: readonly string[];
+    /** How long a machine without a connection to any hub still serves, seconds; zero: as long as it is registered. */
+    readonly unreachableAfter: number;
+  };
   /** `host:port`. */
   readonly listen: { readonly etcd: string; readonly enrolment: string };
   /** Names and addresses of the server's certificate; the first is told to machines. Never empty. */
@@ -62,6 +66,7 @@ export const HUB_DEFAULTS = {
   etcd: '0.0.0.0:2379',
   enrolment: '0.0.0.0:8443',
   quota: '2Gi',
+  unreachableAfter: '60s',
   life: '7d',
   metrics: '127.0.0.1:9965',
 } as const;
@@ -121,12 +126,27 @@ const life: ValueKind<number> = {
   fromText: (value) => value,
 };
 
+/** Shorter than a hub needs to come back, or to be sure that a machine is gone, would be a false alarm each time. */
+const unreachableAfter: ValueKind<number> = {
+  expects: 'a time of 15s to 10m such as 60s, or 0 for never',
+  read(value) {
+    if (value === 0 || value === '0') return 0;
+    const match = typeof value === 'string' ? /^([1-9][0-9]{0,2})(s|m)$/.exec(value) : null;
+    const seconds = Number(match?.[1] ?? 0) * (match?.[2] === 'm' ? 60 : 1);
+    if (seconds < 15 || seconds > 600)
+      throw new Unacceptable(`${JSON.stringify(value)} is not ${unreachableAfter.expects}`);
+    return seconds;
+  },
+  fromText: (value) => value,
+};
+
 const HUB_KEYS = {
   'cluster.name': KEYS['cluster.name'].kind,
   'cluster.id': KEYS['cluster.id'].kind,
   maxConnectedClusters: KEYS.maxConnectedClusters.kind,
   pools: list(pool, 'prefixes'),
   'services.pools': list(pool, 'prefixes'),
+  'services.unreachableAfter': unreachableAfter,
   'listen.etcd': listen,
   'listen.enrolment': listen,
   names: list(serverName, 'DNS names and addresses'),
@@ -170,7 +190,10 @@ function assemble(values: Values): HubConfig {
     cluster: { name: values['cluster.name'] ?? '', id: values['cluster.id'] ?? 0 },
     maxConnectedClusters: values.maxConnectedClusters ?? 255,
     pools: values.pools ?? [],
-    services: { pools: values['services.pools'] ?? [] },
+    services: {
+      pools: values['services.pools'] ?? [],
+      unreachableAfter: values['services.unreachableAfter'] ?? unreachableAfter.read(HUB_DEFAULTS.unreachableAfter),
+    },
     listen: { etcd, enrolment: values['listen.enrolment'] ?? HUB_DEFAULTS.enrolment },
     names: values.names ?? [],
     etcd: {

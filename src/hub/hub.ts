@@ -17,6 +17,7 @@ import { RevokedSerials } from './enrolment/revoked-serials.ts';
 import { EtcdCare } from './etcd/care.ts';
 import { EtcdService } from './etcd/etcd-service.ts';
 import { bootstrapAccess, openMachineAccess } from './etcd/machine-access.ts';
+import { ConnectedUsers } from './guard/connected-users.ts';
 import { Guard } from './guard/guard.ts';
 import type { HubPki } from './hub-pki.ts';
 import { type HubStore, openHubStore, storeAccess } from './hub-store.ts';
@@ -53,6 +54,7 @@ export class Hub {
   readonly #jobs: JobGroup;
   readonly #everywhere: PartList;
   readonly #etcd: EtcdService | undefined;
+  readonly #users = new ConnectedUsers();
   #led: PartList | undefined;
   #store: HubStore | undefined;
   #election: Election | undefined;
@@ -202,7 +204,9 @@ export class Hub {
     const onRevoked = (user: string): void => this.#onRevoked(user);
     const access = openMachineAccess({ session, cluster: config.cluster.name, onRevoked });
     const leading = (): boolean => this.leading;
-    return { config, store, pki, access, health: this.health, metrics, log, leading, api: this.routes };
+    const { health, routes: api } = this;
+    const here = { id: this.#id, users: this.#users };
+    return { config, store, pki, access, health, metrics, log, leading, api, ...here };
   }
 
   /** The way to etcd for everyone else. A port that is taken, or a file that is missing, is tried again. */
@@ -219,6 +223,7 @@ export class Hub {
           etcdCa: await readFile(access.ca, 'utf8'),
           internal: pki.internal,
           standing: (serial) => this.#revoked?.standing(serial) ?? 'unknown',
+          users: this.#users,
           log: log.child('guard'),
         });
         await guard.start();
@@ -255,7 +260,7 @@ export class Hub {
     const control = new AccessControl(store.session.request);
     while (!ended.aborted) {
       await sleep(SWEEP_MS, ended);
-      const connected = this.#guard?.users ?? new Set();
+      const connected = this.#users.all;
       if (ended.aborted || connected.size === 0) continue;
       try {
         const known = new Set(await control.users());

@@ -5,6 +5,7 @@ import type { HubApi } from './api.ts';
 import type { HubConfig } from './config.ts';
 import type { Leadership } from './election.ts';
 import type { MachineAccess } from './etcd/machine-access.ts';
+import type { ConnectedUsers } from './guard/connected-users.ts';
 import type { HubPki } from './hub-pki.ts';
 import type { HubStore } from './hub-store.ts';
 
@@ -22,11 +23,15 @@ export interface HubPart {
 
 /** What a part is given. */
 export interface HubContext {
+  /** Names this hub, unlike any other process. */
+  readonly id: string;
   readonly config: HubConfig;
   readonly store: HubStore;
   readonly pki: HubPki;
   /** Users and roles of machines and of remote clusters in the store. */
   readonly access: MachineAccess;
+  /** Who is connected to this hub. */
+  readonly users: ConnectedUsers;
   readonly health: Health;
   readonly metrics: Metrics;
   readonly log: Log;

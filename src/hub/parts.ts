@@ -1,4 +1,5 @@
 import { clustersPart, kvstoremeshPartWith } from './clusters/parts.ts';
+import { connectionsPart } from './connections/part.ts';
 import { type EnrolmentOptions, enrolmentCarePart, enrolmentPart } from './enrolment/part.ts';
 import { kubernetesPart } from './kubernetes/part.ts';
 import type { MeshTiming } from './mesh/kvstoremesh.ts';
@@ -17,6 +18,7 @@ export interface PartOptions {
 export function hubParts({ enrolment = {}, clusters = {} }: PartOptions = {}): readonly PartFactory[] {
   return [
     workloadsPart,
+    connectionsPart,
     servicesPart,
     enrolmentPart(enrolment),
     enrolmentCarePart(enrolment),

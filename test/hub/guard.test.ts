@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { connect as connectHttp2 } from 'node:http2';
 import { connect as connectTcp } from 'node:net';
 import { after, before, test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
@@ -17,6 +19,7 @@ import { encodeTransaction } from '../../src/kvstore/transaction.ts';
 import { WireWriter } from '../../src/kvstore/wire.ts';
 import type { WriterStore } from '../../src/kvstore/writer-store.ts';
 import { endProcess, until } from '../lab/namespace.ts';
+import { TcpProxy } from '../lab/proxy.ts';
 import { HubProcess } from './hub-process.ts';
 
 const TXN = '/etcdserverpb.KV/Txn';
@@ -26,6 +29,7 @@ let admin: WriterStore;
 let vm: EtcdOptions;
 
 before(async () => {
+  process.env.MESH_TEST_HUB_PARTS = 'all';
   lab = await HubProcess.make();
   await lab.run();
   admin = lab.open();
@@ -200,6 +204,37 @@ test('connections of one user are limited, and those of others are not', async (
   const { guard } = await lab.status();
   assert.ok((guard?.connections ?? 0) <= 34 && (guard?.refused ?? 0) > 0);
   await Promise.all(stores.map((store) => store.close()));
+});
+
+test('a client whose line is dead is given up within half a minute, and one that is only quiet is not', async () => {
+  const proxy = await TcpProxy.start(lab.endpoint);
+  const access = openMachineAccess({ session: admin.session, cluster: 'vms', onRevoked: () => {} });
+  await Promise.all(['vm4', 'vm5'].map((name) => access.grant(name)));
+  const told = async (name: string): Promise<boolean> =>
+    (await admin.list('mesh-agent/v1/connections/')).some(({ key }) => key.endsWith(`/${name}`));
+  const quietly = await lab.client('machine:vm4');
+  // A client that says nothing by itself: it answers when it is asked.
+  const quiet = connectHttp2(lab.endpoint, {
+    ...{
+      ca: readFileSync(quietly.ca ?? ''),
+      cert: readFileSync(quietly.cert ?? ''),
+      key: readFileSync(quietly.key ?? ''),
+    },
+    checkServerIdentity: () => undefined,
+  });
+  quiet.on('error', () => {});
+  const far = await lab.client('machine:vm5');
+  const store = lab.open({ ...far, endpoints: [`https://127.0.0.1:${proxy.port}`] });
+  await store.get('cilium/.heartbeat');
+  await until('all hubs are told of both', async () => (await told('vm4')) && (await told('vm5')));
+  proxy.blackhole();
+  await until('the dead one is given up', async () => !(await told('vm5')), 30_000);
+  assert.equal(await told('vm4'), true);
+  assert.equal(quiet.closed || quiet.destroyed, false);
+  quiet.destroy();
+  await until('who leaves is told at once', async () => !(await told('vm4')), 5000);
+  await store.close();
+  await proxy.close();
 });
 
 test('a machine that writes without a pause is held back, in words that clients know, and nobody else is', async () => {

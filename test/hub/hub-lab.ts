@@ -3,8 +3,10 @@ import { Health } from '../../src/api/health.ts';
 import type { HealthRecord } from '../../src/api/types.ts';
 import { HubRoutes } from '../../src/hub/api.ts';
 import { type HubConfig, parseHubConfig } from '../../src/hub/config.ts';
+import { connectionsPart } from '../../src/hub/connections/part.ts';
 import { Election } from '../../src/hub/election.ts';
 import type { MachineAccess } from '../../src/hub/etcd/machine-access.ts';
+import { ConnectedUsers } from '../../src/hub/guard/connected-users.ts';
 import type { HubStore } from '../../src/hub/hub-store.ts';
 import type { HubContext, HubPart, PartFactory } from '../../src/hub/part.ts';
 import { type RegistrationTiming, registrationPartWith } from '../../src/hub/registration/part.ts';
@@ -37,6 +39,9 @@ export class HubLab {
   readonly config: HubConfig;
   readonly api = new HubRoutes();
   readonly revoked: string[] = [];
+  /** Who is connected, for lack of a guard. */
+  readonly users = new ConnectedUsers();
+  readonly id = Math.random().toString(16).slice(2);
   readonly health: Health;
   readonly #registry = new Registry();
   readonly #collectors: (() => void)[] = [];
@@ -53,7 +58,7 @@ export class HubLab {
       timing: { retryMinMs: 50, retryMaxMs: 300 },
     });
     this.health = new Health(() => undefined);
-    this.#everywhere = [workloadsPart, servicesPart].map((part) => part.create(this.#context()));
+    this.#everywhere = [workloadsPart, connectionsPart, servicesPart].map((part) => part.create(this.#context()));
   }
 
   static async start(options: HubLabOptions): Promise<HubLab> {
@@ -95,7 +100,7 @@ export class HubLab {
     const { timing = {}, ttlSeconds = 3, part: led = registrationPartWith(timing) } = this.#options;
     this.#election = new Election({
       store: this.store,
-      id: Math.random().toString(16).slice(2),
+      id: this.id,
       ttlSeconds,
       onChange: () => undefined,
       onProblem: () => undefined,
@@ -154,6 +159,8 @@ export class HubLab {
       },
     };
     return {
+      id: this.id,
+      users: this.users,
       config: this.config,
       store: this.store,
       health: this.health,

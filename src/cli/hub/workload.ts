@@ -161,17 +161,18 @@ function pathOf(name = ''): string {
 }
 
 const fullName = ({ namespace, name }: WorkloadRecord): string => `${namespace}/${name}`;
-const stateText = ({ state, drained }: WorkloadRecord): string => {
+const stateText = ({ state, drained, unreachable }: WorkloadRecord): string => {
   const word = state === 'never-seen' ? 'never seen' : state;
-  return drained === null ? word : `${word}, draining`;
+  return [word, ...(unreachable === null ? [] : ['unreachable']), ...(drained === null ? [] : ['draining'])].join(', ');
 };
 
 function labelsText({ labels }: WorkloadRecord): string {
   return printable(labelsLine(labels));
 }
 
-/** A machine that is registered keeps its registration alive: it is seen now. */
-function seenText({ state, lastSeen }: WorkloadRecord, now: number): string {
+/** A machine that is registered keeps its registration alive: it is seen now, unless no hub has a connection of it. */
+function seenText({ state, lastSeen, unreachable }: WorkloadRecord, now: number): string {
+  if (unreachable !== null) return ago(unreachable, now);
   return state === 'registered' || state === 'waiting' ? 'now' : ago(lastSeen ?? undefined, now);
 }
 
@@ -203,6 +204,9 @@ function workloadText(record: WorkloadRecord, now: number): string {
     ...record.refused.map(({ address, type, reason }) => ['Refused', `${address} (${type}): ${reason}`] as const),
     ...record.claims.map((claim) => ['Overridden', claim] as const),
     ...(record.drained === null ? [] : [['Draining', `for ${span(now - record.drained)}`] as const]),
+    ...(record.unreachable === null
+      ? []
+      : [['Unreachable', `for ${span(now - record.unreachable)}: no hub has a connection of it`] as const]),
     ['Identity', record.identity === null ? 'none' : String(record.identity)],
     ['Labels', labelsText(record)],
     ['Service account', record.serviceAccount ?? 'none'],

@@ -38,6 +38,11 @@ export function machineUser(name: string): string {
   return `machine:${name}`;
 }
 
+/** The machine that a user is; undefined of everyone else. */
+export function machineOf(user: string): string | undefined {
+  return /^machine:([^/]+)$/.exec(user)?.[1];
+}
+
 /** The same for a remote cluster (Cilium's `cluster` mode of authentication). */
 export function clusterUser(cluster: string): string {
   return `remote-${cluster}`;

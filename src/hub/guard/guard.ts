@@ -12,7 +12,9 @@ import type { Log } from '../../observe/log.ts';
 import type { CertificateAuthority } from '../../pki/authority.ts';
 import { generateKey, privateKeyPem } from '../../pki/keys.ts';
 import { hostAndPort } from '../etcd/arguments.ts';
+import type { ConnectedUsers } from './connected-users.ts';
 import { forward } from './forward.ts';
+import { type Heard, isGone, LOOK_MS } from './silence.ts';
 import { WriteLimit } from './write-limit.ts';
 
 export interface GuardOptions {
@@ -33,6 +35,8 @@ export interface GuardOptions {
    * as it is unknown who is revoked.
    */
   readonly standing: (serial: string) => 'good' | 'revoked' | 'unknown';
+  /** Is told who comes and goes. */
+  readonly users: ConnectedUsers;
   readonly log: Log;
 }
 
@@ -66,6 +70,7 @@ export class Guard {
   /** One key for all certificates towards etcd: it never leaves this process. */
   readonly #key: KeyObject = generateKey();
   readonly #writes = new WriteLimit();
+  #looking: NodeJS.Timeout | undefined;
   #refused = 0;
   /** The member for the next client: one that is away is not asked twice in a row. */
   #next = 0;
@@ -102,8 +107,8 @@ export class Guard {
   }
 
   get status(): GuardStatus {
-    const { size: users } = this.users;
-    return { listen: this.#options.listen, connections: this.#guests.size, users, refused: this.#refused };
+    const { listen, users } = this.#options;
+    return { listen, connections: this.#guests.size, users: users.all.size, refused: this.#refused };
   }
 
   /** @throws MeshError HUB-LISTEN */
@@ -116,6 +121,7 @@ export class Guard {
       this.#server.listen(hostAndPort(listen), () => {
         this.#server.off('error', fail);
         this.#server.on('error', (error) => this.#options.log.warn('the door to etcd had a fault', { error }));
+        this.#looking = setInterval(() => this.#look(), LOOK_MS).unref();
         resolve();
       });
     });
@@ -137,12 +143,8 @@ export class Guard {
     return count;
   }
 
-  /** Users with a connection at this moment. */
-  get users(): ReadonlySet<string> {
-    return new Set([...this.#guests.values()].map(({ user }) => user));
-  }
-
   stop(): Promise<void> {
+    clearInterval(this.#looking);
     return new Promise((resolve) => {
       this.#server.close(() => resolve());
       for (const session of this.#guests.keys()) session.destroy();
@@ -156,7 +158,7 @@ export class Guard {
     const standing = certificate === undefined ? 'unknown' : this.#options.standing(certificate.serialNumber);
     // A user that does not exist: etcd denies everything, in words that clients understand.
     const user = standing === 'revoked' ? `revoked:${name}` : name;
-    const same = [...this.#guests.values()].filter((guest) => guest.user === user).length;
+    const same = user === undefined ? 0 : this.#options.users.countOf(user);
     // A name of the hub's own is never signed for anyone: should it be shown, something is very wrong.
     const own = /^(root$|admin-|peer-)/.test(name ?? '');
     if (certificate === undefined || user === undefined || own || standing === 'unknown' || same >= MAX_PER_USER) {
@@ -174,11 +176,14 @@ export class Guard {
     const upstream = this.#connect(user);
     const left = Math.min(certificate.validToDate.getTime() - Date.now(), MAX_TIMER_MS);
     const expiry = setTimeout(() => session.destroy(), Math.max(0, left)).unref();
-    this.#guests.set(session, { user, upstream, address: socket.remoteAddress ?? '', told: 0 });
+    const heard = { bytes: 0, silentLooks: 0 };
+    this.#guests.set(session, { user, upstream, address: socket.remoteAddress ?? '', told: 0, heard });
+    this.#options.users.arrived(user);
     session.on('error', () => {});
     session.once('close', () => {
       clearTimeout(expiry);
       this.#guests.delete(session);
+      this.#options.users.left(user);
       this.#writes.left(user);
       upstream.destroy();
     });
@@ -187,6 +192,14 @@ export class Guard {
     );
     // The client connects anew, and lists or resumes as it must.
     upstream.once('close', () => session.destroy());
+  }
+
+  #look(): void {
+    for (const [session, { user, address, heard }] of this.#guests) {
+      if (!isGone(session, heard)) continue;
+      this.#options.log.debug('a client is silent, and its connection is given up', { user, address });
+      session.destroy();
+    }
   }
 
   #connect(user: string): ClientHttp2Session {
@@ -220,4 +233,5 @@ interface Guest {
   readonly address: string;
   readonly upstream: ClientHttp2Session;
   told: number;
+  readonly heard: Heard;
 }

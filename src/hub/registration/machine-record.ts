@@ -38,6 +38,15 @@ export interface MachineServing {
   readonly checks: CheckReports;
   /** Since when it does not renew its lease as it promised. */
   readonly silent: number | undefined;
+  /** No hub has a connection of it, for longer than it may. */
+  readonly unreachable: Unreachable | undefined;
+}
+
+export interface Unreachable {
+  /** Milliseconds since the epoch. */
+  readonly since: number;
+  /** Services in which it is kept although: too many of their machines were missing at once. */
+  readonly kept: readonly string[];
 }
 
 export const SERVES_NOTHING: MachineServing = {
@@ -45,6 +54,7 @@ export const SERVES_NOTHING: MachineServing = {
   drained: undefined,
   checks: new Map(),
   silent: undefined,
+  unreachable: undefined,
 };
 
 /** `waiting`: answered, or not, but nothing of it is published. */
@@ -93,7 +103,14 @@ function servingOf(value: unknown): MachineServing {
     drained: uint(fields, 'drained', Number.MAX_SAFE_INTEGER) || undefined,
     checks: checksFromJson(fields.get('checks'), Number.MAX_SAFE_INTEGER),
     silent: uint(fields, 'silent', Number.MAX_SAFE_INTEGER) || undefined,
+    unreachable: unreachableOf(fields.get('unreachable')),
   };
+}
+
+function unreachableOf(value: unknown): Unreachable | undefined {
+  if (value === undefined || value === null) return undefined;
+  const fields = fieldsOf(value, 'unreachable');
+  return { since: uint(fields, 'since', Number.MAX_SAFE_INTEGER), kept: strings(list(fields, 'kept')) };
 }
 
 function strings(items: readonly unknown[]): string[] {

@@ -6,7 +6,7 @@ import type { Node, NodeAddress } from '../../kvstore/codec/node.ts';
 import { decodeRegisterNode } from '../../kvstore/codec/register-node.ts';
 import { NO_REPORT, readReport, type ServingReport } from '../../kvstore/codec/serving-report.ts';
 import { Diary } from './diary.ts';
-import type { MachineRecord } from './machine-record.ts';
+import type { MachineRecord, Unreachable } from './machine-record.ts';
 import type { RefusedAddress } from './review.ts';
 
 /** What lies in a registration key. */
@@ -45,6 +45,8 @@ export interface Machine {
   report: ServingReport;
   /** Since when it does not renew its lease as it promised. */
   silent: number | undefined;
+  /** No hub has a connection of it, for longer than it may. */
+  unreachable: Unreachable | undefined;
   record: MachineRecord | undefined;
   readonly diary: Diary;
 }
@@ -65,6 +67,7 @@ export function newMachine(record?: MachineRecord): Machine {
     lastSeen: record?.lastSeen,
     report: { ...NO_REPORT, ...(record && { drained: record.serving.drained, checks: record.serving.checks }) },
     silent: record?.serving.silent,
+    unreachable: record?.serving.unreachable,
     record,
     diary: new Diary(),
   };

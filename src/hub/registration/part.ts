@@ -14,6 +14,7 @@ import type { HubContext, HubPart, PartFactory } from '../part.ts';
 import { Publisher } from '../publish/publisher.ts';
 import { ServicePublisher } from '../services/service-publisher.ts';
 import { hubFactsOf } from '../workloads/hub-facts.ts';
+import { Absence, type Absent, type Missing } from './absence.ts';
 import type { DiaryEntry, RegistrationEvent } from './diary.ts';
 import { Liveness } from './liveness.ts';
 import { RecordWriter } from './record-writer.ts';
@@ -27,6 +28,7 @@ export interface RegistrationTiming {
   readonly heartbeatMs?: number;
   readonly collectMs?: number;
   readonly livenessMs?: number;
+  readonly unreachableMs?: number;
 }
 
 /** Registration, identities and the cluster of the hub, by the one that leads. */
@@ -40,6 +42,8 @@ export function registrationPartWith(timing: RegistrationTiming): PartFactory {
 const SUFFIX = 'hub';
 /** Machines that were looked at. */
 const MANY = 2000;
+/** So many are named, of what is told together. */
+const NAMED = 3;
 
 class RegistrationPart implements HubPart {
   readonly name = 'registration';
@@ -52,14 +56,15 @@ class RegistrationPart implements HubPart {
   readonly #responder: Responder;
   readonly #services: ServicePublisher;
   readonly #liveness: Liveness;
+  readonly #absence: Absence;
   readonly #jobs: JobGroup;
 
   constructor(context: HubContext, leader: Leadership, timing: RegistrationTiming) {
     const { store, config, health } = context;
-    const { book, records, foreign, services } = hubFactsOf(store);
+    const { book, records, foreign, services, connections } = hubFactsOf(store);
     const onProblem = (message: string): void => context.log.warn(message);
     const { transact } = leader;
-    const { graceMs, heartbeatMs, collectMs, livenessMs } = timing;
+    const { graceMs, heartbeatMs, collectMs, livenessMs, unreachableMs } = timing;
     this.#context = context;
     this.#jobs = new JobGroup((name, error) => onProblem(`${name} ended: ${messageOf(error)}`));
     this.#allocator = new IdentityAllocator({
@@ -117,6 +122,16 @@ class RegistrationPart implements HubPart {
       onProblem,
       ...(livenessMs !== undefined && { roundMs: livenessMs }),
     });
+    this.#absence = new Absence({
+      connections,
+      services,
+      machines: () => this.#responder.registered(),
+      onDecided: (name, unreachable) => this.#responder.setUnreachable(name, unreachable),
+      onRound: (absent) => tellAbsent(health, absent),
+      onProblem,
+      afterMs: unreachableMs ?? config.services.unreachableAfter * 1000,
+      ...(unreachableMs !== undefined && { roundMs: unreachableMs / 10 }),
+    });
     this.#services = new ServicePublisher({
       table: services,
       cluster: config.cluster,
@@ -139,6 +154,7 @@ class RegistrationPart implements HubPart {
     await this.#responder.start(published);
     this.#collector.start();
     this.#liveness.start();
+    this.#absence.start();
     const storm = {
       amount: () => this.#responder.worked,
       many: MANY,
@@ -151,6 +167,7 @@ class RegistrationPart implements HubPart {
     await this.#jobs.stop();
     await this.#services.stop();
     await this.#liveness.stop();
+    await this.#absence.stop();
     await this.#records.stop();
     // At once: who waits for the lock of an identity would wait for a minute.
     await Promise.all([this.#allocator.close(), this.#collector.stop(), this.#responder.stop()]);
@@ -179,6 +196,25 @@ class RegistrationPart implements HubPart {
     if (event === 'registration-refused') log.warn(WORDS[event], { workload, ...facts });
     else log.info(WORDS[event], { workload, ...facts });
   }
+}
+
+/** Those that are missing longest by name. */
+function tellAbsent(health: HubContext['health'], { out, kept }: Absent): void {
+  const trouble = (services: Absent['out']) => {
+    if (services.size === 0) return undefined;
+    const named = [...services].slice(0, NAMED).map(([key, machines]) => `${key}: ${someOf(machines)}`);
+    const more = services.size > NAMED ? [`and ${services.size - NAMED} more services`] : [];
+    return { text: [...named, ...more].join('; '), severity: 'warning' } as const;
+  };
+  health.check('services', 'HUB-MACHINES-GONE', trouble(out));
+  health.check('services', 'HUB-MACHINES-KEPT', trouble(kept));
+}
+
+function someOf(machines: readonly Missing[]): string {
+  const first = [...machines].sort((a, b) => a.since - b.since).slice(0, NAMED);
+  const named = first.map(({ name, since }) => `${name} since ${new Date(since).toISOString().slice(0, 19)}Z`);
+  const more = machines.length > NAMED ? ` and ${machines.length - NAMED} more` : '';
+  return `${named.join(', ')}${more}`;
 }
 
 const WORDS: Readonly<Record<RegistrationEvent['event'], string>> = {

@@ -41,6 +41,7 @@ export function recordOf(machine: Machine, { workload, published, overlap }: Rec
       drained: machine.report.drained,
       checks: machine.report.checks,
       silent: machine.silent,
+      unreachable: machine.unreachable,
     },
   };
 }

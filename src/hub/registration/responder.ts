@@ -15,12 +15,13 @@ import type { ServiceTable } from '../services/service-table.ts';
 import type { ForeignAddresses } from '../workloads/foreign-addresses.ts';
 import { securityLabels, type Workload } from '../workloads/workload.ts';
 import type { WorkloadBook } from '../workloads/workload-book.ts';
+import type { Registered } from './absence.ts';
 import { registrationAnswer } from './answer.ts';
 import type { RegistrationEvent } from './diary.ts';
 import { eventsOf } from './events-of.ts';
 import type { Beating } from './liveness.ts';
 import { addressTexts, type Machine, newMachine, readRegistration, takeReport } from './machine.ts';
-import { encodeMachineRecord, type MachineRecord } from './machine-record.ts';
+import { encodeMachineRecord, type MachineRecord, type Unreachable } from './machine-record.ts';
 import { Objections } from './objections.ts';
 import { Overlaps } from './overlaps.ts';
 import { recordOf, troubleOf } from './record-of.ts';
@@ -166,6 +167,20 @@ export class Responder {
     const machine = this.#machines.get(name);
     if (machine === undefined) return;
     machine.silent = since;
+    this.#queue.add(name);
+  }
+
+  /** Machines with a registration. */
+  *registered(): Iterable<Registered> {
+    for (const [name, { registration, unreachable }] of this.#machines)
+      if (registration !== undefined) yield { name, unreachable };
+  }
+
+  /** No hub has a connection of it; undefined: one has. */
+  setUnreachable(name: string, unreachable: Unreachable | undefined): void {
+    const machine = this.#machines.get(name);
+    if (machine === undefined) return;
+    machine.unreachable = unreachable;
     this.#queue.add(name);
   }
 
@@ -417,6 +432,7 @@ export class Responder {
     machine.expires = undefined;
     machine.report = NO_REPORT;
     machine.silent = undefined;
+    machine.unreachable = undefined;
     publisher.set(name, new Map());
     for (const text of texts) this.#free(text, name);
     if (had && why !== undefined) this.#note(name, { event: 'withdrawn', reason: why });

@@ -13,7 +13,7 @@ export interface ServiceBackend {
   readonly state: ServiceBackendState;
   /** Milliseconds since the epoch; undefined for a machine that was never there. */
   readonly since: number | undefined;
-  /** Why it is not active. */
+  /** Why it is not active, or what is wrong although it is. */
   readonly reason: string | undefined;
 }
 
@@ -46,8 +46,12 @@ export function backendsOf(
   if (state !== 'registered') return [row('no-answer', { since, reason: reason ?? state })];
   if (serving.addresses.length === 0) return [row('no-answer', { since, reason: 'it reports no address of its own' })];
   return serving.addresses.map((address) => {
-    const { drained, silent } = serving;
+    const { drained, silent, unreachable } = serving;
     if (drained !== undefined) return row('draining', { address, since: drained, reason: 'it was drained' });
+    if (unreachable !== undefined && service.checks.length === 0)
+      return unreachable.kept.includes(`${service.namespace}/${service.name}`)
+        ? row('active', { address, since, reason: `${NO_CONNECTION}; kept: most of the service are missing at once` })
+        : row('no-answer', { address, since: unreachable.since, reason: NO_CONNECTION });
     if (silent !== undefined && service.checks.length > 0)
       return row('no-answer', { address, since: silent, reason: 'it does not renew its lease' });
     return service.checks.length === 0
@@ -55,6 +59,8 @@ export function backendsOf(
       : row(...checked(service, { address, record }));
   });
 }
+
+const NO_CONNECTION = 'no hub has a connection of it';
 
 function checked(
   { namespace, name }: Pick<MachineService, 'namespace' | 'name'>,

@@ -88,6 +88,15 @@ export class ServiceTable {
     return names.flatMap((name) => row.backends.get(name) ?? []);
   }
 
+  /** Machines that get new connections of a service, in no order. */
+  active(key: string): string[] {
+    const row = this.#rows.get(key);
+    if (row === undefined) return [];
+    return [...row.backends].flatMap(([name, backends]) =>
+      backends.some(({ state }) => state === 'active') ? [name] : [],
+    );
+  }
+
   /** How many backends a service has, by state; known without a look at them. */
   counts(key: string): ReadonlyMap<ServiceBackendState, number> {
     return this.#rows.get(key)?.counts ?? NO_COUNTS;

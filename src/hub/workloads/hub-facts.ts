@@ -1,3 +1,4 @@
+import { ConnectionBook } from '../connections/connection-book.ts';
 import type { HubStore } from '../hub-store.ts';
 import { decodeMachineRecord, type MachineRecord, REGISTRATIONS_PREFIX } from '../registration/machine-record.ts';
 import { ServiceTable } from '../services/service-table.ts';
@@ -5,12 +6,13 @@ import { ForeignAddresses } from './foreign-addresses.ts';
 import { Mirror } from './mirror.ts';
 import { WorkloadBook } from './workload-book.ts';
 
-/** What every hub knows, whether it leads or not: workloads, what became of their machines, what they serve, and what others have. */
+/** What every hub knows, whether it leads or not: workloads, what became of their machines and which are connected, what they serve, and what others have. */
 export interface HubFacts {
   readonly book: WorkloadBook;
   readonly records: Mirror<MachineRecord>;
   readonly foreign: ForeignAddresses;
   readonly services: ServiceTable;
+  readonly connections: ConnectionBook;
   ready(): Promise<void>;
   close(): void;
 }
@@ -28,13 +30,15 @@ export function openHubFacts(store: HubStore, cluster: string): HubFacts {
   });
   const services: ServiceTable = new ServiceTable({ store, cluster, book, record: (name) => records.get(name) });
   const foreign = new ForeignAddresses(store);
+  const connections = new ConnectionBook(store);
   const facts: HubFacts = {
     book,
     records,
     foreign,
     services,
+    connections,
     async ready() {
-      await Promise.all([book.ready(), records.ready(), foreign.ready(), services.ready()]);
+      await Promise.all([book, records, foreign, services, connections].map((each) => each.ready()));
     },
     close() {
       open.delete(store);
@@ -42,6 +46,7 @@ export function openHubFacts(store: HubStore, cluster: string): HubFacts {
       records.close();
       foreign.close();
       services.close();
+      connections.close();
     },
   };
   open.set(store, facts);

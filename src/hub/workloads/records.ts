@@ -35,6 +35,8 @@ export interface WorkloadRecord {
   readonly policyRevision: string | null;
   /** Since when it wants no new connections from services; null while it takes them. */
   readonly drained: number | null;
+  /** Since when no hub has a connection of its machine, once that is longer than it may be; null otherwise. */
+  readonly unreachable: number | null;
 }
 
 export type WorkloadState = 'never-seen' | 'waiting' | 'registered' | 'expired' | 'revoked';
@@ -68,5 +70,6 @@ export function workloadRecord(workload: Workload, found: MachineRecord | undefi
     agentVersion: machine?.agentVersion ?? null,
     policyRevision: machine?.policyRevision ?? null,
     drained: machine?.serving.drained ?? null,
+    unreachable: machine?.serving.unreachable?.since ?? null,
   };
 }

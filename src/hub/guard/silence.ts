@@ -1,0 +1,28 @@
+import type { ServerHttp2Session } from 'node:http2';
+
+/** What was heard of a client at the last look. */
+export interface Heard {
+  bytes: number;
+  /** Looks in a row at which there was nothing new. */
+  silentLooks: number;
+}
+
+export const LOOK_MS = 5_000;
+const SILENT_LOOKS = 3;
+
+/**
+ * Whether a client is gone without a word: nothing came from it at three looks in a row, although it was asked (PING of
+ * HTTP/2, which each client answers by itself). TCP alone would keep the connection of a machine without power for
+ * a quarter of an hour. Whoever talks anyway is not asked: our agents ping by themselves every six seconds.
+ */
+export function isGone(session: ServerHttp2Session, heard: Heard): boolean {
+  if (session.destroyed) return true;
+  const { bytesRead } = session.socket;
+  heard.silentLooks = bytesRead === heard.bytes ? heard.silentLooks + 1 : 0;
+  heard.bytes = bytesRead;
+  if (heard.silentLooks === 0) return false;
+  if (heard.silentLooks >= SILENT_LOOKS) return true;
+  // Its answer is counted like anything else; that it cannot be sent is seen at the next look.
+  session.ping(() => {});
+  return false;
+}
