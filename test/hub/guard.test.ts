@@ -196,6 +196,22 @@ test('a stranger, a silent one and one who speaks nonsense do not disturb anybod
   assert.ok(lab.running);
 });
 
+test('clients that leave as soon as they are there do not disturb anybody', async () => {
+  const files = { ca: vm.ca, cert: vm.cert, key: vm.key };
+  const own = Object.fromEntries(Object.entries(files).map(([name, path]) => [name, readFileSync(path ?? '')]));
+  const visit = async (stayMs: number): Promise<void> => {
+    const session = connectHttp2(lab.endpoint, { ...own, checkServerIdentity: () => undefined });
+    session.on('error', () => {});
+    await new Promise((resolve) => session.once('connect', resolve).once('close', resolve));
+    await new Promise((resolve) => setTimeout(resolve, stayMs));
+    session.destroy();
+  };
+  for (let round = 0; round < 100; round++)
+    await Promise.all(Array.from({ length: 8 }, () => visit(Math.random() * 12)));
+  await lab.open(vm).get('cilium/.heartbeat');
+  assert.ok(lab.running, lab.log);
+});
+
 test('connections of one user are limited, and those of others are not', async () => {
   const stores = Array.from({ length: 34 }, () => lab.open(vm));
   await until('as many as may are in', () => stores.filter(({ status }) => status.state === 'connected').length >= 25);
@@ -209,7 +225,7 @@ test('connections of one user are limited, and those of others are not', async (
 test('a client whose line is dead is given up within half a minute, and one that is only quiet is not', async () => {
   const proxy = await TcpProxy.start(lab.endpoint);
   const access = openMachineAccess({ session: admin.session, cluster: 'vms', onRevoked: () => {} });
-  await Promise.all(['vm4', 'vm5'].map((name) => access.grant(name)));
+  await Promise.all(['vm4', 'vm5', 'vm6'].map((name) => access.grant(name)));
   const told = async (name: string): Promise<boolean> =>
     (await admin.list('mesh-agent/v1/connections/')).some(({ key }) => key.endsWith(`/${name}`));
   const quietly = await lab.client('machine:vm4');
@@ -226,9 +242,17 @@ test('a client whose line is dead is given up within half a minute, and one that
   const far = await lab.client('machine:vm5');
   const store = lab.open({ ...far, endpoints: [`https://127.0.0.1:${proxy.port}`] });
   await store.get('cilium/.heartbeat');
-  await until('all hubs are told of both', async () => (await told('vm4')) && (await told('vm5')));
+  // One that hangs while there is much to be sent to it.
+  const { cert = '', key = '' } = await lab.client('machine:vm6');
+  const args = etcdctl('watch', '--prefix', 'cilium/cache/large');
+  const own = args.map((arg) => (arg === vm.cert ? cert : arg === vm.key ? key : arg));
+  const hung = spawn('etcdctl', own, { stdio: 'ignore' });
+  await until('all hubs are told', async () => (await Promise.all(['vm4', 'vm5', 'vm6'].map(told))).every(Boolean));
   proxy.blackhole();
-  await until('the dead one is given up', async () => !(await told('vm5')), 30_000);
+  hung.kill('SIGSTOP');
+  for (let i = 0; i < 20; i++) await admin.put('cilium/cache/large', Buffer.alloc(1_000_000, i));
+  await until('the dead ones are given up', async () => !(await told('vm5')) && !(await told('vm6')), 30_000);
+  hung.kill('SIGKILL');
   assert.equal(await told('vm4'), true);
   assert.equal(quiet.closed || quiet.destroyed, false);
   quiet.destroy();

@@ -79,7 +79,7 @@ function requestHeaders(path: string, headers: IncomingHttpHeaders): OutgoingHtt
 function answer(stream: ServerHttp2Stream, call: ReturnType<ClientHttp2Session['request']>): void {
   let trailers: OutgoingHttpHeaders = {};
   call.on('response', (headers, flags) => {
-    if (stream.destroyed || stream.headersSent) return;
+    if (stream.destroyed || stream.closed || stream.headersSent) return;
     const sent = withoutControl(headers);
     // An answer of headers alone is an error, with its status in them.
     if ((flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0) {

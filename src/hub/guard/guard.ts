@@ -71,6 +71,8 @@ export class Guard {
   readonly #key: KeyObject = generateKey();
   readonly #writes = new WriteLimit();
   #looking: NodeJS.Timeout | undefined;
+  /** Of the session that is told next. */
+  #socket: TLSSocket | undefined;
   #refused = 0;
   /** The member for the next client: one that is away is not asked twice in a row. */
   #next = 0;
@@ -89,7 +91,11 @@ export class Guard {
       settings: { maxConcurrentStreams: MAX_STREAMS, initialWindowSize: WINDOW, enablePush: false },
     });
     this.#server.maxConnections = MAX_CONNECTIONS;
-    this.#server.on('session', (session) => this.#admit(session));
+    // A session shows only a shade of its socket, which cannot be destroyed; it is made while this event is told.
+    this.#server.prependListener('secureConnection', (socket: TLSSocket) => {
+      this.#socket = socket;
+    });
+    this.#server.on('session', (session) => this.#admit(session, this.#socket as TLSSocket));
     this.#server.on('sessionError', (error) => log.debug('a connection failed', { reason: messageOf(error) }));
     this.#server.on('tlsClientError', (error, socket) =>
       log.debug('a client was not let in', { reason: messageOf(error), address: socket.remoteAddress }),
@@ -151,8 +157,7 @@ export class Guard {
     });
   }
 
-  #admit(session: ServerHttp2Session): void {
-    const socket = session.socket as TLSSocket;
+  #admit(session: ServerHttp2Session, socket: TLSSocket): void {
     const certificate = socket.getPeerX509Certificate();
     const name = /^CN=([^\n]+)$/.exec(certificate?.subject ?? '')?.[1];
     const standing = certificate === undefined ? 'unknown' : this.#options.standing(certificate.serialNumber);
@@ -177,7 +182,7 @@ export class Guard {
     const left = Math.min(certificate.validToDate.getTime() - Date.now(), MAX_TIMER_MS);
     const expiry = setTimeout(() => session.destroy(), Math.max(0, left)).unref();
     const heard = { bytes: 0, silentLooks: 0 };
-    this.#guests.set(session, { user, upstream, address: socket.remoteAddress ?? '', told: 0, heard });
+    this.#guests.set(session, { user, upstream, socket, address: socket.remoteAddress ?? '', told: 0, heard });
     this.#options.users.arrived(user);
     session.on('error', () => {});
     session.once('close', () => {
@@ -195,10 +200,11 @@ export class Guard {
   }
 
   #look(): void {
-    for (const [session, { user, address, heard }] of this.#guests) {
-      if (!isGone(session, heard)) continue;
+    for (const [session, { user, address, socket, heard }] of this.#guests) {
+      if (!isGone({ session, socket, heard })) continue;
       this.#options.log.debug('a client is silent, and its connection is given up', { user, address });
-      session.destroy();
+      // The session would wait until what is on its way to the client has been sent.
+      socket.destroy();
     }
   }
 
@@ -214,7 +220,10 @@ export class Guard {
       minVersion: 'TLSv1.2',
       settings: { initialWindowSize: WINDOW, enablePush: false },
     });
-    session.once('connect', () => session.setLocalWindowSize(SESSION_WINDOW));
+    session.once('connect', () => {
+      // Its guest may have left in the moment before this is told.
+      if (!session.destroyed) session.setLocalWindowSize(SESSION_WINDOW);
+    });
     return session;
   }
 
@@ -229,6 +238,7 @@ export class Guard {
 }
 
 interface Guest {
+  readonly socket: TLSSocket;
   readonly user: string;
   readonly address: string;
   readonly upstream: ClientHttp2Session;
