@@ -14,6 +14,11 @@ export interface HostWriter {
   readonly batch: ElementBatch;
   /** Called now and then; sends what has become large. */
   pause(): Promise<void>;
+  /**
+   * The identity, as a mark, that an address will have when it is no single address any more. Given, it stays one with this
+   * identity until `leave`.
+   */
+  readonly behind?: (key: Key) => number;
 }
 
 /**
@@ -24,11 +29,13 @@ export class HostTracker {
   readonly family: 4 | 6;
   readonly shards: readonly WordTable[];
   readonly #width: 1 | 4;
+  readonly #leaving: WordTable;
 
   constructor(family: 4 | 6) {
     this.family = family;
     this.#width = family === 4 ? 1 : 4;
     this.shards = SHARDS.map(() => new WordTable({ keyWords: this.#width, columns: 1 }));
+    this.#leaving = new WordTable({ keyWords: this.#width, columns: 0 });
   }
 
   get size(): number {
@@ -39,6 +46,7 @@ export class HostTracker {
 
   clear(): void {
     for (const table of this.shards) table.clear();
+    this.#leaving.clear();
   }
 
   /** Writes these addresses as `desired` has them now. */
@@ -47,7 +55,7 @@ export class HostTracker {
     const last = this.#width - 1;
     const sorted = [...keys].sort((a, b) => shardOf(a[last] as number) - shardOf(b[last] as number));
     for (const [index, key] of sorted.entries()) {
-      this.#put(key, desired, writer.batch);
+      this.#put(key, desired, writer);
       if (index % TURN === TURN - 1) await turn(writer);
     }
   }
@@ -61,6 +69,14 @@ export class HostTracker {
     }
   }
 
+  /** Takes away what stayed for the sake of `HostWriter.behind`. */
+  async leave(desired: Hosts, writer: HostWriter): Promise<void> {
+    const keys = this.#leaving.keys();
+    this.#leaving.clear();
+    if (keys.length === 0) return;
+    for (const shard of SHARDS) await this.#walk(keys, { shard, desired, writer });
+  }
+
   async #walk(keys: Uint32Array, on: { shard: number; desired: Hosts; writer: HostWriter }): Promise<void> {
     const width = this.#width;
     const key = new Uint32Array(width);
@@ -68,18 +84,23 @@ export class HostTracker {
     for (let at = 0; at < keys.length; at += width) {
       if (shardOf(keys[at + width - 1] as number) !== on.shard) continue;
       for (let i = 0; i < width; i++) key[i] = keys[at + i] as number;
-      this.#put(key, on.desired, on.writer.batch);
+      this.#put(key, on.desired, on.writer);
       if (++count % TURN === 0) await turn(on.writer);
     }
     await turn(on.writer);
   }
 
-  #put(key: Key, desired: Hosts, batch: ElementBatch): void {
+  #put(key: Key, desired: Hosts, { batch, behind }: HostWriter): void {
     const held = this.shards[shardOf(key[this.#width - 1] as number)] as WordTable;
     const identity = desired.lookup(key, 0);
-    const wanted = identity === undefined ? undefined : identityMark(identity);
     const before = held.lookup(key, 0);
+    let wanted = identity === undefined ? undefined : identityMark(identity);
     if (before === wanted) return;
+    if (wanted === undefined && behind !== undefined) {
+      this.#leaving.insert(key);
+      wanted = behind(key);
+      if (before === wanted) return;
+    }
     if (before !== undefined) batch.host(key, undefined);
     if (wanted === undefined) held.remove(key);
     else {

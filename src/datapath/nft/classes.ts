@@ -23,6 +23,8 @@ export interface PolicyOptions {
 export interface ClassChange {
   /** What makes the change, in one transaction; behind the one with the new rows. */
   switch(): void;
+  /** Identities that belong to all others now lead to their class; with the switch, or behind what leads away from them. */
+  turn(): void;
   /** What is out of use then; in a transaction behind that. */
   leave(): void;
 }
@@ -112,6 +114,9 @@ export class ClassTracker {
         leave = this.#becomeIdentities(policy, { changed, moved }, batch);
         for (const id of this.#numbers.keys()) if (!classes.has(id)) this.#numbers.delete(id);
       },
+      turn: () => {
+        for (const key of leave) this.identities.put(key, this.#number(this.#unknown), batch);
+      },
       leave: () => {
         for (const key of leave) this.identities.put(key, undefined, batch);
         this.#sweep(batch);
@@ -119,7 +124,7 @@ export class ClassTracker {
     };
   }
 
-  /** @returns the identities that belong to all others now; until they go they lead to the same class as those */
+  /** @returns the identities that belong to all others now */
   #becomeIdentities(
     policy: DirectionPolicy,
     what: { changed: ReadonlySet<NumericIdentity> | undefined; moved: ReadonlySet<number> },
@@ -130,10 +135,7 @@ export class ClassTracker {
       if (id >= CLASS_BIT) return;
       const key = markKey(id);
       if (of.id !== this.#unknown) this.identities.put(key, this.#number(of.id), batch);
-      else if (this.identities.held.has(key)) {
-        this.identities.put(key, this.#number(of.id), batch);
-        leave.push(key);
-      }
+      else if (this.identities.held.has(key)) leave.push(key);
     };
     const { changed, moved } = what;
     for (const id of changed ?? []) put(id, policy.classOf(id));
@@ -144,12 +146,7 @@ export class ClassTracker {
       if (of.id !== this.#unknown) wanted.add(markKey(id));
     }
     if (changed !== undefined) return leave;
-    for (const key of [...this.identities.held.keys()]) {
-      if (wanted.has(key)) continue;
-      this.identities.put(key, this.#number(this.#unknown), batch);
-      leave.push(key);
-    }
-    return leave;
+    return [...this.identities.held.keys()].filter((key) => !wanted.has(key));
   }
 
   /** Gives a class that changes in more than one place a new number. */

@@ -1,9 +1,9 @@
 import { messageOf } from '../../core/errors.ts';
-import { type NumericIdentity, RESERVED } from '../../core/identity.ts';
+import type { NumericIdentity } from '../../core/identity.ts';
 import { NETLINK_NETFILTER, NetlinkSocket } from '../../host/netlink.ts';
 import type { Border, DesiredState } from '../desired.ts';
 import { judge } from '../judge.ts';
-import type { FlatPrefixes } from './keys.ts';
+import { type FlatPrefixes, worldOf } from './keys.ts';
 import { findRange } from './ranges.ts';
 import { cutWithdrawn, type JudgedFlow } from './withdrawn.ts';
 
@@ -105,8 +105,7 @@ function denies(judged: Judged, flow: JudgedFlow): boolean {
   const known = identityOf(judged, flow);
   // The identity that the overlay brought is gone with its packet: where the address says nothing, the flow stays.
   if (known === undefined && flow.overlay) return false;
-  const world = flow.family === 4 ? RESERVED.worldIpv4 : RESERVED.worldIpv6;
-  const identity = known ?? (desired.border.dualStack ? world : RESERVED.world);
+  const identity = known ?? (worldOf(flow.family, desired.border.dualStack) as NumericIdentity);
   return judge(desired[flow.direction], { identity, protocol: flow.protocol, port: flow.port }) === 'deny';
 }
 

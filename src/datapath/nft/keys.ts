@@ -1,3 +1,4 @@
+import { RESERVED } from '../../core/identity.ts';
 import type { Prefix } from '../../core/ip.ts';
 import { type DirectionPolicy, type PolicyClass, type PolicyRow, PROTOCOL } from '../../policy/result.ts';
 import type { Border, DesiredOverlay, DesiredState } from '../desired.ts';
@@ -64,8 +65,8 @@ export function borderElements(desired: DesiredState): ReadonlyMap<string, Eleme
     [
       'world',
       new Map([
-        [NFPROTO.ipv4, border.dualStack ? 9 : 2],
-        [NFPROTO.ipv6, border.dualStack ? 10 : 2],
+        [NFPROTO.ipv4, worldOf(4, border.dualStack)],
+        [NFPROTO.ipv6, worldOf(6, border.dualStack)],
       ]),
     ],
     ['audits', members(border.audit ? FAMILIES : [])],
@@ -85,6 +86,12 @@ export function borderElements(desired: DesiredState): ReadonlyMap<string, Eleme
     sets.set(`stores${family}`, members(stores.map(({ address, port }) => addressKey(address.words) + portKey(port))));
   }
   return sets;
+}
+
+/** The identity of an address that nothing is known of. */
+export function worldOf(family: 4 | 6, dualStack: boolean): number {
+  if (!dualStack) return RESERVED.world;
+  return family === 4 ? RESERVED.worldIpv4 : RESERVED.worldIpv6;
 }
 
 /** Where DHCP is spoken to. */

@@ -7,8 +7,8 @@ export interface AddressRange {
   readonly value: number;
 }
 
-function toBigint(words: readonly number[]): bigint {
-  return words.reduce((all, word) => (all << 32n) | BigInt(word >>> 0), 0n);
+export function toBigint(words: ArrayLike<number>): bigint {
+  return Array.from(words).reduce((all, word) => (all << 32n) | BigInt(word >>> 0), 0n);
 }
 
 /** The words of an address, most significant first. */

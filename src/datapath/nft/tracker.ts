@@ -20,6 +20,12 @@ export class SetTracker {
     for (const [key, value] of wanted) this.put(key, value, batch);
   }
 
+  holds(wanted: ReadonlyMap<string, number>): boolean {
+    if (wanted.size !== this.held.size) return false;
+    for (const [key, value] of wanted) if (this.held.get(key) !== value) return false;
+    return true;
+  }
+
   put(key: string, value: number | undefined, batch: ElementBatch): void {
     const held = this.held.get(key);
     if (held === value) return;

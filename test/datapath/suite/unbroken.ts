@@ -9,6 +9,7 @@ import { M, P, wire } from './wire.ts';
 const PEER = 70_000;
 const SWAPS = 100;
 const KILLS = 5;
+const MOVES = 600;
 
 /** The n-th of many states that all let ports 80 pass and 81 not, in other words each time. */
 function swap(n: number): Spec {
@@ -83,6 +84,29 @@ export function unbrokenSuite(name: DatapathName): void {
     for (const { sent, received } of stopped) assert.deepEqual([received, sent > 100], [0, true]);
     assert.equal(counter(namespace, 'see', 'forbidden'), 0);
     assert.equal(counter(lab.peer.namespace, 'see', 'forbidden'), 0);
+  });
+
+  test('no packet is lost while a peer moves between single addresses and prefixes, to an identity each time', async (t) => {
+    const lab = await wire('moves', { udp: [80] });
+    t.after(() => lab.close());
+    const driver = await Driver.start(name, lab.machine.namespace);
+    t.after(() => driver.close());
+    const move = (n: number): Spec => {
+      const identity = PEER + n;
+      const policy: PolicySpec = { of: { [identity]: ['allow udp/80'] } };
+      const [v4, v6] = n % 4 < 2 ? [P.v4, P.v6] : [`${P.v4}/31`, `${P.v6}/127`];
+      const known = { [v4]: identity, [v6]: identity };
+      return { ...(n % 4 < 2 ? { hosts: known } : { prefixes: known }), ingress: policy, egress: policy };
+    };
+    await driver.apply(move(0));
+    const flows = await Promise.all(
+      [M.v4, M.v6, M.v4, M.v6].map((to) => lab.peer.flow(to, 80, { everyMs: 1, fresh: true })),
+    );
+    for (let n = 1; n <= MOVES; n++) await driver.apply(move(n));
+    for (const flow of flows) {
+      const { sent, received } = await flow.stop();
+      assert.deepEqual([received, sent > 100], [sent, true]);
+    }
   });
 
   test('a machine stays enforced when the process is gone', async (t) => {
