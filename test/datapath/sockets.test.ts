@@ -171,6 +171,11 @@ test('packets are led, too, while the machine forwards those of others, and no l
   assert.equal(all(await lab.connect(20, VIP.v4)), 'pass');
   forward(false);
   await until('only sockets lead', async () => (await at()) === 'socket');
+  const device = (on: number) => lab.machine.namespace.run('sysctl', '-qw', `net.ipv4.conf.eth0.forwarding=${on}`);
+  device(1);
+  await until('packets are led that one device lets through', async () => (await at()) === 'both');
+  device(0);
+  await until('only sockets lead again', async () => (await at()) === 'socket');
   assert.equal(await long.check(), 'pass');
   await long.close();
   await driver.close();
