@@ -40,6 +40,11 @@ export class FlowLooks {
     if (this.#moved.size > 0) this.#schedule();
   }
 
+  /** Looks, though nothing has changed. */
+  soon(): void {
+    this.#schedule();
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#timer);

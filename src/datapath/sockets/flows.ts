@@ -1,7 +1,9 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { NetlinkError } from '../../host/netlink-error.ts';
 import { type ConnectedSocket, SocketDiagnosis } from '../../host/socket-diag.ts';
 import { addressKey, byteKey, portKey } from '../fields.ts';
 import type { HeldServices } from '../lb/held.ts';
+import type { FrontendBytes } from '../lb/keys.ts';
 import { FlowLooks, frontendName } from '../lb/looks.ts';
 import type { Moved } from '../lb/writer.ts';
 import type { Generation } from './generation.ts';
@@ -12,6 +14,11 @@ const END = { address: 0, port: 16 } as const;
 const MAPPED = Buffer.from('00000000000000000000ffff', 'hex');
 const UDP = 17;
 const TURN = 4096;
+/** A kernel without what lists sockets (udp_diag), or without what ends them (CONFIG_INET_DIAG_DESTROY). */
+const NEVER: readonly string[] = ['ENOENT', 'EOPNOTSUPP'];
+
+/** Whether flows to a frontend are to be looked at. */
+type IsMeant = (family: 4 | 6, bytes: FrontendBytes) => boolean;
 
 /**
  * Datagrams of sockets that were led to a target that is gone. A socket without a peer finds another target with its next
@@ -21,7 +28,12 @@ export class SocketFlows {
   readonly #held: HeldServices;
   readonly #generation: () => Generation | undefined;
   readonly #looks: FlowLooks;
+  readonly #onError: (message: string) => void;
   readonly #sockets = new SocketDiagnosis();
+  /** What was led by an earlier process was never looked at: it may have been killed in between. */
+  #inDoubt = true;
+  /** Sockets cannot be ended here, and that was told. */
+  #told = false;
 
   constructor(options: {
     readonly held: HeldServices;
@@ -30,11 +42,13 @@ export class SocketFlows {
   }) {
     this.#held = options.held;
     this.#generation = options.generation;
+    this.#onError = options.onError;
     this.#looks = new FlowLooks({ look: (wanted) => this.#look(wanted), onError: options.onError });
   }
 
   changed(moved: readonly Moved[]): void {
     this.#looks.changed(moved);
+    if (this.#inDoubt) this.#looks.soon();
   }
 
   async close(): Promise<void> {
@@ -45,36 +59,44 @@ export class SocketFlows {
   async #look(wanted: ReadonlySet<string>): Promise<boolean> {
     const generation = this.#generation();
     if (generation === undefined) return true;
-    await this.#forgetFlows(generation, wanted);
-    const led = await this.#led(generation, wanted);
+    const isMeant: IsMeant = this.#inDoubt ? () => true : (family, bytes) => wanted.has(frontendName(family, bytes));
+    await this.#forgetFlows(generation, isMeant);
+    const led = await this.#led(generation, isMeant);
     const stale: ConnectedSocket[] = [];
-    await this.#sockets.connected((socket) => {
-      if (this.#isStale(socket, led, wanted)) stale.push(socket);
-    });
-    for (const socket of stale) await this.#sockets.end(socket);
+    try {
+      await this.#sockets.connected((socket) => {
+        if (this.#isStale(socket, led, wanted)) stale.push(socket);
+      });
+      for (const socket of stale) await this.#sockets.end(socket);
+    } catch (error) {
+      if (!(error instanceof NetlinkError && NEVER.includes(error.errnoName))) throw error;
+      if (!this.#told) this.#onError(`${error.message}: those that are connected stay where they are`);
+      this.#told = true;
+    }
+    this.#inDoubt = false;
     return true;
   }
 
-  async #forgetFlows(generation: Generation, wanted: ReadonlySet<string>): Promise<void> {
+  async #forgetFlows(generation: Generation, isMeant: IsMeant): Promise<void> {
     const map = generation.map('flows');
     const stale: Buffer[] = [];
     let count = 0;
     for (const { key, value } of map.entries()) {
       const frontend = endAt(key, PEER);
       const target = endAt(value, END);
-      if (this.#leadsElsewhere(frontend, target, wanted)) stale.push(Buffer.from(key));
+      if (this.#leadsElsewhere(frontend, target, isMeant)) stale.push(Buffer.from(key));
       if (++count % TURN === 0) await nextTurn();
     }
     for (const key of stale) map.delete(key);
   }
 
   /** Sockets that were led to targets that are gone, with these, by cookie. */
-  async #led(generation: Generation, wanted: ReadonlySet<string>): Promise<ReadonlyMap<bigint, ReadonlySet<string>>> {
+  async #led(generation: Generation, isMeant: IsMeant): Promise<ReadonlyMap<bigint, ReadonlySet<string>>> {
     const led = new Map<bigint, Set<string>>();
     let count = 0;
     for (const { key, value } of generation.map('udp_peers').entries()) {
       const target = endAt(key, PEER);
-      if (this.#leadsElsewhere(endAt(value, END), target, wanted)) {
+      if (this.#leadsElsewhere(endAt(value, END), target, isMeant)) {
         const cookie = key.readBigUInt64LE(PEER.socket);
         led.set(cookie, (led.get(cookie) ?? new Set()).add(target.bytes));
       }
@@ -94,13 +116,14 @@ export class SocketFlows {
     const { family } = peer;
     const bytes = frontendOf(end);
     const slots = this.#held.frontends[family].get(bytes)?.slots;
-    return wanted.has(frontendName(family, bytes)) && slots !== undefined && slots.length > 0;
+    if (slots === undefined || slots.length === 0 || slots.includes(end)) return false;
+    return wanted.has(frontendName(family, bytes));
   }
 
-  #leadsElsewhere(frontend: End, target: End, wanted: ReadonlySet<string>): boolean {
+  #leadsElsewhere(frontend: End, target: End, isMeant: IsMeant): boolean {
     const { family } = frontend;
     const bytes = frontendOf(frontend.bytes);
-    if (!wanted.has(frontendName(family, bytes))) return false;
+    if (!isMeant(family, bytes)) return false;
     return this.#held.frontends[family].get(bytes)?.slots.includes(target.bytes) !== true;
   }
 }
