@@ -64,8 +64,8 @@ class Scene {
     };
     const made = await initHub({ stateDir: folder, choices });
     // The fleet is one connection, of the administrator: of no machine there is one of its own.
-    const config = 'metrics: {listen: ""}\nlog: {level: error}\nservices: {unreachableAfter: 0}\n';
-    appendFileSync(made.folder.config, config);
+    const yaml = 'metrics: {listen: ""}\nlog: {level: error}\nservices: {unreachableAfter: 0}\n';
+    appendFileSync(made.folder.config, yaml);
     const scene = new Scene(count, folder);
     await until('the hub is complete', async () => (await scene.#facts())?.complete === true, 60_000);
     const { config, folder: files } = loadHub(folder);

@@ -318,6 +318,7 @@ export class Agent {
     if (labels !== undefined) this.model.setSubject(labels, config.namedPorts);
     if (any('devices') || any('address.')) this.machine.reconfigure();
     if (any('services.')) this.services.reconfigure();
+    if (any('dns.')) this.dns.reconfigure(config.dns);
     if (changed.has('policies')) this.#policies.moveTo(config.policies);
     // Also while the snapshot is what is in force.
     if (changed.has('enforcement')) this.lastGood.drifted();
@@ -326,10 +327,11 @@ export class Agent {
     this.#soon();
   }
 
-  /** Resolves when the kernel holds what is desired, or after so many milliseconds. */
+  /** Resolves when the kernel holds what is desired and names are served as they shall be, or after so many milliseconds. */
   async settled(timeoutMs: number): Promise<void> {
     const end = performance.now() + timeoutMs;
-    const busy = (): boolean => this.#policies.moving || (this.reconciler.opened && this.reconciler.busy);
+    const busy = (): boolean =>
+      this.#policies.moving || this.dns.moving || (this.reconciler.opened && this.reconciler.busy);
     while (busy() && performance.now() < end) await sleep(TICK_MS);
   }
 

@@ -133,16 +133,19 @@ export const KEYS = {
     'time in which every node is probed once (up to 120 addresses; more take longer), at least 5s',
   ),
   'health.timeout': key(atLeast(duration, 1), 'how long a probe waits for an answer, at least 1s'),
-  'dns.enabled': key(boolean, 'names of services are answered on this machine'),
-  'dns.listen': key(loopbackListen, 'loopback address and port of the DNS server'),
-  'dns.domain': key(optional(domain), 'domain of service names (service.namespace.svc.cluster.local); empty for none'),
-  'dns.clusterset': key(optional(domain), 'the same for global services alone; empty for none'),
-  'dns.ttl': key(integer('a number of seconds, up to an hour', 0, 3600), 'how long answers may be remembered, seconds'),
-  'dns.resolved': key(
+  'dns.enabled': live(boolean, 'names of services are answered on this machine'),
+  'dns.listen': live(loopbackListen, 'loopback address and port of the DNS server'),
+  'dns.domain': live(optional(domain), 'domain of service names (service.namespace.svc.cluster.local); empty for none'),
+  'dns.clusterset': live(optional(domain), 'the same for global services alone; empty for none'),
+  'dns.ttl': live(
+    integer('a number of seconds, up to an hour', 0, 3600),
+    'how long answers may be remembered, seconds',
+  ),
+  'dns.resolved': live(
     choice('auto', 'off'),
     'systemd-resolved is told to ask here for these names (auto), or is left alone (off)',
   ),
-  'dns.maxQueries': key(
+  'dns.maxQueries': live(
     integer('a number of queries (10 to 100000)', 10, 100_000),
     'queries that are answered per second; more are dropped',
   ),

@@ -160,6 +160,36 @@ test('an agent that starts while no store answers denies no name, and one that i
   await leads(API, ['10.96.0.10']);
 });
 
+test('other settings are in force when a reload returns: another address, other names, nothing, and all of it again', async () => {
+  const other = '127.0.0.154';
+  const config = { services: { lossGrace: `${GRACE_S}s` } };
+  const reload = async (dns: object): Promise<void> => {
+    lab.agent.configure({ ...config, dns: { enabled: true, resolved: 'off', ...dns } });
+    assert.equal((await lab.agent.json<{ taken: boolean }>('config', 'reload')).taken, true);
+  };
+  const listens = (): string => lab.machine.namespace.run('ss', '-Hlnut', 'sport', '=', ':53');
+  const answered = (await lab.agent.status()).dns?.messages.answered ?? 0;
+  await reload({ listen: `${other}:53`, domain: 'mesh.example' });
+  assert.ok(listens().includes(other) && !listens().includes(LISTEN));
+  const found = await client.ask({ server: other, name: 'api.production.svc.mesh.example', type: 'A' });
+  assert.equal(found?.length, 1);
+  const { dns } = await lab.agent.status();
+  assert.deepEqual(dns?.zones, ['svc.mesh.example', 'svc.clusterset.local']);
+  assert.ok((dns?.messages.answered ?? 0) > answered, 'what was counted stays');
+  // Without a new server: the same socket answers by the other names.
+  const socket = (): string =>
+    lab.machine.namespace.run('ss', '-Hlnue', 'sport', '=', ':53').match(/ino:\d+/)?.[0] ?? '';
+  const before = socket();
+  await reload({ listen: `${other}:53`, ttl: 60 });
+  assert.equal(socket(), before);
+  assert.equal((await client.ask({ server: other, name: API, type: 'A' }))?.length, 1);
+  await reload({ enabled: false });
+  assert.equal(listens(), '');
+  assert.equal((await lab.agent.status()).dns, undefined);
+  await reload({});
+  await leads(API, ['10.96.0.10']);
+});
+
 test('stopped, it has given its address back', async () => {
   await lab.agent.stop();
   assert.equal(lab.machine.namespace.run('ss', '-Hlnut').includes(LISTEN), false);

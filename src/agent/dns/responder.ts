@@ -26,10 +26,15 @@ const OUTCOMES: Readonly<Record<number, DnsOutcome>> = {
 
 /** Bytes to bytes, and a count of what they were. */
 export class Responder {
-  readonly #options: AnswerOptions;
+  #options: AnswerOptions;
   readonly #counts = new Map<DnsOutcome, number>();
 
   constructor(options: AnswerOptions) {
+    this.#options = options;
+  }
+
+  /** Answers so from now on; what was counted stays. */
+  configure(options: AnswerOptions): void {
     this.#options = options;
   }
 

@@ -8,6 +8,7 @@ import { parseAddress } from '../../core/ip.ts';
 import { sleep } from '../../core/job.ts';
 import { registerZones, unregisterZones } from '../../host/split-dns.ts';
 import type { Log } from '../../observe/log.ts';
+import type { AnswerOptions } from './answer.ts';
 import { Responder } from './responder.ts';
 import { DnsServer } from './server.ts';
 import type { NameFacts, Zone } from './zone.ts';
@@ -21,6 +22,7 @@ export interface ServiceNamesOptions {
 
 /** How often it is looked whether resolved still has it; a resolved that came later, or was started anew, is found so. */
 const LOOK_MS = 60_000;
+const FOR_EVER_MS = 1 << 30;
 
 /**
  * Names of services, answered on this machine: the server on its loopback address, and systemd-resolved sending the zones
@@ -30,29 +32,52 @@ const LOOK_MS = 60_000;
  */
 export class ServiceNames {
   readonly #options: ServiceNamesOptions;
-  readonly #zones: readonly Zone[];
   readonly #responder: Responder;
-  #server: DnsServer | undefined;
+  #dns: Config['dns'];
+  #zones: readonly Zone[];
+  /** The server that is open, and how. */
+  #open: { readonly server: DnsServer; readonly as: string } | undefined;
+  /** Ends what is done by the settings of before. */
+  #again = new AbortController();
+  #moving = false;
   #resolved: NameServerRecord['resolved'] = 'absent';
 
   constructor(options: ServiceNamesOptions) {
-    const { dns, facts } = options;
     this.#options = options;
+    this.#dns = options.dns;
+    this.#zones = zonesOf(this.#dns);
+    this.#responder = new Responder(this.#answers());
+  }
+
+  /** A change has been said, and is not in force yet. */
+  get moving(): boolean {
+    return this.#moving;
+  }
+
+  /** Goes over to other settings: what is the same in both goes on. */
+  reconfigure(dns: Config['dns']): void {
+    this.#dns = dns;
     this.#zones = zonesOf(dns);
-    const address = parseAddress(this.#listen.host) ?? { family: 4, words: [0] };
-    this.#responder = new Responder({ zones: this.#zones, ttl: dns.ttl, address, facts });
+    this.#responder.configure(this.#answers());
+    this.#moving = true;
+    this.#again.abort();
   }
 
   get #listen(): { readonly host: string; readonly port: number } {
-    return splitListen(this.#options.dns.listen) ?? { host: '', port: 0 };
+    return splitListen(this.#dns.listen) ?? { host: '', port: 0 };
+  }
+
+  #answers(): AnswerOptions {
+    const address = parseAddress(this.#listen.host) ?? { family: 4, words: [0] };
+    return { zones: this.#zones, ttl: this.#dns.ttl, address, facts: this.#options.facts };
   }
 
   /** For `status`; undefined when it is not wanted. */
   get record(): NameServerRecord | undefined {
-    const { dns } = this.#options;
+    const dns = this.#dns;
     if (!dns.enabled) return undefined;
     const zones = this.#zones.map(({ apex }) => apex.join('.'));
-    const serving = this.#server !== undefined;
+    const serving = this.#open !== undefined;
     return { listen: dns.listen, zones, serving, resolved: this.#resolved, messages: this.#responder.counts };
   }
 
@@ -65,31 +90,51 @@ export class ServiceNames {
 
   /** Until the signal; then nothing is left of it. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
-    // What an earlier run has left, which may have been killed: nobody answers yet, or ever again.
-    if (!this.#options.dns.enabled) return this.#unregister();
-    const backoff = new Backoff({ minMs: 1000, maxMs: LOOK_MS });
     while (!signal.aborted) {
-      if (await this.#serve()) {
-        backoff.reset();
-        await this.#register(signal);
-        await sleep(LOOK_MS, signal);
-      } else {
-        await this.#unregister();
-        await sleep(backoff.next(), signal);
+      this.#again = new AbortController();
+      const changed = AbortSignal.any([signal, this.#again.signal]);
+      if (this.#dns.enabled) await this.#hold(changed);
+      else {
+        // Also what an earlier run has left, which may have been killed: nobody answers any more.
+        await this.#end();
+        this.#moving = this.#again.signal.aborted;
+        await sleep(FOR_EVER_MS, changed);
       }
     }
+    await this.#end();
+  }
+
+  /** By the settings of now, until the signal. */
+  async #hold(signal: AbortSignal): Promise<void> {
+    const backoff = new Backoff({ minMs: 1000, maxMs: LOOK_MS });
+    while (!signal.aborted) {
+      const serves = await this.#serve();
+      if (serves) await this.#register(signal);
+      else await this.#unregister();
+      this.#moving = this.#again.signal.aborted;
+      if (serves) backoff.reset();
+      await sleep(serves ? LOOK_MS : backoff.next(), signal);
+    }
+  }
+
+  async #end(): Promise<void> {
     await this.#unregister();
-    await this.#server?.close();
-    this.#server = undefined;
+    await this.#open?.server.close();
+    this.#open = undefined;
+    this.#options.health.clear('dns', 'AGT-DNS');
   }
 
   /** @returns whether it serves */
   async #serve(): Promise<boolean> {
-    if (this.#server !== undefined) return true;
-    const { dns, health, log } = this.#options;
+    const { health, log } = this.#options;
+    const dns = this.#dns;
+    const as = `${dns.listen} ${dns.maxQueries}`;
+    if (this.#open?.as === as) return true;
+    await this.#open?.server.close();
+    this.#open = undefined;
     try {
       const limits = { responder: this.#responder, perSecond: dns.maxQueries };
-      this.#server = await DnsServer.open({ ...this.#listen, ...limits });
+      this.#open = { server: await DnsServer.open({ ...this.#listen, ...limits }), as };
       health.clear('dns', 'AGT-DNS');
       log.info('names of services are answered', { listen: dns.listen });
       return true;
@@ -100,7 +145,8 @@ export class ServiceNames {
   }
 
   async #register(signal: AbortSignal): Promise<void> {
-    const { dns, health } = this.#options;
+    const { health } = this.#options;
+    const dns = this.#dns;
     // It serves another network namespace, and always will.
     if (this.#resolved === 'elsewhere') return;
     if (dns.resolved === 'off') {
