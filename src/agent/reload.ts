@@ -6,19 +6,26 @@ import { type LoadedConfig, type ReloadedConfig, reloadConfig } from '../config/
 import { MeshError } from '../core/errors.ts';
 import type { Log } from '../observe/log.ts';
 
-/** Brings a configuration into force; of another value are the keys in `changed`. */
-export type Apply = (config: Config, changed: ReadonlySet<KeyName>) => Promise<void>;
+/**
+ * Makes ready what may fail, and changes nothing yet; what is returned brings the configuration into force. Of another value are
+ * the keys in `changed`. Throws MeshError when it is to be refused as a whole.
+ */
+export type Prepare = (config: Config, changed: ReadonlySet<KeyName>) => () => Promise<void>;
 
 /** What `Reloader` does for an agent that was started with `started`. */
-export function agentReload(started: LoadedConfig, { apply, log }: { apply: Apply; log: Log }): () => Promise<Taken> {
+export function agentReload(
+  started: LoadedConfig,
+  { prepare, log }: { prepare: Prepare; log: Log },
+): () => Promise<Taken> {
   let running = started;
   return async () => {
     const found = await reloadConfig(running);
     checkFolder(found);
     const { loaded, changed, waiting } = found;
     for (const { message, code, place } of loaded.warnings) log.warn(message, { code, place });
+    const apply = prepare(loaded.config, changed);
     running = loaded;
-    await apply(loaded.config, changed);
+    await apply();
     return { changed: [...changed], waiting, files: loaded.files };
   };
 }

@@ -12,7 +12,7 @@ import { openLogFile } from '../observe/log-file.ts';
 import { type Metrics, openMetrics } from '../observe/metrics.ts';
 import { Agent } from './agent.ts';
 import { exportAgent } from './metrics.ts';
-import { type Apply, agentReload } from './reload.ts';
+import { agentReload, type Prepare } from './reload.ts';
 import { exportServices } from './services/service-metrics.ts';
 import { agentApi } from './views/api.ts';
 
@@ -106,14 +106,22 @@ function serve(parts: {
   const api = agentApi(agent, () => reloader.view);
   const ready = (): string | undefined => waitingWords(api.status(), agent);
   const port = new MetricsPort({ health, log, metrics, live: () => undefined, ready });
-  const apply: Apply = async (config, changed) => {
-    log.level = config.log.level;
-    agent.reconfigure(config, changed);
-    if (changed.has('metrics.listen')) await port.listen(config.metrics.listen);
-    await agent.settled(RELOAD_MS);
+  const prepare: Prepare = (config, changed) => {
+    // Also under the same name: whoever rotates it may have moved it away.
+    const { fd, unusable } = logTarget(config.log.file);
+    if (unusable !== undefined && changed.has('log.file')) throw unusable;
+    return async () => {
+      if (unusable === undefined) log.moveTo(fd);
+      if (unusable === undefined) health.clear('log');
+      else health.fail('log', unusable);
+      log.level = config.log.level;
+      agent.reconfigure(config, changed);
+      if (changed.has('metrics.listen')) await port.listen(config.metrics.listen);
+      await agent.settled(RELOAD_MS);
+    };
   };
   const onBusy = (busy: boolean): void => notices.reloading(busy, agent);
-  const reload = agentReload(loaded, { apply, log });
+  const reload = agentReload(loaded, { prepare, log });
   const reloader = new Reloader({ files: loaded.files, health, log, onBusy, reload });
   return { reloader, api, port };
 }

@@ -162,7 +162,7 @@ export const KEYS = {
   'metrics.listen': live(listenAddress, 'address of /metrics, /healthz and /readyz; empty for none'),
   'log.level': live(choice('trace', 'debug', 'info', 'warn', 'error'), 'what is logged'),
   'log.format': key(choice('auto', 'json', 'pretty'), 'form of the log'),
-  'log.file': key(optional(path), 'file that the log is appended to; standard error when not given'),
+  'log.file': live(optional(path), 'file that the log is appended to; standard error when not given'),
   stateDir: key(path, 'folder of the state'),
   socket: key(path, "the agent's socket"),
   socketGroup: key(optional(anyText), 'group that may use the socket, besides root'),

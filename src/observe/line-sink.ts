@@ -1,4 +1,4 @@
-import { write, writeSync } from 'node:fs';
+import { closeSync, write, writeSync } from 'node:fs';
 
 /** Writes lines to a file descriptor in the background. */
 export interface LineSink {
@@ -7,6 +7,8 @@ export interface LineSink {
   readonly dropped: number;
   /** Writes at once what waits; for the moment before a crash. Nothing when the reader is stuck: it would hold us up. */
   flush(): void;
+  /** Writes there from now on, also what waits; the former descriptor is closed, unless it is standard output or error. */
+  moveTo(fd: number, form: (line: string) => string): void;
   /** Waits for what is on its way, at most a second. */
   close(): Promise<void>;
 }
@@ -18,6 +20,7 @@ const RETRY_MS = 50;
 /** A write that takes so long meets a reader that does not read. */
 const STUCK_MS = 200;
 const CLOSE_MS = 1000;
+const STANDARD_ERROR = 2;
 
 /**
  * Not `process.stderr`, whose writes to a pipe stop the event loop while the pipe is full; not pino's own destination,
@@ -29,8 +32,10 @@ export function openLineSink(fd: number, form: (line: string) => string): LineSi
 
 class FileSink implements LineSink {
   dropped = 0;
-  readonly #fd: number;
-  readonly #form: (line: string) => string;
+  #fd: number;
+  #form: (line: string) => string;
+  /** Of before, with a write that is under way. */
+  readonly #former = new Set<number>();
   readonly #atExit = (): void => this.flush();
   #waiting: string[] = [];
   #waitingLength = 0;
@@ -59,6 +64,15 @@ class FileSink implements LineSink {
     setImmediate(() => this.#writeNext());
   }
 
+  moveTo(fd: number, form: (line: string) => string): void {
+    const before = this.#fd;
+    this.#fd = fd;
+    this.#form = form;
+    if (before === fd) return;
+    this.#former.add(before);
+    if (this.#busySince === undefined) this.#closeFormer();
+  }
+
   flush(): void {
     if (this.#busySince !== undefined && performance.now() - this.#busySince > STUCK_MS) return;
     try {
@@ -83,18 +97,31 @@ class FileSink implements LineSink {
     });
   }
 
+  #closeFormer(): void {
+    for (const fd of this.#former) {
+      this.#former.delete(fd);
+      try {
+        if (fd > STANDARD_ERROR) closeSync(fd);
+      } catch {
+        // What a full or lost disk has not taken: it is not ours any more either way.
+        this.dropped++;
+      }
+    }
+  }
+
   #writeNext(): void {
     this.#scheduled = false;
+    this.#closeFormer();
     const next = this.#take();
     this.#busySince = next.length > 0 ? performance.now() : undefined;
-    if (next.length > 0) this.#writeAll(next);
+    if (next.length > 0) this.#writeAll(this.#fd, next);
     else this.#onIdle?.();
   }
 
-  #writeAll(buffer: Buffer): void {
-    write(this.#fd, buffer, 0, buffer.length, null, (error, written) => {
-      if (error?.code === 'EAGAIN') setTimeout(() => this.#writeAll(buffer), RETRY_MS);
-      else if (error === null && written < buffer.length) this.#writeAll(buffer.subarray(written));
+  #writeAll(fd: number, buffer: Buffer): void {
+    write(fd, buffer, 0, buffer.length, null, (error, written) => {
+      if (error?.code === 'EAGAIN') setTimeout(() => this.#writeAll(fd, buffer), RETRY_MS);
+      else if (error === null && written < buffer.length) this.#writeAll(fd, buffer.subarray(written));
       else {
         if (error !== null) this.dropped++;
         this.#writeNext();

@@ -3,7 +3,7 @@ import { MeshError, messageOf } from '../core/errors.ts';
 
 /**
  * A file that the log is appended to, 0600: lines may name what others should not know. Whoever rotates it copies and
- * truncates. @throws MeshError OBS-LOG
+ * truncates it, or moves it away and opens it anew. @throws MeshError OBS-LOG
  */
 export function openLogFile(path: string): number {
   try {

@@ -27,6 +27,8 @@ export interface RootLog extends Log {
   level: LogLevel;
   /** Lines that were given up because nobody read them. */
   readonly dropped: number;
+  /** Goes on there, standard error by default, in the form that is for such a place. The former one is closed. */
+  moveTo(fd?: number): void;
   /** Writes out what waits, at once; for the moment before a crash. */
   flush(): void;
   /** Waits until everything is written, at most a second. */
@@ -48,17 +50,14 @@ export interface LogOptions {
 }
 
 const ROOT_ROOM = 'agent';
+const STANDARD_ERROR = 2;
 
 /** Secrets that facts might carry, at the depths at which our records do. */
 const SECRETS = ['password', 'token', 'privateKey', 'secret'].flatMap((name) => [name, `*.${name}`, `*.*.${name}`]);
 
 export function openLog(options: LogOptions): RootLog {
-  const env = options.env ?? process.env;
-  const fd = options.fd ?? 2;
-  const terminal = options.terminal ?? isatty(fd);
-  const pretty = options.format === 'pretty' || (options.format === 'auto' && terminal);
-  const color = pretty && terminal && (env.NO_COLOR ?? '') === '' && env.TERM !== 'dumb';
-  const sink = openLineSink(fd, pretty ? (line) => prettyLine(line, color) : jsonLine);
+  const fd = options.fd ?? STANDARD_ERROR;
+  const sink = openLineSink(fd, formFor(fd, options));
   // The level is ours, since pino's children keep the one that they were made with.
   const base = pino(
     {
@@ -74,11 +73,20 @@ export function openLog(options: LogOptions): RootLog {
   const shared = {
     base,
     sink,
+    formOf: (place: number) => formFor(place, options),
     repeats: options.sumsUp === true ? new Repeats() : undefined,
     level: options.level,
     onProblem: options.onProblem ?? (() => undefined),
   };
   return new RoomLog(shared, ROOT_ROOM, {});
+}
+
+function formFor(fd: number, { format, ...options }: LogOptions): (line: string) => string {
+  const env = options.env ?? process.env;
+  const terminal = options.terminal ?? isatty(fd);
+  const pretty = format === 'pretty' || (format === 'auto' && terminal);
+  const color = pretty && terminal && (env.NO_COLOR ?? '') === '' && env.TERM !== 'dumb';
+  return pretty ? (line) => prettyLine(line, color) : jsonLine;
 }
 
 function jsonLine(line: string): string {
@@ -100,6 +108,7 @@ const LEVELS: Readonly<Record<LogLevel, number>> = { trace: 10, debug: 20, info:
 interface Shared {
   readonly base: Logger;
   readonly sink: LineSink;
+  readonly formOf: (fd: number) => (line: string) => string;
   readonly repeats: Repeats | undefined;
   readonly onProblem: (level: 'warn' | 'error', room: string) => void;
   level: LogLevel;
@@ -128,6 +137,11 @@ class RoomLog implements RootLog {
 
   get dropped(): number {
     return this.#shared.sink.dropped;
+  }
+
+  moveTo(fd = STANDARD_ERROR): void {
+    const { sink, formOf } = this.#shared;
+    sink.moveTo(fd, formOf(fd));
   }
 
   flush(): void {

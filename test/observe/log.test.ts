@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, fstatSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -42,6 +42,27 @@ test('away from a terminal each line is one JSON object with time, level, room, 
     { ...second, time: '' },
     { level: 'warn', time: '', room: 'watch', cluster: 'b', prefix: 'cilium/state', msg: 'lost' },
   );
+});
+
+test('a log that moves on while it is written loses and mixes no line, and closes what it left', async () => {
+  const paths = Array.from({ length: 4 }, () => join(folder, String(count++)));
+  const fds = paths.map((path) => openSync(path, 'a'));
+  const log = openLog({ level: 'info', format: 'auto', terminal: false, env: {}, fd: fds[0] ?? -1 });
+  let said = 0;
+  for (const fd of fds) {
+    if (fd !== fds[0]) log.moveTo(fd);
+    for (let i = 0; i < 3000; i++) log.info(`line ${said++}`, { filler: 'x'.repeat(100) });
+    // Some of it is on its way, some waits.
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  await log.close();
+  const all = paths.flatMap((path) => records(readFileSync(path, 'utf8')).map(({ msg }) => msg));
+  assert.deepEqual(
+    all,
+    Array.from({ length: said }, (_, index) => `line ${index}`),
+  );
+  for (const fd of fds.slice(0, -1)) assert.throws(() => fstatSync(fd), { code: 'EBADF' });
+  closeSync(fds.at(-1) ?? -1);
 });
 
 test('the level holds for every room, also when it changes later', async () => {

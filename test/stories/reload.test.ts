@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 import type { ConfigurationRecord } from '../../src/api/types.ts';
@@ -132,6 +132,22 @@ test('the log says more, metrics are where they are wanted', async () => {
   assert.match(metrics(), /cilium_version/);
   await inForce({}, ['audit', 'metrics.listen', 'log.level']);
   assert.throws(metrics);
+});
+
+test('the log goes to another file, to a new one when it was moved away, and back', async () => {
+  const file = join(lab.folder, 'agent.log');
+  await inForce({ log: { file } }, ['log.file']);
+  await inForce({ log: { file, level: 'debug' } }, ['log.level']);
+  await inForce({ log: { file, level: 'debug' }, audit: true }, ['audit']);
+  await until('it says more', () => /"level":"debug"/.test(readFileSync(file, 'utf8')));
+  renameSync(file, `${file}.1`);
+  await inForce({ log: { file } }, ['audit', 'log.level']);
+  await until('the new file is written', () => /\n$/.test(readFileSync(file, 'utf8')));
+  const missing = await reload({ log: { file: join(lab.folder, 'nowhere', 'agent.log') } });
+  assert.deepEqual([missing.taken, missing.problems[0]?.code], [false, 'OBS-LOG']);
+  const length = lab.agent.log.length;
+  await inForce({}, ['log.file']);
+  await until('it is told on standard error again', () => lab.agent.log.length > length);
 });
 
 test('a configuration that is wrong changes nothing, and is told until it is right', async () => {
