@@ -28,7 +28,7 @@ import { NameFeed } from './name-feed.ts';
 import { chooseDatapath } from './open-datapath.ts';
 import { PolicyFeed } from './policy-feed.ts';
 import type { NodeHealth } from './probes/node-health.ts';
-import { answeringAddresses, openNodeHealth } from './probes/open.ts';
+import { Probes } from './probes/probes.ts';
 import { Readiness } from './readiness.ts';
 import type { Reconciler } from './reconciler.ts';
 import { refusalLog } from './refusals.ts';
@@ -75,8 +75,7 @@ export class Agent {
   readonly lastGood: LastGood;
   readonly services: ServiceFeed;
   readonly serving: Serving;
-  /** Undefined when probes are off. */
-  readonly nodeHealth: NodeHealth | undefined;
+  readonly probes: Probes;
   readonly dns: ServiceNames;
   readonly flows: FlowFeed;
   readonly doctor: Doctor;
@@ -240,7 +239,7 @@ export class Agent {
       onChange: () => this.#soon(),
       onRegistered: (registered) => this.#registered(registered),
     });
-    this.nodeHealth = openNodeHealth(this, options.metrics);
+    this.probes = new Probes(this, options.metrics);
     this.readiness = new Readiness({
       registration: () => this.registration,
       mesh: this.mesh,
@@ -252,6 +251,11 @@ export class Agent {
   /** What is in force. */
   get config(): Config {
     return this.#config;
+  }
+
+  /** Undefined when probes are off. */
+  get nodeHealth(): NodeHealth | undefined {
+    return this.probes.present;
   }
 
   get datapath(): Datapath {
@@ -298,9 +302,7 @@ export class Agent {
     this.#jobs.start('clusters', (signal) => this.mesh.run(signal));
     this.#jobs.start('names of services', (signal) => this.dns.run(signal));
     this.#jobs.start('conditions', (signal) => this.#idle(signal));
-    const { nodeHealth } = this;
-    if (nodeHealth !== undefined) this.#jobs.start('probes', (signal) => nodeHealth.run(signal));
-    nodeHealth?.answerOn(answeringAddresses(this));
+    this.#jobs.start('probes', (signal) => this.probes.run(signal));
     this.#jobs.start('doctor', (signal) => this.doctor.run(signal));
     this.#stores.start(this.#jobs);
     this.#soon();
@@ -319,6 +321,7 @@ export class Agent {
     if (any('devices') || any('address.')) this.machine.reconfigure();
     if (any('services.')) this.services.reconfigure();
     if (any('dns.')) this.dns.reconfigure(config.dns);
+    if (any('health.')) this.probes.reconfigure();
     if (changed.has('policies')) this.#policies.moveTo(config.policies);
     // Also while the snapshot is what is in force.
     if (changed.has('enforcement')) this.lastGood.drifted();
@@ -327,11 +330,14 @@ export class Agent {
     this.#soon();
   }
 
-  /** Resolves when the kernel holds what is desired and names are served as they shall be, or after so many milliseconds. */
+  /** Resolves when the kernel holds what is desired and everything runs as it is configured, or after so many milliseconds. */
   async settled(timeoutMs: number): Promise<void> {
     const end = performance.now() + timeoutMs;
     const busy = (): boolean =>
-      this.#policies.moving || this.dns.moving || (this.reconciler.opened && this.reconciler.busy);
+      this.#policies.moving ||
+      this.dns.moving ||
+      this.probes.moving ||
+      (this.reconciler.opened && this.reconciler.busy);
     while (busy() && performance.now() < end) await sleep(TICK_MS);
   }
 
@@ -343,7 +349,6 @@ export class Agent {
     // First of all: the facts are still there, and a reboot may follow.
     await this.lastGood.close();
     this.machine.close();
-    this.nodeHealth?.close();
     this.services.close();
     this.flows.close();
     this.#policies.close();
@@ -357,7 +362,7 @@ export class Agent {
       this.model.configure(this.policySettings());
       this.#stores.membership.addressesChanged();
       this.serving.addressesChanged();
-      this.nodeHealth?.answerOn(answeringAddresses(this));
+      this.probes.addressesChanged();
     }
     if (network) this.#stores.networkChanged();
     this.#feed.touch();

@@ -123,16 +123,16 @@ export const KEYS = {
     mapping(serviceCheck, serviceOrDefault, '{production/api: http:/healthz, default: tcp}'),
     'how this machine checks the backends of services: tcp, http:/path or none; not at all when not given',
   ),
-  'health.enabled': key(boolean, 'nodes are probed, and probes of nodes are answered'),
-  'health.port': key(
+  'health.enabled': live(boolean, 'nodes are probed, and probes of nodes are answered'),
+  'health.port': live(
     integer('a port number', 1, 65535),
     'TCP port of the probes, the same on every node (cluster-health-port)',
   ),
-  'health.interval': key(
+  'health.interval': live(
     atLeast(duration, 5),
     'time in which every node is probed once (up to 120 addresses; more take longer), at least 5s',
   ),
-  'health.timeout': key(atLeast(duration, 1), 'how long a probe waits for an answer, at least 1s'),
+  'health.timeout': live(atLeast(duration, 1), 'how long a probe waits for an answer, at least 1s'),
   'dns.enabled': live(boolean, 'names of services are answered on this machine'),
   'dns.listen': live(loopbackListen, 'loopback address and port of the DNS server'),
   'dns.domain': live(optional(domain), 'domain of service names (service.namespace.svc.cluster.local); empty for none'),

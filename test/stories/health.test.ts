@@ -219,3 +219,24 @@ test('what was silent answers: the trouble is over by itself', async () => {
   await lab.agent.untilStatus('nothing is wrong', ({ health: found }) => found.length === 0);
   assert.equal((await lab.agent.run('health')).code, 0);
 });
+
+test('other settings are in force when a reload returns: another port, no probes at all, and as before', async () => {
+  const reload = async (health: object): Promise<void> => {
+    lab.agent.configure({ health: { enabled: true, interval: 5, timeout: 1, ...health } });
+    assert.equal((await lab.agent.json<{ taken: boolean }>('config', 'reload')).taken, true);
+  };
+  const listeners = (port: number): string[] =>
+    lab.machine.namespace.run('ss', '-Hltn', `sport = ${port}`).split('\n').filter(Boolean);
+  await reload({ port: 4241 });
+  await until('it answers on the other port', () => listeners(4241).length === 2);
+  assert.deepEqual(listeners(4240), []);
+  await reload({ enabled: false });
+  assert.deepEqual(listeners(4241), []);
+  assert.equal((await lab.agent.status()).nodeHealth, undefined);
+  await lab.agent.untilStatus('nothing is wrong', ({ health: found }) => found.length === 0);
+  await reload({});
+  await until('all are reachable', async () => (await lab.agent.status()).nodeHealth?.reachable === 3, 20_000);
+  assert.equal(listeners(4240).length, 2);
+  const metrics = lab.machine.namespace.run('curl', '-s', 'http://127.0.0.1:9964/metrics');
+  assert.match(metrics, /cilium_unreachable_nodes 0/);
+});
