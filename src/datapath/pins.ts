@@ -64,6 +64,14 @@ export function removeEmptyFolders(path: string): void {
   }
 }
 
+/** Takes away a part of what is pinned for this network namespace, whatever it is: that needs no right to use it. */
+export function removePart(name: string, fileSystem = BPF_FILE_SYSTEM): void {
+  if (!hasBpfFileSystem(fileSystem)) return;
+  const folder = ownFolder(fileSystem);
+  removePins(join(folder, name));
+  removeEmptyFolders(folder);
+}
+
 /** Takes away everything that any version of ours has pinned for this network namespace. */
 export function removeAllPins(fileSystem = BPF_FILE_SYSTEM): void {
   if (!hasBpfFileSystem(fileSystem)) return;

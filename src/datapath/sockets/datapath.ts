@@ -194,10 +194,10 @@ export class SocketDatapath implements Datapath {
   }
 
   #release(): void {
-    const sockets = this.#sockets;
-    if (sockets?.present !== true) return;
     try {
-      sockets.remove();
+      // Programs that nobody keeps up any more would lead to where services once were.
+      if (this.#sockets === undefined) SocketServices.discard(this.#options.fileSystem);
+      else if (this.#sockets.present) this.#sockets.remove();
     } catch (error) {
       this.#options.log?.warn({ error: messageOf(error) }, 'what leads services at the socket could not be taken away');
     }

@@ -8,7 +8,7 @@ import { networkNamespaceCookie } from '../../host/bpf/place.ts';
 import type { FrontendKey, ServiceMap } from '../../service/result.ts';
 import { HeldServices } from '../lb/held.ts';
 import { type Moved, ServiceWriter } from '../lb/writer.ts';
-import { makePinFolder, pinFolder, pinsIn, removeEmptyFolders, removePins } from '../pins.ts';
+import { makePinFolder, pinFolder, pinsIn, removeEmptyFolders, removePart, removePins } from '../pins.ts';
 import { readElements, SocketElements } from './elements.ts';
 import { SocketFlows } from './flows.ts';
 import { type Capacity, Generation, type GenerationPlace } from './generation.ts';
@@ -21,6 +21,8 @@ const GROWTH = 4;
 /** A machine with more is told so by the error. */
 const LARGEST: Capacity = { frontends: 1 << 20, slots: 1 << 24 };
 
+/** Where everything is, in the folder of the network namespace. */
+const FOLDER = 'sockets';
 /** The folder of the links, among those of the generations. */
 const LINKS = 'links';
 
@@ -42,6 +44,8 @@ export class SocketServices {
   #generation: Generation | undefined;
   /** The programs of `#generation` are attached. */
   #leads = false;
+  /** Nothing is pinned that is not of `#generation`, since `#lead` went through. */
+  #alone = false;
   /** What the maps hold is not known: the last change failed. */
   #stale = false;
 
@@ -57,7 +61,7 @@ export class SocketServices {
    * @throws MeshError when this machine cannot do it: no BPF file system, Linux before 5.14, no rights
    */
   static open(options: { fileSystem?: string; onError: (message: string) => void }): SocketServices {
-    const folder = `${pinFolder(options.fileSystem)}/sockets`;
+    const folder = `${pinFolder(options.fileSystem)}/${FOLDER}`;
     const opened = new SocketServices(folder, options.onError);
     try {
       opened.#find();
@@ -67,6 +71,11 @@ export class SocketServices {
       void opened.close();
       throw error;
     }
+  }
+
+  /** Takes away what an earlier run left, where it cannot be opened. */
+  static discard(fileSystem?: string): void {
+    removePart(FOLDER, fileSystem);
   }
 
   /** The generation that leads. A process that was killed may have left others beside it: one of those when none does. */
@@ -115,7 +124,7 @@ export class SocketServices {
     try {
       const { target, moved, ...written } = await this.#write(services, changed);
       // Links are looked after by whoever asks for `broken`: not at every change.
-      if (target !== this.#generation || !this.#leads) await this.#lead(target);
+      if (target !== this.#generation || !this.#leads || !this.#alone) await this.#lead(target);
       this.#stale = false;
       this.#flows.changed(moved);
       return written;
@@ -169,6 +178,7 @@ export class SocketServices {
     // What came while they were copied.
     for (const name of others) await target.takeFlows(`${this.#folder}/${name}`);
     for (const name of others) removePins(`${this.#folder}/${name}`);
+    this.#alone = true;
   }
 
   #discard(generation: Generation): void {
