@@ -1,12 +1,13 @@
 /**
  * The programs of the data path's bench, each in a network namespace: `serve`, `ask` (orders over standard input, a line of
- * JSON each), `flood HOST PORT`, which does not end, and `table SIZE ROWS`, which writes our table and ends.
+ * JSON each), `flood HOST PORT`, which does not end, and `table DATAPATH SIZE ROWS`, which puts a policy in force and ends.
  */
 import { createSocket } from 'node:dgram';
 import { connect, createServer } from 'node:net';
 import { createInterface } from 'node:readline';
 import type { NumericIdentity } from '../src/core/identity.ts';
 import { parseIpv4 } from '../src/core/ip.ts';
+import { BpfDatapath } from '../src/datapath/bpf/datapath.ts';
 import { NftDatapath } from '../src/datapath/nft/datapath.ts';
 import { manyClasses, world } from './nft.ts';
 
@@ -125,13 +126,13 @@ async function flood(host: string, port: number): Promise<void> {
 }
 
 /** The peer is one of many; its class has the ports of the bench among its rows. */
-async function table(size: number, rows: number): Promise<void> {
+async function table(name: string, size: number, rows: number): Promise<void> {
   const { desired, hosts4 } = world(
     size,
     manyClasses(rows < 100 ? 2 : 101, rows < 100 ? rows : Math.floor(rows / 100)),
   );
   hosts4.set(hosts4.insert([parseIpv4('10.200.0.2')]), 0, 65_536 as NumericIdentity);
-  const datapath = new NftDatapath();
+  const datapath = name === 'bpf' ? new BpfDatapath() : new NftDatapath();
   await datapath.open();
   await datapath.apply(desired, { everything: true });
   await datapath.close();
@@ -141,4 +142,4 @@ const [, , role, ...numbers] = process.argv;
 if (role === 'serve') serve();
 else if (role === 'ask') ask();
 else if (role === 'flood') await flood(numbers[0] ?? '', Number(numbers[1]));
-else if (role === 'table') await table(Number(numbers[0]), Number(numbers[1]));
+else if (role === 'table') await table(numbers[0] ?? '', Number(numbers[1]), Number(numbers[2]));

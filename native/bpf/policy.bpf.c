@@ -18,6 +18,7 @@
 
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86dd
+#define ETHERNET 14
 #define VLAN_ID 0x0fff
 #define PACKET_HOST 0
 #define PACKET_OTHERHOST 3
@@ -63,23 +64,38 @@ static __always_inline bool within_rate(__u32 which, __u32 rate, __u32 now) {
   return true;
 }
 
+/* Where the network header lies in the data: behind that of Ethernet, or at its start. */
+static __always_inline __u32 network_at(struct __sk_buff *skb) {
+  __u64 here = 0, there = 1;
+  if (bpf_skb_load_bytes_relative(skb, 0, &here, sizeof here, BPF_HDR_START_NET)) return 0;
+  if (bpf_skb_load_bytes(skb, ETHERNET, &there, sizeof there)) return 0;
+  return here == there ? ETHERNET : 0;
+}
+
 /* `room` is a constant: what the ring sets aside. */
 static __always_inline bool tell(struct __sk_buff *skb, const struct event *head, const __u32 room) {
+  __u32 at = network_at(skb);
+  /* As wide as a register: the verifier loses what it knows of a narrower one. */
+  __u64 length = skb->len;
+  if (length <= at) return false;
+  length -= at;
+  if (length > room) length = room;
   struct event *event = bpf_ringbuf_reserve(&events, sizeof *event + room, 0);
   if (!event) return false;
   *event = *head;
   event->device = skb->ifindex;
-  __u32 length = skb->len;
-  if (length > room) length = room;
-  /* From the network header to the end is less by the link header, if there is one. */
-  if (length == 0 || bpf_skb_load_bytes_relative(skb, 0, event + 1, length, BPF_HDR_START_NET)) {
-    length = skb->len > 14 ? skb->len - 14 : 0;
-    if (length > room) length = room;
-    if (length == 0 || bpf_skb_load_bytes_relative(skb, 0, event + 1, length, BPF_HDR_START_NET)) length = 0;
-  }
   event->length = length;
-  bpf_ringbuf_submit(event, length ? 0 : BPF_RB_NO_WAKEUP);
-  return true;
+  /* The compiler knows that it is within bounds; the verifier has to be told, one bound after the other. */
+  barrier_var(length);
+  if (length > 0) {
+    barrier_var(length);
+    if (length <= room && bpf_skb_load_bytes(skb, at, event + 1, length) == 0) {
+      bpf_ringbuf_submit(event, 0);
+      return true;
+    }
+  }
+  bpf_ringbuf_discard(event, 0);
+  return false;
 }
 
 static __always_inline void tell_verdict(struct __sk_buff *skb, const struct judgement *with, enum kind kind,
@@ -245,23 +261,32 @@ static __always_inline struct connection *find_opening(const union tuple *tuple,
 }
 
 static __always_inline void put_opening(const union tuple *tuple, int family, const struct connection *connection) {
-  if (family == 4) {
+  if (family == 4)
     bpf_map_update_elem(&opening4, &tuple->v4, connection, BPF_ANY);
-    bpf_map_delete_elem(&connections4, &tuple->v4);
-  } else {
+  else
     bpf_map_update_elem(&opening6, &tuple->v6, connection, BPF_ANY);
+}
+
+static __always_inline void forget_opening(const union tuple *tuple, int family) {
+  if (family == 4)
+    bpf_map_delete_elem(&opening4, &tuple->v4);
+  else
+    bpf_map_delete_elem(&opening6, &tuple->v6);
+}
+
+static __always_inline void forget(const union tuple *tuple, int family) {
+  if (family == 4)
+    bpf_map_delete_elem(&connections4, &tuple->v4);
+  else
     bpf_map_delete_elem(&connections6, &tuple->v6);
-  }
 }
 
 static __always_inline void promote(const union tuple *tuple, int family, const struct connection *connection) {
-  if (family == 4) {
+  if (family == 4)
     bpf_map_update_elem(&connections4, &tuple->v4, connection, BPF_ANY);
-    bpf_map_delete_elem(&opening4, &tuple->v4);
-  } else {
+  else
     bpf_map_update_elem(&connections6, &tuple->v6, connection, BPF_ANY);
-    bpf_map_delete_elem(&opening6, &tuple->v6);
-  }
+  forget_opening(tuple, family);
 }
 
 static __always_inline bool is_closing(const struct connection *connection) {
@@ -285,15 +310,44 @@ static __always_inline bool begins_anew(const struct connection *connection, con
   return is_closing(connection) || (connection->origin != direction && connection->state & REPLIED);
 }
 
-/* A packet of a connection that is allowed; `again` says that it was judged just now. */
-static __always_inline void follow(struct connection *connection, const struct judgement *with, const struct flow *flow,
-                                   enum direction direction) {
-  if (connection->seen != with->now) connection->seen = with->now;
-  if (flow->protocol != IPPROTO_TCP) return;
+/* What the state of an allowed connection is behind this packet. */
+static __always_inline __u8 next_state(const struct connection *connection, const struct flow *flow,
+                                       enum direction direction) {
   __u8 state = connection->state;
+  if (direction != connection->origin) state |= REPLIED;
+  if (flow->protocol != IPPROTO_TCP) return state;
   if (flow->flags & TCP_FIN) state |= FINISHED << direction;
   if (flow->flags & TCP_RST) state |= RESET;
+  return state;
+}
+
+/* The last packet of a connection, or as good as: what may still come is judged by itself. */
+static __always_inline bool is_last(const struct flow *flow, __u8 state) {
+  __u8 both = FINISHED | FINISHED << 1;
+  return state & RESET || ((state & both) == both && !(flow->flags & TCP_FIN));
+}
+
+/*
+ * Goes on with an allowed connection. One that was answered and is older than a moment moves to where no flood of new ones
+ * can push it out; most are over before that, and cost no more than they must.
+ */
+static __always_inline void follow(struct connection *connection, const struct judgement *with, const union tuple *tuple,
+                                   int family, const struct flow *flow, enum direction direction, bool opening) {
+  __u8 state = next_state(connection, flow, direction);
+  bool aged = connection->seen != with->now;
+  if (flow->protocol == IPPROTO_TCP && is_last(flow, state)) {
+    if (opening)
+      forget_opening(tuple, family);
+    else
+      forget(tuple, family);
+    return;
+  }
   if (state != connection->state) connection->state = state;
+  if (!aged) return;
+  connection->seen = with->now;
+  if (!opening || !(state & REPLIED)) return;
+  struct connection lasting = *connection;
+  promote(tuple, family, &lasting);
 }
 
 /* ---- packets ---- */
@@ -321,6 +375,12 @@ static __always_inline bool always_passes(int family, const struct flow *flow) {
 static __always_inline bool is_tunnel(const struct judgement *with, const struct flow *flow) {
   return with->config->flags & OVERLAY_OPEN && flow->protocol == IPPROTO_UDP && flow->part != LATER &&
          bpf_htons(flow->port) == with->config->tunnel_port;
+}
+
+/* Whether an entry is worth its place: not for the answer to an echo or a reset of which nothing is known. */
+static __always_inline bool is_first(const struct flow *flow, int family) {
+  if (flow->protocol == IPPROTO_TCP) return !(flow->flags & TCP_RST);
+  return flow->role == OPENS || flow->protocol != (family == 4 ? IPPROTO_ICMP : IPPROTO_ICMP6);
 }
 
 static __always_inline int decide(struct __sk_buff *skb, struct judgement *with, int family, enum direction direction,
@@ -360,12 +420,19 @@ static __always_inline int decide(struct __sk_buff *skb, struct judgement *with,
   bool tracked = related || (flow->part != LATER && flow->role != ERROR && flow->role != ALONE);
 
   struct connection *connection = NULL;
+  bool opening = false, replaces = false;
   if (tracked) {
     connection = find(tuple, family);
-    if (!connection) connection = find_opening(tuple, family);
+    if (!connection) {
+      connection = find_opening(tuple, family);
+      opening = true;
+    }
     __u8 protocol = related ? about->protocol : flow->protocol;
-    if (connection && with->now - connection->seen > lifetime(connection, protocol)) connection = NULL;
-    if (connection && !related && begins_anew(connection, flow, direction)) connection = NULL;
+    if (connection && (with->now - connection->seen > lifetime(connection, protocol) ||
+                       (!related && begins_anew(connection, flow, direction)))) {
+      connection = NULL;
+      replaces = !opening;
+    }
   }
 
   /* By itself: the compiler would mix the pointer with numbers, which the verifier refuses. */
@@ -422,16 +489,12 @@ static __always_inline int decide(struct __sk_buff *skb, struct judgement *with,
     return drop(skb, with, kind, direction);
   }
 
+  __u8 origin = connection ? connection->origin : question->direction;
   if (flow->part == FIRST && direction == OUT) remember_fragment(with, flow);
   if (related || flow->role == ERROR || flow->role == ALONE || flow->part == LATER) return NEXT;
   if (connection) {
-    follow(connection, with, flow, direction);
-    if (direction != connection->origin && !(connection->state & REPLIED)) {
-      struct connection replied = *connection;
-      replied.state |= REPLIED;
-      promote(tuple, family, &replied);
-    }
-  } else if (flow->role == OPENS || flow->protocol != (family == 4 ? IPPROTO_ICMP : IPPROTO_ICMP6)) {
+    follow(connection, with, tuple, family, flow, direction, opening);
+  } else if (is_first(flow, family)) {
     struct connection made = {
         .revision = with->revision,
         .seen = with->now,
@@ -440,10 +503,10 @@ static __always_inline int decide(struct __sk_buff *skb, struct judgement *with,
         .origin = question->direction,
     };
     put_opening(tuple, family, &made);
+    if (replaces) forget(tuple, family);
     if (with->config->flags & WATCH_ALLOWED) tell_verdict(skb, with, K_ALLOWED, direction);
   }
   if (with->config->flags & TELL_NAMES && flow->protocol == IPPROTO_UDP && flow->part != LATER) {
-    __u8 origin = connection ? connection->origin : question->direction;
     if (origin == OUT && flow->remote_port == bpf_htons(DNS)) tell_name(skb, with, direction);
   }
   return NEXT;

@@ -21,6 +21,7 @@ import { Doctor } from './doctor/doctor.ts';
 import { Enforcement } from './enforcement.ts';
 import type { Renewal } from './join/renewal.ts';
 import { LastGood } from './last-good/last-good.ts';
+import { livePeers } from './live-connections.ts';
 import { Machine, type MachineChange } from './machine.ts';
 import { ModelFeed } from './model-feed.ts';
 import { FlowFeed } from './monitor/flow-feed.ts';
@@ -211,6 +212,8 @@ export class Agent {
       model: this.model,
       health: this.health,
       log: log.child('names'),
+      livePeers: () => livePeers(this.datapath, this.reconciler.opened),
+      hear: (onPacket) => this.datapath.hear?.('names', onPacket),
       onChange: () => this.reconciler.wake(),
     });
     this.lastGood = new LastGood({

@@ -5,7 +5,6 @@ import { messageOf } from '../core/errors.ts';
 import { type Address, formatAddress } from '../core/ip.ts';
 import { readPacket } from '../core/packet.ts';
 import { NAME_LOG } from '../datapath/name-log.ts';
-import { connectionPeers } from '../host/connections.ts';
 import { type LoggedPacket, PacketLog } from '../host/packet-log.ts';
 import type { Log } from '../observe/log.ts';
 import { writeFileSafely } from '../pki/files.ts';
@@ -22,6 +21,10 @@ export interface NameFeedOptions {
   readonly model: PolicyModel;
   readonly health: Health;
   readonly log: Log;
+  /** Addresses that connections lead to; undefined while nobody knows. */
+  readonly livePeers: () => Promise<ReadonlySet<string> | undefined>;
+  /** Tells of the packets, unless the packet filter does; the result ends it. */
+  readonly hear: (onPacket: (packet: LoggedPacket) => void) => (() => void) | undefined;
   /** Names have other addresses now: the kernel is to follow. */
   readonly onChange: () => void;
 }
@@ -46,7 +49,7 @@ export class NameFeed {
   readonly #options: NameFeedOptions;
   readonly #cache: NameCache;
   readonly #exchanges = new DnsExchanges({ now: () => performance.now() });
-  #packets: PacketLog | undefined;
+  #packets: { close(): void } | undefined;
   #retryAt = 0;
   #toldLost = 0;
   #expiry: { readonly at: number; readonly timer: NodeJS.Timeout } | undefined;
@@ -88,11 +91,11 @@ export class NameFeed {
       const records = await readRecords(this.file);
       const now = Date.now();
       const over = records.some(({ addresses }) => addresses.some(({ until }) => until <= now));
-      const live = over ? await connectionPeers() : new Set<string>();
+      const live = over ? await this.#options.livePeers() : new Set<string>();
       const lasting = records.map(({ name, addresses }) => ({
         name,
         addresses: addresses.map((each) =>
-          each.until <= now && live.has(each.address) ? { ...each, until: now + LIVE_MS } : each,
+          each.until <= now && live?.has(each.address) !== false ? { ...each, until: now + LIVE_MS } : each,
         ),
       }));
       this.#cache.restore(lasting);
@@ -131,6 +134,12 @@ export class NameFeed {
   }
 
   async #listen(): Promise<void> {
+    const close = this.#options.hear((packet) => this.#receive(packet));
+    if (close !== undefined) {
+      this.#packets = { close };
+      this.#options.health.clear('names', 'AGT-NAMES');
+      return;
+    }
     const packets = new PacketLog({
       group: NAME_LOG.group,
       copyBytes: COPY_BYTES,
@@ -186,8 +195,8 @@ export class NameFeed {
     this.#expiry = undefined;
     try {
       if (this.#cache.due) {
-        const live = await connectionPeers();
-        this.#cache.expire((address) => live.has(formatAddress(address)));
+        const live = await this.#options.livePeers();
+        this.#cache.expire((address) => live?.has(formatAddress(address)) !== false);
       }
     } catch (error) {
       this.#options.log.warn('connections could not be read; no name is forgotten meanwhile', { error });

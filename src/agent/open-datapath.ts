@@ -1,20 +1,22 @@
 import type { Config } from '../config/config.ts';
-import { MeshError } from '../core/errors.ts';
+import { BpfDatapath } from '../datapath/bpf/datapath.ts';
+import { removeBpfPolicy } from '../datapath/bpf/removal.ts';
 import type { Datapath } from '../datapath/datapath.ts';
 import { KernelDatapath } from '../datapath/kernel.ts';
 import { NftDatapath } from '../datapath/nft/datapath.ts';
+import { removeTable } from '../datapath/nft/removal.ts';
 import { NoneDatapath } from '../datapath/none.ts';
 import { Overlay } from '../datapath/overlay/overlay.ts';
 import { SocketDatapath } from '../datapath/sockets/datapath.ts';
+import { Successor } from '../datapath/successor.ts';
 import type { Log } from '../observe/log.ts';
 
-/** The data path that the configuration chooses. Throws AGT-DATAPATH. */
+/** The data path that the configuration chooses. */
 export function chooseDatapath(config: Config, log: Log): Datapath {
   switch (config.datapath) {
     case 'none':
       return new KernelDatapath({ policy: new NoneDatapath(), overlay: new Overlay() });
     case 'bpf':
-      throw new MeshError('AGT-DATAPATH', 'this build has no eBPF data path');
     case 'auto':
     case 'nftables': {
       const facts = factsOf(log);
@@ -27,17 +29,16 @@ export function chooseDatapath(config: Config, log: Log): Datapath {
   }
 }
 
-/** The part that judges packets alone, which needs no device of ours. Throws AGT-DATAPATH. */
+/** The part that judges packets alone, which needs no device of ours; services beside it. */
 export function choosePolicy(config: Config, log: Log): Datapath {
   if (config.datapath === 'none') return new NoneDatapath();
-  if (config.datapath === 'bpf') throw new MeshError('AGT-DATAPATH', 'this build has no eBPF data path');
   const facts = factsOf(log);
+  const policy =
+    config.datapath === 'bpf'
+      ? new Successor({ datapath: new BpfDatapath({ log: facts }), retire: removeTable, log: facts })
+      : new Successor({ datapath: new NftDatapath({ log: facts }), retire: removeBpfPolicy, log: facts });
   // Who asks for nftables by name gets nothing else.
-  return new SocketDatapath({
-    policy: new NftDatapath({ log: facts }),
-    enabled: config.datapath === 'auto',
-    log: facts,
-  });
+  return new SocketDatapath({ policy, enabled: config.datapath !== 'nftables', log: facts });
 }
 
 function factsOf(log: Log) {

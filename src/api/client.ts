@@ -18,6 +18,7 @@ import type {
   IdentityRecord,
   IpcacheRecord,
   KernelAddressRecord,
+  KernelConnectionRecord,
   KernelPolicyRecord,
   KernelServiceRecord,
   NodeRecord,
@@ -56,6 +57,7 @@ export interface AgentClient {
   policies(filter?: ListFilter): AsyncIterable<PolicyRecord>;
   policy(name: string): Promise<PolicyDetail>;
   kernelIpcache(filter?: ListFilter): AsyncIterable<KernelAddressRecord>;
+  kernelConnections(filter?: ListFilter): AsyncIterable<KernelConnectionRecord>;
   kernelPolicy(filter?: ListFilter): AsyncIterable<KernelPolicyRecord>;
   kernelServices(filter?: ListFilter): AsyncIterable<KernelServiceRecord>;
   names(filter?: ListFilter): AsyncIterable<NameRecord>;
@@ -94,6 +96,7 @@ export function openClient(options: ClientOptions): AgentClient {
     policy: (name) => record(`/v1/policies/${encodeURIComponent(name)}`),
     kernelIpcache: (filter) => list('/v1/kernel/ipcache', filter),
     kernelServices: (filter) => list('/v1/kernel/services', filter),
+    kernelConnections: (filter) => list('/v1/kernel/connections', filter),
     kernelPolicy: (filter) => list('/v1/kernel/policy', filter),
     names: (filter) => list('/v1/names', filter),
     flows: (query, signal) => askList({ ...options, ...(signal && { signal }) }, withQuery('/v1/flows', query)),

@@ -45,6 +45,7 @@ const LISTS: Readonly<Record<string, Handler>> = {
   names: (api, query) => list(api.names(), query),
   'kernel/ipcache': async (api, query) => list(await api.kernelIpcache(), query),
   'kernel/services': async (api, query) => list(await api.kernelServices(), query),
+  'kernel/connections': async (api, query) => list(await api.kernelConnections(), query),
   'kernel/policy': async (api, query) => list(await api.kernelPolicy(), query),
 };
 

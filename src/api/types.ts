@@ -490,6 +490,19 @@ export interface KernelPolicyRecord {
   readonly bytes: number;
 }
 
+/** One connection as the kernel remembers it, seen from the machine. */
+export interface KernelConnectionRecord {
+  /** In which it was opened. */
+  readonly direction: 'ingress' | 'egress';
+  readonly protocol: string;
+  /** `10.0.0.1:80`, `[fd00::1]:80`; without a port where the protocol has none. */
+  readonly remote: string;
+  readonly local: string;
+  readonly state: 'opening' | 'open' | 'closing' | 'denied';
+  /** Seconds after which it is forgotten if nothing more comes. */
+  readonly expiresIn: number;
+}
+
 /**
  * What the agent offers to the local API: present facts, looked up at the moment of the call. Lists may be a million
  * long, so they are iterated, never collected. Only `applyPolicies` and `deletePolicy` change anything; `probeNodes` sends packets.
@@ -517,6 +530,7 @@ export interface AgentApi {
   kernelIpcache(): Promise<Iterable<KernelAddressRecord>>;
   kernelPolicy(): Promise<Iterable<KernelPolicyRecord>>;
   kernelServices(): Promise<Iterable<KernelServiceRecord>>;
+  kernelConnections(): Promise<Iterable<KernelConnectionRecord>>;
   names(): Iterable<NameRecord>;
   /** Ends with the past, or follows until the signal says so. */
   flows(query: FlowQuery, signal: AbortSignal): AsyncIterable<FlowEvent>;

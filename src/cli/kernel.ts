@@ -1,5 +1,10 @@
 import type { Command } from 'commander';
-import type { KernelAddressRecord, KernelPolicyRecord, KernelServiceRecord } from '../api/types.ts';
+import type {
+  KernelAddressRecord,
+  KernelConnectionRecord,
+  KernelPolicyRecord,
+  KernelServiceRecord,
+} from '../api/types.ts';
 import { askAgent, SHOWS_AGENT } from './agent-socket.ts';
 import { command, group, Option } from './command.ts';
 import { EXIT } from './exit-code.ts';
@@ -8,6 +13,7 @@ import { type Column, writeList } from './output.ts';
 
 export function kernelCommands(): Command {
   return group('bpf', 'What the kernel really holds, whichever data path is in use', [
+    group('ct', 'Connections in the kernel', [connectionList()]),
     group('ipcache', 'Addresses in the kernel', [ipcacheList()]),
     group('lb', 'Services in the kernel', [serviceList()]),
     group('policy', 'Policy entries in the kernel', [policyList()]),
@@ -117,6 +123,46 @@ async function* serviceLines(records: AsyncIterable<KernelServiceRecord>): Async
     }
   }
 }
+
+function connectionList(): Command {
+  return command<{ readonly state?: string }>({
+    name: 'list',
+    summary: 'List the connections that the kernel remembers, with what became of them',
+    examples: [
+      ['bpf ct list', 'all that were judged'],
+      ['bpf ct list --state denied', 'those whose policy was withdrawn'],
+    ],
+    shared: SHOWS_AGENT,
+    options: [new Option('--state <state>', 'only in this state').choices(['opening', 'open', 'closing', 'denied'])],
+    async run(call) {
+      const { output, state } = call.options;
+      await writeList({
+        terminal: call.terminal,
+        format: output,
+        kind: 'KernelConnectionList',
+        records: inState(askAgent(call).kernelConnections(), state),
+        columns: CONNECTIONS,
+      });
+      return EXIT.ok;
+    },
+  });
+}
+
+async function* inState(
+  records: AsyncIterable<KernelConnectionRecord>,
+  state: string | undefined,
+): AsyncIterable<KernelConnectionRecord> {
+  for await (const record of records) if (state === undefined || record.state === state) yield record;
+}
+
+const CONNECTIONS: readonly Column<KernelConnectionRecord>[] = [
+  { heading: 'PROTO', cell: ({ protocol }) => protocol },
+  { heading: 'DIRECTION', cell: ({ direction }) => (direction === 'ingress' ? 'IN' : 'OUT') },
+  { heading: 'FROM', cell: ({ direction, remote, local }) => (direction === 'ingress' ? remote : local) },
+  { heading: 'TO', cell: ({ direction, remote, local }) => (direction === 'ingress' ? local : remote) },
+  { heading: 'STATE', cell: ({ state }) => state },
+  { heading: 'EXPIRES', cell: ({ expiresIn }) => `${expiresIn}s` },
+];
 
 function policyList(): Command {
   const direction = new Option('--direction <direction>', 'only this direction').choices(['ingress', 'egress']);

@@ -1,4 +1,5 @@
 import type { LoggedPacket } from '../host/packet-log.ts';
+import type { KernelConnection } from './connection.ts';
 import type { DesiredChanges, DesiredState } from './desired.ts';
 import type { OverlayStatus } from './overlay/status.ts';
 import type { VerdictKind } from './verdict-log.ts';
@@ -20,11 +21,12 @@ export interface Datapath {
   dumpAddresses(): Promise<KernelAddress[]>;
   dumpPolicy(): Promise<KernelPolicyRow[]>;
   dumpServices(): Promise<KernelFrontend[]>;
+  dumpConnections(): Promise<KernelConnection[]>;
   /**
-   * Tells of packets (`verdict-log.ts`, `name-log.ts`) as `LoggedPacket`, until the result is called. Absent where they are told
-   * of by the packet filter, in its log groups.
+   * Tells of packets (`verdict-log.ts`, `name-log.ts`) until the result is called. Without one, or without a result, they are
+   * told of by the packet filter, in its log groups.
    */
-  hear?(what: 'verdicts' | 'names', onPacket: (packet: LoggedPacket) => void): () => void;
+  hear?(what: 'verdicts' | 'names', onPacket: (packet: LoggedPacket) => void): (() => void) | undefined;
   readonly status: DatapathStatus;
   /** Called when a foreign hand changed what is ours; the caller answers with `apply(everything)`. */
   onDrift(listener: (what: string) => void): void;

@@ -1,6 +1,8 @@
 import { Backoff } from '../core/backoff.ts';
 import { messageOf } from '../core/errors.ts';
 import { parsePrefix } from '../core/ip.ts';
+import type { LoggedPacket } from '../host/packet-log.ts';
+import type { KernelConnection } from './connection.ts';
 import type {
   ApplyReport,
   Datapath,
@@ -167,6 +169,14 @@ export class KernelDatapath implements Datapath {
 
   dumpServices(): Promise<KernelFrontend[]> {
     return this.#policy.dumpServices();
+  }
+
+  dumpConnections(): Promise<KernelConnection[]> {
+    return this.#policy.dumpConnections();
+  }
+
+  hear(what: 'verdicts' | 'names', onPacket: (packet: LoggedPacket) => void): (() => void) | undefined {
+    return this.#policy.hear?.(what, onPacket);
   }
 
   get status(): DatapathStatus {

@@ -1,4 +1,5 @@
-import { MeshError } from '../core/errors.ts';
+import { removeBpfPolicy } from './bpf/removal.ts';
+import type { KernelConnection } from './connection.ts';
 import type {
   ApplyReport,
   Datapath,
@@ -7,8 +8,7 @@ import type {
   KernelFrontend,
   KernelPolicyRow,
 } from './datapath.ts';
-import { nft } from './nft/program.ts';
-import { removalText } from './nft/ruleset.ts';
+import { removeTable } from './nft/removal.ts';
 import { removeAllPins } from './pins.ts';
 
 /** `datapath: none`: nothing is enforced. `applied` stays false, so that no face can take it for enforcement. */
@@ -23,11 +23,8 @@ export class NoneDatapath implements Datapath {
 
   /** Takes away what an earlier run with a data path left: stale rules would go on being enforced, unseen. */
   async open(): Promise<void> {
-    try {
-      await nft(removalText());
-    } catch (error) {
-      if (!(error instanceof MeshError && error.code === 'DPN-MISSING')) throw error;
-    }
+    await removeTable();
+    await removeBpfPolicy(this.#fileSystem);
     removeAllPins(this.#fileSystem);
   }
 
@@ -44,6 +41,10 @@ export class NoneDatapath implements Datapath {
   }
 
   async dumpServices(): Promise<KernelFrontend[]> {
+    return [];
+  }
+
+  async dumpConnections(): Promise<KernelConnection[]> {
     return [];
   }
 

@@ -4,7 +4,7 @@ import { NETLINK_NETFILTER, NetlinkSocket } from './netlink.ts';
 
 const SUBSYSTEM = 1 << 8;
 const GET = 1;
-const CTA = { orig: 1, reply: 2, status: 3, protoInfo: 4 } as const;
+const CTA = { orig: 1, reply: 2, status: 3, protoInfo: 4, timeout: 7, labels: 22 } as const;
 const TUPLE = { ip: 1, proto: 2 } as const;
 const PROTO = { number: 1, source: 2, destination: 3 } as const;
 const AF_INET = 2;
@@ -71,7 +71,8 @@ export async function hasTranslatedConnections(): Promise<boolean> {
   return found;
 }
 
-interface TrackedConnection {
+/** An entry of connection tracking. Attributes are views that are valid during the call. */
+export interface TrackedConnection {
   readonly version: Address['family'];
   readonly orig: Attributes | undefined;
   readonly reply: Attributes | undefined;
@@ -79,9 +80,13 @@ interface TrackedConnection {
   readonly status: number;
   /** Of nf_conntrack_tcp.h. */
   readonly tcpState: number | undefined;
+  /** Seconds. */
+  readonly timeout: number;
+  readonly labels: Buffer | undefined;
 }
 
-async function eachConnection(visit: (connection: TrackedConnection) => void): Promise<void> {
+/** Walks over all connections of the namespace. Throws NetlinkError. */
+export async function eachConnection(visit: (connection: TrackedConnection) => void): Promise<void> {
   const socket = new NetlinkSocket({ family: NETLINK_NETFILTER });
   try {
     const request = { type: SUBSYSTEM | GET, body: Uint8Array.of(0, 0, 0, 0), operation: 'read connections' };
@@ -95,6 +100,8 @@ async function eachConnection(visit: (connection: TrackedConnection) => void): P
         reply: attributes.nested(CTA.reply),
         status: attributes.u32be(CTA.status) ?? 0,
         tcpState: attributes.nested(CTA.protoInfo)?.nested(1)?.u8(1),
+        timeout: attributes.u32be(CTA.timeout) ?? 0,
+        labels: attributes.data(CTA.labels),
       });
     });
   } finally {
@@ -112,4 +119,17 @@ function addressOf(
   if (bytes === undefined) return undefined;
   const words = Array.from({ length: bytes.length / 4 }, (_, index) => bytes.readUInt32BE(index * 4));
   return formatAddress({ family: version, words });
+}
+
+/** One end of a direction of a connection; the port is 0 for protocols without. */
+export function endOf(
+  tuple: Attributes | undefined,
+  version: Address['family'],
+  end: 'source' | 'destination',
+): { readonly address: string; readonly protocol: number; readonly port: number } | undefined {
+  const address = addressOf(tuple, version, end);
+  const proto = tuple?.nested(TUPLE.proto);
+  if (address === undefined || proto === undefined) return undefined;
+  const port = proto.u16be(end === 'source' ? PROTO.source : PROTO.destination) ?? 0;
+  return { address, protocol: proto.u8(PROTO.number) ?? 0, port };
 }

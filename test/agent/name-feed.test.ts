@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { NameFeed } from '../../src/agent/name-feed.ts';
 import { Health } from '../../src/api/health.ts';
+import { connectionPeers } from '../../src/host/connections.ts';
 import { silentLog } from '../../src/observe/log.ts';
 import { address, modelWith } from '../policy/build.ts';
 
@@ -33,6 +34,8 @@ function open(content?: unknown) {
     model,
     health,
     log: silentLog,
+    livePeers: connectionPeers,
+    hear: () => undefined,
     onChange: () => {
       changes.count++;
     },

@@ -277,6 +277,7 @@ export function memoryAgent(over: Partial<AgentApi> = {}): AgentApi {
       Promise.resolve(
         ipcache.map(({ prefix, identity, labels, tunnelEndpoint }) => ({ prefix, identity, labels, tunnelEndpoint })),
       ),
+    kernelConnections: async () => [],
     kernelPolicy: () =>
       Promise.resolve([
         {

@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { createInterface } from 'node:readline';
+import type { KernelConnection } from '../../src/datapath/connection.ts';
 import type {
   ApplyReport,
   Datapath,
@@ -58,6 +59,9 @@ class Probe implements Datapath {
     return addresses.map((prefix) => ({ prefix, identity: 4242, tunnelEndpoint: '0.0.0.0' }));
   }
   async dumpPolicy(): Promise<KernelPolicyRow[]> {
+    return [];
+  }
+  async dumpConnections(): Promise<KernelConnection[]> {
     return [];
   }
   async dumpServices(): Promise<KernelFrontend[]> {

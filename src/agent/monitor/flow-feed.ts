@@ -32,7 +32,7 @@ export class FlowFeed {
   readonly #agent: Agent;
   readonly #maker: FlowMaker;
   readonly #onWatch: () => void;
-  #packets: PacketLog | undefined;
+  #packets: { close(): void } | undefined;
   #retryAt = 0;
   #waiting: ToldPacket[] = [];
   #scheduled = false;
@@ -120,7 +120,13 @@ export class FlowFeed {
   }
 
   async #listen(): Promise<void> {
-    const { health } = this.#agent;
+    const { health, datapath } = this.#agent;
+    const close = datapath.hear?.('verdicts', (packet) => this.#receive(packet));
+    if (close !== undefined) {
+      this.#packets = { close };
+      health.clear('monitor', 'AGT-MONITOR');
+      return;
+    }
     const packets = new PacketLog({
       ...VERDICT_LOG,
       gather: GATHER,

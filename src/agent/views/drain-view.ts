@@ -1,9 +1,9 @@
 import { API_VERSION, type DrainRecord, type OpenConnectionsRecord } from '../../api/types.ts';
 import { MeshError, messageOf } from '../../core/errors.ts';
 import { formatAddress } from '../../core/ip.ts';
-import { openConnections } from '../../host/connections.ts';
 import type { MachineService } from '../../kvstore/codec/machine-service.ts';
 import type { Agent } from '../agent.ts';
+import { countConnections } from '../live-connections.ts';
 
 const NUMBERS = { TCP: 6, UDP: 17, SCTP: 132 } as const;
 
@@ -24,7 +24,7 @@ export async function drainView(agent: Agent): Promise<DrainRecord> {
     ...(drained !== undefined && { since: drained }),
     services: [...selecting.keys()],
     published: publishedAt(agent, own),
-    ...(await counted([...selecting.values()], own)),
+    ...(await counted(agent, [...selecting.values()], own)),
   };
 }
 
@@ -39,11 +39,12 @@ function publishedAt({ tables, mesh }: Agent, own: ReadonlySet<string>): string[
 
 /** A kernel without connection tracking must not keep anybody from draining. */
 async function counted(
+  agent: Agent,
   services: readonly MachineService[],
   own: ReadonlySet<string>,
 ): Promise<Pick<DrainRecord, 'connections' | 'uncounted'>> {
   try {
-    return { connections: await countsOf(services, own) };
+    return { connections: await countsOf(agent, services, own) };
   } catch (error) {
     return { connections: null, uncounted: messageOf(error) };
   }
@@ -51,13 +52,14 @@ async function counted(
 
 /** Throws NetlinkError. */
 async function countsOf(
+  agent: Agent,
   services: readonly MachineService[],
   own: ReadonlySet<string>,
 ): Promise<readonly OpenConnectionsRecord[]> {
   const ports = services.flatMap((service) => service.ports);
   if (ports.length === 0) return [];
   const wanted = ports.map(({ protocol, targetPort }) => ({ protocol: NUMBERS[protocol], port: targetPort }));
-  const counts = await openConnections(own, wanted);
+  const counts = await countConnections(agent.datapath, own, wanted);
   const found = new Map<string, OpenConnectionsRecord>();
   for (const { protocol, targetPort } of ports) {
     const count = counts.get(`${NUMBERS[protocol]} ${targetPort}`);

@@ -6,6 +6,7 @@ import type {
   IdentityRecord,
   IpcacheRecord,
   KernelAddressRecord,
+  KernelConnectionRecord,
   KernelPolicyRecord,
   NodeRecord,
 } from '../../api/types.ts';
@@ -13,6 +14,7 @@ import { identity, type NumericIdentity, RESERVED_LABELS } from '../../core/iden
 import { formatAddress, formatPrefix, parseAddress } from '../../core/ip.ts';
 import { labelTexts } from '../../core/labels.ts';
 import { WordTable } from '../../core/word-table.ts';
+import type { ConnectionEnd } from '../../datapath/connection.ts';
 import type { KernelPolicyRow } from '../../datapath/datapath.ts';
 import { nodeIp } from '../../kvstore/codec/node.ts';
 import type { IpcacheEntry } from '../../mesh/ipcache.ts';
@@ -232,6 +234,23 @@ export function kernelPolicyView(row: KernelPolicyRow): KernelPolicyRecord {
     packets: row.packets,
     bytes: row.bytes,
   };
+}
+
+export async function kernelConnectionViews(agent: Agent): Promise<Iterable<KernelConnectionRecord>> {
+  const connections = await agent.datapath.dumpConnections();
+  return mapped(connections, ({ direction, protocol, remote, local, state, expiresIn }) => ({
+    direction,
+    protocol: PROTOCOLS[protocol] ?? String(protocol),
+    remote: endText(remote),
+    local: endText(local),
+    state,
+    expiresIn,
+  }));
+}
+
+function endText({ address, port }: ConnectionEnd): string {
+  if (port === 0) return address;
+  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
 }
 
 export function* nameViews(agent: Agent): Iterable<NameRecord> {

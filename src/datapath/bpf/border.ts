@@ -22,14 +22,12 @@ const PROGRAM: Readonly<Record<'external' | 'overlay', Readonly<Record<End, Prog
 
 /** Keeps the programs of a generation on the devices of the border, as devices come and go. */
 export class BorderWatch {
-  readonly #folder: BpfFolder;
   readonly #socket: NetlinkSocket;
   #attacher: Attacher;
   #closed = false;
 
   /** `onDevices` is told when devices came, went, or were renamed. */
   constructor(of: { folder: BpfFolder; attach: 'auto' | 'clsact'; onDevices: () => void }) {
-    this.#folder = of.folder;
     this.#attacher = of.attach === 'clsact' ? new ClsactAttacher() : new TcxAttacher(of.folder.links);
     this.#socket = new NetlinkSocket({
       family: NETLINK_ROUTE,
@@ -103,14 +101,6 @@ export class BorderWatch {
       }
     });
     return wanted;
-  }
-
-  /** Takes everything off the devices, whichever way it got there. */
-  async remove(): Promise<void> {
-    for (const attacher of [new TcxAttacher(this.#folder.links), new ClsactAttacher()]) {
-      for (const each of await attacher.list()) await attacher.drop(each);
-      attacher.close();
-    }
   }
 
   close(): void {

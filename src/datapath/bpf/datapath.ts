@@ -3,6 +3,7 @@ import { BpfError } from '../../host/bpf/command.ts';
 import { readBpfObject } from '../../host/bpf/object.ts';
 import { NetlinkError } from '../../host/netlink-error.ts';
 import type { LoggedPacket } from '../../host/packet-log.ts';
+import type { KernelConnection } from '../connection.ts';
 import type {
   ApplyReport,
   Datapath,
@@ -16,6 +17,7 @@ import { removePins } from '../pins.ts';
 import { VerdictTotals } from '../verdict-totals.ts';
 import { type Borders, BorderWatch } from './border.ts';
 import { ChangeSet } from './change-set.ts';
+import { dumpConnections } from './connections.ts';
 import { readCounters } from './counters.ts';
 import { type DumpOptions, dumpAddresses, dumpPolicy } from './dump.ts';
 import { Ears } from './ears.ts';
@@ -23,6 +25,7 @@ import { BpfFolder } from './folder.ts';
 import { Generation } from './generation.ts';
 import { HeldState, readRevision, writeRevision } from './held.ts';
 import { writeConfig } from './layout.ts';
+import { removeBpfPolicy } from './removal.ts';
 import { writeChanges } from './writer.ts';
 
 export interface BpfLog {
@@ -317,6 +320,10 @@ export class BpfDatapath implements Datapath {
     return [];
   }
 
+  async dumpConnections(): Promise<KernelConnection[]> {
+    return dumpConnections(this.#now);
+  }
+
   get status(): DatapathStatus {
     const { hosts, prefixes, classes } = this.#held;
     return {
@@ -346,13 +353,7 @@ export class BpfDatapath implements Datapath {
     return this.#inTurn(async () => {
       this.#appliedAt = undefined;
       this.#borders = undefined;
-      const folder = this.#opened?.folder ?? new BpfFolder(this.#options.fileSystem);
-      const border = this.#opened?.border ?? new BorderWatch({ folder, attach: 'auto', onDevices: () => undefined });
-      await border.remove();
-      if (this.#opened === undefined) border.close();
-      for (const { path } of folder.generations()) removePins(path);
-      removePins(folder.links);
-      folder.removeEmpty();
+      await removeBpfPolicy(this.#options.fileSystem);
       if (this.#opened !== undefined) await this.#beginAnew();
     });
   }

@@ -37,7 +37,7 @@ function connectionEntries(): number {
 function entriesOf(shape: MapShape): number {
   if (shape.entries > 0) return shape.entries;
   if (shape.name.startsWith('connections')) return connectionEntries();
-  if (shape.name.startsWith('opening')) return connectionEntries() / 4;
+  if (shape.name.startsWith('opening')) return connectionEntries() / 2;
   return FIRST_ENTRIES[shape.name] ?? MANY;
 }
 

@@ -1,6 +1,7 @@
 import { MeshError, messageOf } from '../../core/errors.ts';
 import { NETLINK_NETFILTER, NetlinkSocket } from '../../host/netlink.ts';
 import { NetlinkError } from '../../host/netlink-error.ts';
+import type { KernelConnection } from '../connection.ts';
 import type {
   ApplyReport,
   Datapath,
@@ -15,6 +16,7 @@ import { HeldServices } from '../lb/held.ts';
 import { ServiceWriter } from '../lb/writer.ts';
 import { NO_ADDRESSES, OPEN_POLICY } from '../nothing.ts';
 import { Arrival } from './arrival.ts';
+import { dumpConnections } from './connections.ts';
 import { ConnectionCutter } from './cutter.ts';
 import { Denials } from './denials.ts';
 import { dumpAddresses, dumpPolicy } from './dump.ts';
@@ -350,6 +352,10 @@ export class NftDatapath implements Datapath {
     const held = new HeldServices();
     await readServices(held, async (map, visit) => void (await dumpIfThere(this.#kernel.socket, map, visit)));
     return frontendsOf(held, 'packet');
+  }
+
+  async dumpConnections(): Promise<KernelConnection[]> {
+    return dumpConnections();
   }
 
   get status(): DatapathStatus {

@@ -1,6 +1,8 @@
 import { messageOf } from '../../core/errors.ts';
 import { forwardsPackets } from '../../host/forwarding.ts';
+import type { LoggedPacket } from '../../host/packet-log.ts';
 import type { FrontendKey } from '../../service/result.ts';
+import type { KernelConnection } from '../connection.ts';
 import type {
   ApplyReport,
   Datapath,
@@ -272,6 +274,14 @@ export class SocketDatapath implements Datapath {
       found.set(nameOf(frontend), { ...frontend, connections, at: other === undefined ? 'socket' : 'both' });
     }
     return [...found.values()];
+  }
+
+  dumpConnections(): Promise<KernelConnection[]> {
+    return this.#policy.dumpConnections();
+  }
+
+  hear(what: 'verdicts' | 'names', onPacket: (packet: LoggedPacket) => void): (() => void) | undefined {
+    return this.#policy.hear?.(what, onPacket);
   }
 
   get status(): DatapathStatus {
