@@ -60,6 +60,10 @@ const EXPLANATIONS: readonly Explanation[] = [
     effects: ['DPN-', 'AGT-WAITING', 'AGT-DRIFT', 'AGT-UNENFORCED', 'AGT-NAMES', 'OVL-KERNEL'],
   },
   {
+    causes: ['HST-NO-BPF', 'DPB-PERMISSION', 'DPB-OLD', 'DPB-VERIFIER'],
+    effects: ['DPB-', 'DPN-ABSENT', 'AGT-WAITING', 'AGT-DRIFT', 'AGT-UNENFORCED', 'AGT-NAMES', 'OVL-KERNEL'],
+  },
+  {
     causes: ['HST-CONNTRACK'],
     grave: true,
     effects: ['KVS-TIMEOUT', 'KVS-LOST', 'OVL-UNREACHABLE', 'OVL-NODE', 'MSH-UNREACHABLE'],

@@ -106,6 +106,7 @@ export class Doctor {
     const agent = this.#agent;
     return [
       ...machineChecks({
+        datapath: agent.config.datapath,
         stateDir: agent.config.stateDir,
         devices: () => agent.machine.devices,
         flows: () => neededFlows(agent, nameServers()),

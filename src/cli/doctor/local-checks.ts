@@ -56,6 +56,7 @@ export function joinCheck({ kvstore }: Config): CheckRecord[] {
 /** The machine, looked at without an agent. */
 export function machineWithoutAgent(config: Config, stores: readonly ConfiguredStore[]): Check[] {
   return machineChecks({
+    datapath: config.datapath,
     stateDir: config.stateDir,
     devices: () => devicesOf(config),
     flows: () => [...stores.flatMap(flowsOf), overlayFlow(config)],

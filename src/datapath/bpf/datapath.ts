@@ -1,6 +1,6 @@
 import { MeshError, messageOf } from '../../core/errors.ts';
 import { BpfError } from '../../host/bpf/command.ts';
-import { readBpfObject } from '../../host/bpf/object.ts';
+import { type BpfObject, readBpfObject } from '../../host/bpf/object.ts';
 import { NetlinkError } from '../../host/netlink-error.ts';
 import type { LoggedPacket } from '../../host/packet-log.ts';
 import type { KernelConnection } from '../connection.ts';
@@ -39,6 +39,8 @@ export interface BpfOptions {
   readonly checkMs?: number;
   /** Where pins go; /sys/fs/bpf by default. */
   readonly fileSystem?: string | undefined;
+  /** What to load; that of this build by default. */
+  readonly object?: BpfObject;
   /** `clsact` does without tcx where the kernel has it. */
   readonly attach?: 'auto' | 'clsact';
 }
@@ -122,7 +124,7 @@ export class BpfDatapath implements Datapath {
   /** Goes on with what an earlier run of this version left in force, or makes maps of its own. */
   async #adopt(): Promise<void> {
     const { folder, border } = this.#kernel;
-    const object = readBpfObject('policy');
+    const object = this.#options.object ?? readBpfObject('policy');
     const attached = await border.programs();
     const kept = folder.generations();
     for (const { digest, number } of kept) {
@@ -181,10 +183,10 @@ export class BpfDatapath implements Datapath {
     await set.flush();
     const moved = this.#putInForce(set, config);
     this.#borders = bordersOf(desired);
-    this.#now.pin();
+    const pinned = this.#now.pin();
     const attached = await this.#follow();
     this.#stale = false;
-    if (suspect !== undefined && (moved || attached > 0)) {
+    if (suspect !== undefined && (moved || attached > 0 || pinned)) {
       this.#healed++;
       this.#options.log?.info(
         { what: suspect, attached, added: set.added, removed: set.removed },
@@ -268,7 +270,7 @@ export class BpfDatapath implements Datapath {
       this.#bury();
       if (readRevision(generation) !== this.#held.revision)
         return this.#drifted('somebody else changed the maps of the policy');
-      if (!isKept(generation)) return this.#drifted('somebody else removed the pins of the policy');
+      if (!generation.isKept) return this.#drifted('somebody else removed the pins of the policy');
       const attached = await this.#follow();
       if (attached > 0) {
         this.#healed++;
@@ -387,12 +389,6 @@ export class BpfDatapath implements Datapath {
 
 function bordersOf({ border, overlay }: DesiredState): Borders {
   return { external: border.devices.filter((name) => name !== overlay?.device), overlay: overlay?.device };
-}
-
-function isKept(generation: Generation): boolean {
-  const again = Generation.open(generation.place);
-  again?.close();
-  return again !== undefined;
 }
 
 function explain(error: unknown): MeshError {

@@ -26,6 +26,8 @@ const FIRST_ENTRIES: Readonly<Record<string, number>> = {
   prefixes6: MANY,
   ranges: MANY,
 };
+/** Their size in the object is only what they begin with. */
+const GROWING: ReadonlySet<string> = new Set(Object.keys(FIRST_ENTRIES));
 const MAX_ENTRIES = 1 << 26;
 
 /** Connections that are remembered: memory is set aside at once, about 120 bytes for each. */
@@ -90,7 +92,7 @@ export class Generation {
     const path = of.folder.generation(of.object.digest, of.number);
     const maps = new Map<string, BpfMap>();
     for (const shape of of.object.maps) {
-      const map = BpfMap.open(join(path, shape.name), shape);
+      const map = BpfMap.open(join(path, shape.name), GROWING.has(shape.name) ? { ...shape, entries: 0 } : shape);
       if (map === undefined) break;
       maps.set(shape.name, map);
     }
@@ -102,10 +104,6 @@ export class Generation {
     if (maps.size === of.object.maps.length) return generation;
     generation.close();
     return undefined;
-  }
-
-  get place(): { number: number; object: BpfObject; folder: BpfFolder } {
-    return { number: this.number, object: this.object, folder: this.#folder };
   }
 
   get path(): string {
@@ -141,14 +139,24 @@ export class Generation {
     return [...this.#programs.values()].map(programId);
   }
 
-  /** Gives it a folder: it lives on without us. @throws BpfError */
-  pin(): void {
-    if (this.#pinned) return;
+  /** Whether its folder is as we left it. */
+  get isKept(): boolean {
+    if (!this.#pinned) return true;
+    const again = Generation.open({ number: this.number, object: this.object, folder: this.#folder });
+    again?.close();
+    this.#pinned = again !== undefined;
+    return this.#pinned;
+  }
+
+  /** Gives it a folder: it lives on without us. @returns whether it had none. @throws BpfError */
+  pin(): boolean {
+    if (this.#pinned) return false;
     removePins(this.path);
     makePinFolder(this.path);
     for (const [name, map] of this.#maps) map.pin(join(this.path, name));
     for (const [name, program] of this.#programs) pinObject(program, join(this.path, name));
     this.#pinned = true;
+    return true;
   }
 
   /** The next one, in which a map has room for at least `needed` entries; not pinned. This one is of no use any more. */

@@ -3,11 +3,12 @@ import type { Check } from '../check.ts';
 import { Findings } from '../check.ts';
 import { judgeForeignRules, type NeededFlow } from './foreign-rules.ts';
 import { type DeviceFacts, judgeConntrack, judgeSysctls, readSettings } from './kernel-settings.ts';
-import { checkPacketFilter, readKernelRules } from './packet-filter.ts';
+import { checkBpf, checkPacketFilter, readKernelRules } from './packet-filter.ts';
 import { checkStateFolder } from './state-folder.ts';
 
 export interface MachineChecksOptions {
   readonly stateDir: string;
+  readonly datapath: 'nftables' | 'bpf' | 'none' | 'auto';
   devices(): readonly DeviceFacts[] | Promise<readonly DeviceFacts[]>;
   flows(): readonly NeededFlow[] | Promise<readonly NeededFlow[]>;
   /** Rules of ours must be in the kernel. */
@@ -46,7 +47,12 @@ export function machineChecks(options: MachineChecksOptions): Check[] {
         return judgeSysctls(await readSettings(devices), devices);
       },
     },
-    { group: 'machine', name: 'packet-filter', title: 'packet filter', look: checkPacketFilter },
+    {
+      group: 'machine',
+      name: 'packet-filter',
+      title: 'packet filter',
+      look: options.datapath === 'bpf' ? checkBpf : checkPacketFilter,
+    },
     {
       group: 'machine',
       name: 'foreign-rules',

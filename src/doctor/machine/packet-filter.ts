@@ -1,5 +1,6 @@
 import type { CheckRecord } from '../../api/doctor-types.ts';
 import { MeshError, messageOf } from '../../core/errors.ts';
+import { countAttached, probeBpf } from '../../datapath/bpf/probe.ts';
 import { type ForeignRules, readForeignRules } from '../../datapath/nft/foreign.ts';
 import { chains } from '../../datapath/nft/kernel.ts';
 import { probeRules } from '../../datapath/nft/probe.ts';
@@ -57,11 +58,28 @@ function isOlder(numbers: readonly number[]): boolean {
   return false;
 }
 
-/** What the kernel holds without the agent: whether there are rules of ours, and those of others. Throws NetlinkError. */
+/** Whether the kernel takes the programs of `datapath: bpf`. */
+export async function checkBpf(): Promise<CheckRecord[]> {
+  const findings = new Findings(GROUP);
+  if (process.getuid?.() !== 0) {
+    findings.skipped('only root may try the programs');
+    return findings.list;
+  }
+  try {
+    await probeBpf();
+    findings.ok('the kernel takes the eBPF programs');
+  } catch (error) {
+    findings.thrown(error, 'DPB-OLD');
+  }
+  return findings.list;
+}
+
+/** What the kernel holds without the agent: how much of ours, and the rules of others. Throws NetlinkError, BpfError. */
 export async function readKernelRules(): Promise<{ readonly own: number; readonly foreign: ForeignRules }> {
   const socket = new NetlinkSocket({ family: NETLINK_NETFILTER });
   try {
-    return { own: (await chains(socket)).length, foreign: await readForeignRules(socket) };
+    const own = (await chains(socket)).length + (await countAttached());
+    return { own, foreign: await readForeignRules(socket) };
   } finally {
     socket.close();
   }

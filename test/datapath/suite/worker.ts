@@ -13,6 +13,7 @@ import type { DesiredChanges, DesiredState } from '../../../src/datapath/desired
 import { NftDatapath } from '../../../src/datapath/nft/datapath.ts';
 import { SocketDatapath } from '../../../src/datapath/sockets/datapath.ts';
 import { SplitDatapath } from '../../../src/datapath/split.ts';
+import { type BpfObject, readBpfObject } from '../../../src/host/bpf/object.ts';
 import type { DirectionChanges, DirectionPolicy } from '../../../src/policy/result.ts';
 import { Classes, desiredState, type Spec } from './spec.ts';
 
@@ -34,9 +35,22 @@ const makers: Record<string, () => Datapath> = {
       judge: new BpfDatapath({ log, checkMs: 200, fileSystem: process.env.MESH_TEST_BPF }),
       leader: new NftDatapath({ log, checkMs: 200, judges: false }),
     }),
-  bpf: () => new BpfDatapath({ log, checkMs: 200, fileSystem: process.env.MESH_TEST_BPF }),
+  bpf: () =>
+    new BpfDatapath({ log, checkMs: 200, fileSystem: process.env.MESH_TEST_BPF, object: policyObject(process.env) }),
   'bpf-clsact': () => new BpfDatapath({ log, checkMs: 200, fileSystem: process.env.MESH_TEST_BPF, attach: 'clsact' }),
 };
+
+/** Another version of the programs, or one with small maps. */
+function policyObject({ MESH_TEST_DIGEST, MESH_TEST_ENTRIES }: NodeJS.ProcessEnv): BpfObject {
+  const { maps, digest, ...object } = readBpfObject('policy');
+  const small = new Set(['hosts4', 'hosts6', 'classes', 'rows', 'prefixes4', 'prefixes6', 'ranges', 'passes']);
+  const entries = Number(MESH_TEST_ENTRIES ?? 0);
+  return {
+    ...object,
+    digest: MESH_TEST_DIGEST ?? digest,
+    maps: maps.map((map) => (small.has(map.name) ? { ...map, entries } : map)),
+  };
+}
 
 const datapath = (makers[process.argv[2] ?? ''] as () => Datapath)();
 // Another offset, another numbering: what a new process of the agent has in common with the last is the kernel alone.
