@@ -4,10 +4,10 @@ import { removeBpfPolicy } from '../datapath/bpf/removal.ts';
 import type { Datapath } from '../datapath/datapath.ts';
 import { KernelDatapath } from '../datapath/kernel.ts';
 import { NftDatapath } from '../datapath/nft/datapath.ts';
-import { removeTable } from '../datapath/nft/removal.ts';
 import { NoneDatapath } from '../datapath/none.ts';
 import { Overlay } from '../datapath/overlay/overlay.ts';
 import { SocketDatapath } from '../datapath/sockets/datapath.ts';
+import { SplitDatapath } from '../datapath/split.ts';
 import { Successor } from '../datapath/successor.ts';
 import type { Log } from '../observe/log.ts';
 
@@ -33,12 +33,15 @@ export function chooseDatapath(config: Config, log: Log): Datapath {
 export function choosePolicy(config: Config, log: Log): Datapath {
   if (config.datapath === 'none') return new NoneDatapath();
   const facts = factsOf(log);
-  const policy =
-    config.datapath === 'bpf'
-      ? new Successor({ datapath: new BpfDatapath({ log: facts }), retire: removeTable, log: facts })
-      : new Successor({ datapath: new NftDatapath({ log: facts }), retire: removeBpfPolicy, log: facts });
   // Who asks for nftables by name gets nothing else.
-  return new SocketDatapath({ policy, enabled: config.datapath !== 'nftables', log: facts });
+  return new SocketDatapath({ policy: policyOf(config, facts), enabled: config.datapath !== 'nftables', log: facts });
+}
+
+/** What judges; what another data path left in force stays until this one is. */
+function policyOf(config: Config, log: ReturnType<typeof factsOf>): Datapath {
+  if (config.datapath !== 'bpf')
+    return new Successor({ datapath: new NftDatapath({ log }), retire: removeBpfPolicy, log });
+  return new SplitDatapath({ judge: new BpfDatapath({ log }), leader: new NftDatapath({ log, judges: false }) });
 }
 
 function factsOf(log: Log) {

@@ -1,3 +1,5 @@
+import type { LoggedPacket } from '../host/packet-log.ts';
+import type { KernelConnection } from './connection.ts';
 import type {
   ApplyReport,
   Datapath,
@@ -59,6 +61,14 @@ export class SplitDatapath implements Datapath {
 
   dumpServices(): Promise<KernelFrontend[]> {
     return this.#leader.dumpServices();
+  }
+
+  dumpConnections(): Promise<KernelConnection[]> {
+    return this.#judge.dumpConnections();
+  }
+
+  hear(what: 'verdicts' | 'names', onPacket: (packet: LoggedPacket) => void): (() => void) | undefined {
+    return this.#judge.hear?.(what, onPacket);
   }
 
   get status(): DatapathStatus {

@@ -54,7 +54,7 @@ function attached(): Record<string, number> {
   const links = join(folder() ?? '', 'policy-links');
   return Object.fromEntries(
     readdirSync(links).map((name) => {
-      const link = openPinned(join(links, name)) as number;
+      const link = openPinned(join(links, name), 'link') as number;
       const { program } = deviceLinkInfo(link);
       closeObject(link);
       return [name, program];
@@ -63,7 +63,7 @@ function attached(): Record<string, number> {
 }
 
 function pinnedProgram(name: string): number {
-  const fd = openPinned(join(folder() ?? '', generations()[0] ?? '', name)) as number;
+  const fd = openPinned(join(folder() ?? '', generations()[0] ?? '', name), 'prog') as number;
   const id = programId(fd);
   closeObject(fd);
   return id;
