@@ -31,7 +31,14 @@ export interface Orders {
   check: { request: Handle & { readonly timeoutMs: number }; answer: Outcome };
   shut: { request: Handle; answer: undefined };
   flow: {
-    request: { readonly to: string; readonly port: number; readonly everyMs: number; readonly fresh: boolean };
+    request: {
+      readonly to: string;
+      readonly port: number;
+      readonly everyMs: number;
+      readonly fresh: boolean;
+      /** Of each datagram, at least. */
+      readonly bytes: number;
+    };
     answer: Handle;
   };
   stop: { request: Handle; answer: FlowReport };
@@ -75,8 +82,12 @@ export class Place {
   }
 
   /** A steady beat of UDP datagrams and their echoes. `fresh`: each from a port of its own, a new connection. */
-  async flow(to: string, port: number, options: { everyMs?: number; fresh?: boolean } = {}): Promise<Flow> {
-    const { handle } = await this.#order('flow', { to, port, everyMs: 5, fresh: false, ...options });
+  async flow(
+    to: string,
+    port: number,
+    options: { everyMs?: number; fresh?: boolean; bytes?: number } = {},
+  ): Promise<Flow> {
+    const { handle } = await this.#order('flow', { to, port, everyMs: 5, fresh: false, bytes: 0, ...options });
     return { stop: () => this.#order('stop', { handle }) };
   }
 

@@ -149,7 +149,7 @@ function outcomeOf(error: NodeJS.ErrnoException): Outcome {
 }
 
 /** Datagrams in a steady beat: on one connection, or each from a port of its own, so that each is judged as new. */
-function startFlow({ to, port, everyMs, fresh }: Orders['flow']['request']): { stop(): Promise<FlowReport> } {
+function startFlow({ to, port, everyMs, fresh, bytes }: Orders['flow']['request']): { stop(): Promise<FlowReport> } {
   const answered = new Set<number>();
   const open = new Set<DatagramSocket>();
   let sent = 0;
@@ -169,7 +169,7 @@ function startFlow({ to, port, everyMs, fresh }: Orders['flow']['request']): { s
   };
   const lasting = fresh ? undefined : make();
   const timer = setInterval(() => {
-    const word = Buffer.alloc(4);
+    const word = Buffer.alloc(Math.max(4, bytes));
     word.writeUInt32BE(sent++);
     const socket = lasting ?? make();
     socket.send(word, port, to, () => {});

@@ -21,6 +21,9 @@ export interface Spec {
   readonly stores?: readonly string[];
   readonly nodes?: readonly string[];
   readonly audit?: boolean;
+  readonly watchNames?: boolean;
+  readonly watchAllowed?: boolean;
+  readonly tellRate?: number;
   readonly overlay?: { readonly device: string; readonly identity: number };
   /** By `10.96.0.1 6 80`; targets are `10.1.0.5 8080`, with a weight behind where it is not 1. */
   readonly services?: Readonly<Record<string, ServiceSpec>> | 'off';
@@ -156,6 +159,9 @@ function borderOf(spec: Spec): Border {
     nodes: (spec.nodes ?? []).map(address),
     tunnelPort: TUNNEL_PORT,
     audit: spec.audit ?? false,
+    watchNames: spec.watchNames ?? false,
+    watchAllowed: spec.watchAllowed ?? false,
+    tellRate: spec.tellRate ?? 0,
   };
 }
 

@@ -82,6 +82,11 @@ const orders: Record<string, (request: never) => Promise<unknown> | unknown> = {
       for (const end = performance.now() + ms; performance.now() < end; );
     });
   },
+  /** From here on what is told of packets is an event, with the whole of what was copied. */
+  hear: ({ what }: { what: 'verdicts' | 'names' }) =>
+    datapath.hear?.(what, ({ prefix, payload }) =>
+      say({ event: 'told', what: prefix, message: payload.toString('hex') }),
+    ) !== undefined,
   addresses: () => datapath.dumpAddresses(),
   policy: () => datapath.dumpPolicy(),
   services: () => datapath.dumpServices(),
