@@ -184,6 +184,7 @@ const HARMS: Record<string, readonly (readonly string[])[]> = {
   'a map is emptied': [['flush', 'map', 'inet', 'mesh_agent', 'class_in']],
   'a range of addresses is added': [['add', 'element', 'inet', 'mesh_agent', 'cidr4', '{ 192.168.0.0/16 : 70000 }']],
   'a row is added': [['add', 'element', 'inet', 'mesh_agent', 'all_in', '{ 0x80aaaa80 : return }']],
+  'the set of exempt ports is emptied': [['flush', 'set', 'inet', 'mesh_agent', 'exempt_in']],
   'the failsafe set is emptied': [['flush', 'set', 'inet', 'mesh_agent', 'failsafe_in']],
 };
 

@@ -15,7 +15,7 @@ import { SHARDS } from './names.ts';
  */
 export type Side = 'in' | 'out';
 
-export interface Way {
+interface Way {
   /** Where the peer's address is. */
   readonly peer: 'saddr' | 'daddr';
   /** Whose policy it is. */
@@ -25,7 +25,7 @@ export interface Way {
 }
 
 /** An answer is judged by the policy of the other direction, with source and destination exchanged. */
-export const WAYS = {
+const WAYS = {
   in: { peer: 'saddr', policy: 'in', port: 'dport' },
   out: { peer: 'daddr', policy: 'out', port: 'dport' },
   answer_in: { peer: 'saddr', policy: 'out', port: 'sport' },

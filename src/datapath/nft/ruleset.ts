@@ -20,6 +20,7 @@ import { type Telling, VERDICT_SETS, verdictChains, verdictCounters } from './ve
  * An entry of connection tracking that has none of our labels was made without us, or before a device became external: its
  * packets are judged one by one, answers by the policy of the other direction with source and destination exchanged.
  */
+
 // Without a size the kernel's tables grow as they fill; a size would cost its memory at once (21 MB for two million).
 const MAPS = `${hostMaps()}
   map cidr4 { type ipv4_addr : mark; flags interval; }
