@@ -1,12 +1,16 @@
 /**
- * `services-load.ts COUNT FILESYSTEM|packets`: writes services of a benchmark into the kernel of its network namespace, measures
- * that, prints it as JSON and ends. With a BPF file system they are led at the socket, else by packets.
+ * `services-load.ts COUNT WAY FILESYSTEM`: writes services of a benchmark into the kernel of its network namespace, measures
+ * that, prints it as JSON and ends. The way says where
+ * they are led: `sockets`, or `packets`; with `bpf` at the socket, and eBPF judges.
  */
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { parseIpv4 } from '../src/core/ip.ts';
+import { BpfDatapath } from '../src/datapath/bpf/datapath.ts';
+import type { Datapath } from '../src/datapath/datapath.ts';
 import type { DesiredState } from '../src/datapath/desired.ts';
 import { NftDatapath } from '../src/datapath/nft/datapath.ts';
 import { SocketDatapath } from '../src/datapath/sockets/datapath.ts';
+import { SplitDatapath } from '../src/datapath/split.ts';
 import type { ServiceFact } from '../src/service/facts.ts';
 import { ServiceModel } from '../src/service/model.ts';
 import { manyClasses, world } from './nft.ts';
@@ -51,7 +55,7 @@ function service(n: number, change = 0): ServiceFact {
   };
 }
 
-async function load(count: number, place: string): Promise<Loaded> {
+async function load(count: number, way: string, fileSystem: string): Promise<Loaded> {
   const delay = monitorEventLoopDelay({ resolution: 2 });
   const blocked = (): number => {
     const max = Math.max(0, delay.max / 1e6 - 2);
@@ -76,7 +80,8 @@ async function load(count: number, place: string): Promise<Loaded> {
   hosts4.set(hosts4.insert([parseIpv4('10.200.0.2')]), 0, 65_536);
   const desired: DesiredState = { ...policy, services: model.frontends };
   const open = async (): Promise<SocketDatapath> => {
-    const datapath = new SocketDatapath({ policy: new NftDatapath(), enabled: place !== 'packets', fileSystem: place });
+    const policy = way === 'bpf' ? withBpf(fileSystem) : new NftDatapath();
+    const datapath = new SocketDatapath({ policy, enabled: way !== 'packets', fileSystem });
     await datapath.open();
     return datapath;
   };
@@ -88,7 +93,7 @@ async function load(count: number, place: string): Promise<Loaded> {
   const { tookMs: loadMs } = await datapath.apply(desired, { everything: true });
   const loadBlockedMs = blocked();
   const { services } = datapath.status;
-  if (services?.at !== (place === 'packets' ? 'packet' : 'socket')) throw new Error(JSON.stringify(services));
+  if (services?.at !== (way === 'packets' ? 'packet' : 'socket')) throw new Error(JSON.stringify(services));
   const times: number[] = [];
   let elements = 0;
   for (let n = 1; n <= CHANGES; n++) {
@@ -119,8 +124,15 @@ async function load(count: number, place: string): Promise<Loaded> {
   };
 }
 
+function withBpf(fileSystem: string): Datapath {
+  const leader = new NftDatapath({ judges: false });
+  return new SplitDatapath({ judge: new BpfDatapath({ fileSystem }), leader });
+}
+
 function pause(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 3));
 }
 
-process.stdout.write(JSON.stringify(await load(Number(process.argv[2]), process.argv[3] ?? 'packets')));
+process.stdout.write(
+  JSON.stringify(await load(Number(process.argv[2]), process.argv[3] ?? 'packets', process.argv[4] ?? '')),
+);

@@ -19,7 +19,7 @@ table ip one {
   chain in { type nat hook prerouting priority -100; policy accept; }
 }`;
 
-const WAYS = { sockets: 'at the socket', packets: 'by packets' } as const;
+const WAYS = { sockets: 'at the socket', bpf: 'at the socket with `datapath: bpf`', packets: 'by packets' } as const;
 type WayName = keyof typeof WAYS;
 
 export async function run(): Promise<Row[]> {
@@ -29,14 +29,14 @@ export async function run(): Promise<Row[]> {
   const rule = await startClient('rule');
   try {
     plain.namespace.feed(TRACKING, 'nft', '-f', '-');
-    load(rule.namespace, 0, 'packets');
+    load(rule.namespace, { count: 0, way: 'packets', fileSystem });
     rule.namespace.feed(ONE_RULE, 'nft', '-f', '-');
-    for (const way of ['sockets', 'packets'] as const) {
+    for (const way of ['sockets', 'bpf', 'packets'] as const) {
       const rates: number[] = [];
       for (const count of [10, 10_000]) {
         const ours = await startClient('ours');
         try {
-          const loaded = load(ours.namespace, count, way === 'sockets' ? fileSystem.path : 'packets');
+          const loaded = load(ours.namespace, { count, way, fileSystem });
           const measured = await measure({ ours, plain, rule, way, count });
           rates.push(measured.share);
           rows.push(...measured.rows);
@@ -108,9 +108,15 @@ function rowsOf(loaded: Loaded, way: WayName): Row[] {
   ];
 }
 
-function load(namespace: Namespace, count: number, place: string): Loaded {
+interface Task {
+  readonly count: number;
+  readonly way: WayName;
+  readonly fileSystem: BpfFileSystem;
+}
+
+function load(namespace: Namespace, { count, way, fileSystem }: Task): Loaded {
   const script = join(import.meta.dirname, 'services-load.ts');
-  const text = namespace.run(process.execPath, '--no-warnings', script, String(count), place);
+  const text = namespace.run(process.execPath, '--no-warnings', script, String(count), way, fileSystem.path);
   return JSON.parse(text === '' ? '{}' : text);
 }
 
