@@ -4,6 +4,7 @@
  *
  *   connect, sendmsg         frontend -> backend; recorded in `peers`
  *   recvmsg, getpeername     backend -> frontend, as the program that asks knows it
+ *   sock_release             what was recorded is forgotten
  *
  * Frontends without backends are left as they are: the packet filter refuses them. The keys and values of `services*` and
  * `slots*` are, byte by byte, those of the packet filter's maps (src/datapath/lb/keys.ts).
@@ -302,6 +303,31 @@ static __always_inline int back6(struct bpf_sock_addr *ctx) {
   struct end from = seen6(ctx);
   const struct end *to = asked(ctx, &from);
   return to ? write6(ctx, to) : PASS;
+}
+
+/*
+ * A connected datagram socket is closed: what it was led to need not be known any more. Were that left to age, many short
+ * conversations would push out what a long one needs to be ended when its backend leaves.
+ */
+SEC("cgroup/sock_release") int sock_release(struct bpf_sock *ctx) {
+  if (ctx->protocol != IPPROTO_UDP || ctx->state != CONNECTED) return PASS;
+  __u32 zero = 0;
+  const struct config *found = bpf_map_lookup_elem(&config, &zero);
+  if (!found || found->namespace != bpf_get_netns_cookie(ctx)) return PASS;
+  __be32 address = ctx->dst_ip4;
+  /* Or the compiler reads one field or another by one instruction, which the verifier does not allow. */
+  asm volatile("" : "+r"(address));
+  struct end end = mapped(address, ctx->dst_port);
+  if (ctx->family == AF_INET6) {
+    end.address[0] = ctx->dst_ip6[0];
+    end.address[1] = ctx->dst_ip6[1];
+    end.address[2] = ctx->dst_ip6[2];
+    end.address[3] = ctx->dst_ip6[3];
+  }
+  struct peer peer = {.socket = bpf_get_socket_cookie(ctx), .port = end.port};
+  __builtin_memcpy(peer.address, end.address, sizeof peer.address);
+  bpf_map_delete_elem(&udp_peers, &peer);
+  return PASS;
 }
 
 #define PROGRAM(name, call)                                                                                            \

@@ -3,9 +3,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { host } from '../lab/namespace.ts';
 import type { Driver } from './suite/driver.ts';
-import { ServicesLab, targets4, targets6, VIP, v4, v6 } from './suite/services-lab.ts';
+import { buildSocketProgram, ServicesLab, targets4, targets6, VIP, v4, v6 } from './suite/services-lab.ts';
 
 // What all kinds of sockets see of services that are led at the socket, whatever they are asked to do, one thing after the other.
 
@@ -25,8 +24,7 @@ let folder: string;
 let program: string;
 before(async () => {
   folder = mkdtempSync(join(tmpdir(), 'mesh-kinds-'));
-  program = join(folder, 'socket-program');
-  host('cc', '-O1', '-Wall', '-Wextra', '-Werror', '-o', program, join(import.meta.dirname, 'socket-program.c'));
+  program = buildSocketProgram(folder);
   lab = await ServicesLab.start({ container: false });
   driver = await lab.drive('sockets');
   await driver.apply({

@@ -11,6 +11,8 @@
  *   from | fromMany                       who sent the next datagram; by recvmmsg, of two
  *   peer                                  whom the socket says that it talks to
  *   only6                                 no mapped addresses
+ *   storm ADDRESS PORT                    40,000 sockets, one after the other: connected and closed
+ *   hold                                  sends until that fails, and reads nothing
  *   netns PATH                            the process goes to another network namespace
  */
 #define _GNU_SOURCE
@@ -100,13 +102,28 @@ static int receive_many(int socket, struct mmsghdr *messages, unsigned count, in
   return recvmmsg(socket, messages, count, flags, NULL);
 }
 
+static void storm(const char *step, const struct end *end) {
+  int failed = 0;
+  for (int at = 0; at < 40000; at++) {
+    int one = socket(end->address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (connect(one, (const void *)&end->address, end->length) < 0) failed++;
+    close(one);
+  }
+  printf("%s %d failed\n", step, failed);
+}
+
+static void hold(const char *step) {
+  while (send(fd, "word", 4, 0) == 4) usleep(50000);
+  say(step, -1);
+}
+
 int main(int count, char **words) {
   for (int at = 1; at < count; at++) {
     const char *step = words[at];
     struct end end = {.length = sizeof end.address};
     char word[64] = "word";
 #define IS(name) (strcmp(step, name) == 0)
-    if (IS("connect") || IS("fast") || IS("to") || IS("many")) {
+    if (IS("connect") || IS("fast") || IS("to") || IS("many") || IS("storm")) {
       if (at + 2 >= count) return 2;
       end = end_of(words[at + 1], words[at + 2]);
       at += 2;
@@ -117,6 +134,8 @@ int main(int count, char **words) {
     else if (IS("to")) say(step, sendto(fd, word, 4, 0, address, end.length));
     else if (IS("send")) say(step, send(fd, word, 4, 0));
     else if (IS("many")) many(step, &end, sendmmsg);
+    else if (IS("storm")) storm(step, &end);
+    else if (IS("hold")) hold(step);
     else if (IS("fromMany")) end.length = 0, many(step, &end, receive_many);
     else if (IS("from")) say_end(step, recvfrom(fd, word, sizeof word, 0, (void *)&end.address, &end.length), &end);
     else if (IS("peer")) say_end(step, getpeername(fd, (void *)&end.address, &end.length), &end);

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, test } from 'node:test';
@@ -6,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { BpfMap, MAP_TYPE } from '../../src/host/bpf/map.ts';
 import { until } from '../lab/namespace.ts';
 import type { Driver } from './suite/driver.ts';
-import { ServicesLab, VIP, v4 } from './suite/services-lab.ts';
+import { buildSocketProgram, ServicesLab, VIP, v4 } from './suite/services-lab.ts';
 
 // Whose datagrams stay where they are when the backends of a service change, and whose do not.
 
@@ -18,13 +20,18 @@ const LOOKED_MS = 2500;
 
 let lab: ServicesLab;
 let driver: Driver;
+let folder: string;
+let program: string;
 before(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'mesh-flows-'));
+  program = buildSocketProgram(folder);
   lab = await ServicesLab.start({ container: false });
   driver = await lab.drive('sockets');
 });
 after(async () => {
   await driver?.close();
   await lab?.close();
+  rmSync(folder, { recursive: true, force: true });
 });
 
 interface Stay {
@@ -64,6 +71,17 @@ test('a socket whose backend has the address of the frontend stays with it', asy
   await driver.apply({ services: { [key]: { targets: [backend(12)] } } });
   await until('it is ended when that leaves', () => own.failures() === 1);
   own.end();
+});
+
+test('a socket that only sends is ended when its backend leaves, however many others have come and gone', async () => {
+  await driver.apply({ services: { [KEY]: { targets: [backend(11)] } } });
+  const child = lab.machine.namespace.start(program, ['udp4', 'connect', VIP.v4, '53', 'hold']);
+  const seen: string[] = [];
+  createInterface({ input: child.stdout as NodeJS.ReadableStream }).on('line', (line) => seen.push(line));
+  await until('it is connected', () => seen.includes('connect done'));
+  assert.equal(lab.machine.namespace.run(program, 'storm', VIP.v4, '53'), 'storm 0 failed\n');
+  await driver.apply({ services: { [KEY]: { targets: [backend(12)] } } });
+  await until('it is ended', () => seen.includes('hold EDESTADDRREQ'));
 });
 
 test('what a process that was killed had no time to look at, the next one does', async () => {

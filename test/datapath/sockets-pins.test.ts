@@ -46,7 +46,7 @@ const generation = (): string => dirname(pin(/map_config$/));
 async function assertLed(): Promise<void> {
   assert.deepEqual((await driver.status()).services, { at: 'socket' });
   assert.equal(all(await lab.connect(10, VIP.v4)), 'pass');
-  assert.equal(lab.pins().filter((path) => /\/links\/link_/.test(path)).length, 8);
+  assert.equal(lab.pins().filter((path) => /\/links\/link_/.test(path)).length, 9);
   assert.equal(lab.pins().filter((path) => /\/map_config$/.test(path)).length, 1, 'one generation');
 }
 

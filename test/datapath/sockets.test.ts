@@ -88,7 +88,7 @@ test('sockets of other network namespaces are left alone', async () => {
 test('what is attached outlives the process, and the next one changes nothing', async () => {
   await driver.apply({ services: SERVICES });
   const before = attached();
-  assert.equal(Object.keys(before).length, 8);
+  assert.equal(Object.keys(before).length, 9);
   await driver.kill();
   lab.forget();
   assert.equal(all(await lab.connect(30, VIP.v4)), 'pass');
@@ -111,7 +111,7 @@ test('what others take away is put back', async () => {
   await driver.apply(one);
   const [path = '', other = ''] = linkPins();
   rmSync(path);
-  await until('the pin is back', () => linkPins().length === 8);
+  await until('the pin is back', () => linkPins().length === 9);
   // BPF_LINK_DETACH.
   const fd = openPinned(other, 'link') as number;
   const attr = Buffer.alloc(16);

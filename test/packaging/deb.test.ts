@@ -105,7 +105,7 @@ test('as a service it leads those of the mesh at the socket, across restarts of 
   const connect = () => lab.machine.probe({ protocol: 'tcp', to: VIP, port: 80 });
   assert.equal(await connect(), 'pass');
   const before = machine.pins();
-  assert.equal(before.filter((path) => /\/links\/link_/.test(path)).length, 8);
+  assert.equal(before.filter((path) => /\/links\/link_/.test(path)).length, 9);
   await machine.must('systemctl', 'stop', 'mesh-agent');
   assert.equal(await connect(), 'pass');
   await machine.must('systemctl', 'start', 'mesh-agent');

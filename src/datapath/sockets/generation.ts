@@ -4,7 +4,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { closeObject, openPinned, pinObject } from '../../host/bpf/command.ts';
 import { BpfMap, type MapShape } from '../../host/bpf/map.ts';
 import type { BpfObject } from '../../host/bpf/object.ts';
-import { loadProgram, SOCKET_ADDRESS } from '../../host/bpf/program.ts';
+import { loadProgram, SOCKET, SOCKET_ADDRESS } from '../../host/bpf/program.ts';
 import { makePinFolder, removePins } from '../pins.ts';
 
 /** How much the maps hold, in each family. */
@@ -23,6 +23,7 @@ export const HOOKS = {
   connect6: 11,
   sendmsg4: 14,
   sendmsg6: 15,
+  sock_release: 34,
 } as const;
 export type HookName = keyof typeof HOOKS;
 export const HOOK_NAMES = Object.keys(HOOKS) as HookName[];
@@ -110,7 +111,8 @@ export class Generation {
         map.pin(join(unfinished, mapPin(shape.name)));
       }
       for (const program of object.programs) {
-        const kind = { type: SOCKET_ADDRESS, attach: HOOKS[program.name as HookName] };
+        const type = program.name === 'sock_release' ? SOCKET : SOCKET_ADDRESS;
+        const kind = { type, attach: HOOKS[program.name as HookName] };
         const fd = loadProgram(program, kind, maps);
         programs.set(program.name, fd);
         pinObject(fd, join(unfinished, programPin(program.name)));

@@ -9,7 +9,9 @@ export interface ProgramKind {
   readonly attach: number;
 }
 
+/** Programs that see an address that a socket uses, and those that see the socket. */
 export const SOCKET_ADDRESS = 18;
+export const SOCKET = 9;
 export const CLASSIFIER: ProgramKind = { type: 3, attach: 0 };
 /** Of links to a device (Linux 6.6), and the flag that puts one before all that are there. */
 export const TCX = { ingress: 46, egress: 47, before: 8 } as const;

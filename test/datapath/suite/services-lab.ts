@@ -1,5 +1,6 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { host } from '../../lab/namespace.ts';
 import { type Outcome, Place } from '../../lab/place.ts';
 import { type DatapathName, Driver } from './driver.ts';
 import type { Spec } from './spec.ts';
@@ -174,6 +175,14 @@ export class ServicesLab {
       [this.container, this.machine, this.router, ...this.backends.values()].map((place) => place?.close()),
     );
   }
+}
+
+/** Makes `socket-program.c`. @returns its path */
+export function buildSocketProgram(folder: string): string {
+  const program = join(folder, 'socket-program');
+  const source = join(import.meta.dirname, '../socket-program.c');
+  host('cc', '-O1', '-Wall', '-Wextra', '-Werror', '-o', program, source);
+  return program;
 }
 
 export const all = (outcomes: readonly Outcome[]): string => [...new Set(outcomes)].join();
