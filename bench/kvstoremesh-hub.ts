@@ -4,6 +4,7 @@ import { Credentials } from '../src/hub/clusters/credentials.ts';
 import { KvstoreMesh } from '../src/hub/mesh/kvstoremesh.ts';
 import { openWriterStore } from '../src/kvstore/writer-store.ts';
 import { silentLog } from '../src/observe/log.ts';
+import { longestStep } from '../test/kvstore/mirror.ts';
 
 /** The part of a hub that copies clusters, in a process of its own. */
 export interface CopyFigures {
@@ -14,6 +15,8 @@ export interface CopyFigures {
   readonly megabytes: number;
   /** Processor time of this process. */
   readonly cpuSeconds: number;
+  /** Milliseconds for which the event loop was held meanwhile. */
+  readonly longestStep: number;
 }
 
 const [endpoint = '', folder = '', count = '0'] = process.argv.slice(2);
@@ -33,13 +36,16 @@ const mesh = new KvstoreMesh({
 await mesh.start();
 const allReady = (): boolean =>
   mesh.clusters.length === Number(count) && mesh.clusters.every(({ cluster }) => cluster.ready);
-while (!allReady()) await new Promise((resolve) => setTimeout(resolve, 10));
+const held = await longestStep(async () => {
+  while (!allReady()) await new Promise((resolve) => setTimeout(resolve, 10));
+});
 const { user, system } = process.cpuUsage();
 const figures: CopyFigures = {
   seconds: performance.now() / 1000,
   peakMegabytes: process.resourceUsage().maxRSS / 1024,
   megabytes: process.memoryUsage().rss / 2 ** 20,
   cpuSeconds: (user + system) / 1e6,
+  longestStep: held,
 };
 process.stdout.write(`${JSON.stringify(figures)}\n`);
 process.stdin.resume();

@@ -65,7 +65,7 @@ async function connect(own: Etcd, source: Etcd, clusters: readonly StandInCluste
 
 async function copying(own: Etcd, clusters: readonly StandInCluster[]): Promise<Row[]> {
   const first = await hub(own);
-  const { seconds, peakMegabytes, cpuSeconds } = first.figures;
+  const { seconds, peakMegabytes, cpuSeconds, longestStep } = first.figures;
   const delay = await latency(own, clusters);
   await first.end();
   const second = await hub(own);
@@ -75,9 +75,11 @@ async function copying(own: Etcd, clusters: readonly StandInCluster[]): Promise<
     { name: `${what}: from the start until the cache is ready`, value: seconds, unit: 's', bar: '< 20' },
     { name: 'the same: resident memory at its highest', value: peakMegabytes, unit: 'MB', bar: '< 500' },
     { name: 'the same: processor time of the hub', value: cpuSeconds, unit: 's' },
+    { name: 'the same: longest step of the event loop', value: longestStep, unit: 'ms', bar: '< 50' },
     { name: 'one change at a cluster until it is in the cache, p99', value: delay, unit: 'ms', bar: '< 100' },
     { name: 'takeover of a complete cache until all is ready', value: second.figures.seconds, unit: 's', bar: '< 20' },
     { name: 'the same: resident memory at its highest', value: second.figures.peakMegabytes, unit: 'MB', bar: '< 500' },
+    { name: 'the same: longest step of the event loop', value: second.figures.longestStep, unit: 'ms', bar: '< 50' },
   ];
 }
 
