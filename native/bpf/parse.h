@@ -18,6 +18,38 @@
 #define TCP_RST 4
 #define TCP_ACK 16
 
+struct ipv4 {
+  __u8 version, tos;
+  __be16 length, id, fragment;
+  __u8 ttl, protocol;
+  __be16 checksum;
+  __be32 source, destination;
+};
+
+struct ipv6 {
+  __be32 version;
+  __be16 length;
+  __u8 next, hops;
+  struct address6 source, destination;
+};
+
+/* The beginning of TCP, UDP, SCTP and ICMP (type and code in place of the source port). */
+struct transport {
+  __be16 source, destination;
+  union {
+    __be32 word;
+    struct {
+      __be16 id, sequence;
+    };
+  };
+  __u32 more;
+  __u8 chunk, flags;
+};
+/* Of each as much as is looked at. */
+#define UDP_BYTES 8
+#define SCTP_BYTES 13
+#define TCP_BYTES 14
+
 static __always_inline bool load(struct __sk_buff *skb, __u32 at, void *to, __u32 bytes) {
   return bpf_skb_load_bytes_relative(skb, at, to, bytes, BPF_HDR_START_NET) == 0;
 }
@@ -36,13 +68,7 @@ static __always_inline void set_ports(struct flow *flow, enum direction directio
 }
 
 static __always_inline bool read_ipv4(struct __sk_buff *skb, __u32 at, enum direction direction, struct flow *flow) {
-  struct {
-    __u8 version, tos;
-    __be16 length, id, fragment;
-    __u8 ttl, protocol;
-    __be16 checksum;
-    __be32 source, destination;
-  } ip;
+  struct ipv4 ip;
   if (!load(skb, at, &ip, sizeof ip) || ip.version >> 4 != 4) return false;
   __u32 header = (ip.version & 15) * 4;
   if (header < sizeof ip || bpf_ntohs(ip.length) < header) return false;
@@ -56,12 +82,7 @@ static __always_inline bool read_ipv4(struct __sk_buff *skb, __u32 at, enum dire
 }
 
 static __always_inline bool read_ipv6(struct __sk_buff *skb, __u32 at, enum direction direction, struct flow *flow) {
-  struct {
-    __be32 version;
-    __be16 length;
-    __u8 next, hops;
-    struct address6 source, destination;
-  } ip;
+  struct ipv6 ip;
   struct {
     __u8 next, length;
     __be16 fragment;
@@ -132,33 +153,23 @@ static __always_inline void read_icmp(struct flow *flow, int family, enum direct
 /* `quoted`: the packet is part of an ICMP error, which need not hold more of the transport than eight bytes. */
 static __always_inline bool read_transport(struct __sk_buff *skb, int family, enum direction direction, bool quoted,
                                            struct flow *flow) {
-  struct {
-    __be16 source, destination;
-    union {
-      __be32 word;
-      struct {
-        __be16 id, sequence;
-      };
-    };
-    __u32 more;
-    __u8 chunk, flags;
-  } transport;
+  struct transport transport;
   __u8 protocol = flow->protocol;
   if (flow->part == LATER) return true;
   if (protocol == IPPROTO_TCP && !quoted) {
-    if (!load(skb, flow->transport, &transport, 14)) return false;
+    if (!load(skb, flow->transport, &transport, TCP_BYTES)) return false;
     set_ports(flow, direction, transport.source, transport.destination);
     flow->flags = transport.flags;
     flow->role = (transport.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN ? OPENS : RUNS;
   } else if (protocol == IPPROTO_SCTP && !quoted) {
-    if (!load(skb, flow->transport, &transport, 13)) return false;
+    if (!load(skb, flow->transport, &transport, SCTP_BYTES)) return false;
     set_ports(flow, direction, transport.source, transport.destination);
     flow->role = transport.chunk == 1 ? OPENS : RUNS;
   } else if (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP) {
-    if (!load(skb, flow->transport, &transport, 8)) return false;
+    if (!load(skb, flow->transport, &transport, UDP_BYTES)) return false;
     set_ports(flow, direction, transport.source, transport.destination);
   } else if (protocol == (family == 4 ? IPPROTO_ICMP : IPPROTO_ICMP6)) {
-    if (!load(skb, flow->transport, &transport, 8)) return false;
+    if (!load(skb, flow->transport, &transport, UDP_BYTES)) return false;
     flow->icmp_code = bpf_ntohs(transport.source) & 255;
     read_icmp(flow, family, direction, bpf_ntohs(transport.source) >> 8, transport.id);
   }

@@ -38,7 +38,7 @@ enum {
 /* One of several that take turns, so that the one in use is never written to. */
 struct config {
   __u32 flags;
-  /* Verdicts that are told of, a second and for each kind. */
+  /* Verdicts that are told of, a tick and for each kind. */
   __u32 rate;
   /* Identity of unknown addresses: IPv4, IPv6. */
   __u32 world[2];
@@ -131,6 +131,9 @@ struct tuple6 {
   __u8 unused[3];
 };
 
+/* Time is counted in 2^30 ns, a little more than a second: a division would cost every packet. */
+#define TICK_BITS 30
+
 /* State of a connection. */
 enum {
   REPLIED = 1 << 0,
@@ -143,7 +146,7 @@ enum {
 struct connection {
   /* What it was judged by. */
   __u64 revision;
-  /* Coarse seconds since boot. */
+  /* In ticks since boot. */
   __u32 seen;
   /* That the overlay brought with it; 0: the address counts. */
   __u32 identity;
@@ -174,9 +177,9 @@ enum kind { K_NO_RULE, K_DENY_RULE, K_WITHDRAWN, K_STRANGER, K_SPOOFED, K_NO_BAC
 #define TOLD POINT(KINDS, IN)
 #define COUNTERS (KINDS * 2 + 2)
 
-/* How many were told of in this second. */
+/* How many were told of in this tick. */
 struct window {
-  __u32 second;
+  __u32 tick;
   __u32 told;
 };
 
@@ -235,6 +238,11 @@ struct flows {
   struct flow quoted;
   struct question question;
   union tuple tuple;
+  /* The packet is an error about a connection that is known. */
+  bool related;
+  /* Where the connection was found; and whether an entry that is over lies in its place among the lasting ones. */
+  bool opening;
+  bool replaces;
 };
 
 enum event_kind { EVENT_VERDICT, EVENT_QUERY, EVENT_ANSWER };

@@ -77,7 +77,7 @@ export const KEYS = {
   'address.ipv6': live(optional(address(6)), 'IPv6 address of this machine in the mesh'),
   datapath: key(
     choice('auto', 'nftables', 'bpf', 'none'),
-    'what enforces; auto: nftables, and services at the socket where the kernel can',
+    'what enforces; auto: nftables, and services at the socket where the kernel can; bpf: eBPF',
   ),
   devices: live(wordOr('auto', list(device, 'device names')), 'external devices, whose traffic is judged'),
   routing: live(choice('tunnel', 'native'), 'how packets reach other nodes'),

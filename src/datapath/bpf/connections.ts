@@ -5,13 +5,15 @@ import type { Generation } from './generation.ts';
 import { DIRECTION, keyWords } from './layout.ts';
 
 const TURN = 4096;
+/** Of the clock of the entries: 2^30 ns. */
+const TICK_BITS = 30n;
 const PROTOCOL = { icmp: 1, tcp: 6, udp: 17, icmpv6: 58 } as const;
 /** `enum` of struct connection in native/bpf/policy.h. */
 const STATE = { replied: 1, denied: 2, finished: 4 | 8, reset: 16 } as const;
 
 /** Connections that are not over yet. */
 export async function dumpConnections(generation: Generation): Promise<KernelConnection[]> {
-  const now = Math.floor(Number(process.hrtime.bigint() / 1_000_000_000n));
+  const now = Number(process.hrtime.bigint() >> TICK_BITS);
   const found: KernelConnection[] = [];
   let count = 0;
   for (const name of ['connections4', 'connections6', 'opening4', 'opening6']) {
