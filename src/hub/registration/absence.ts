@@ -125,8 +125,7 @@ export class Absence {
         judged.set(key, tooMany);
         const stays = tooMany.has(name);
         if (stays) keptIn.push(key);
-        const told = stays ? kept : out;
-        told.set(key, [...(told.get(key) ?? []), { name, since }]);
+        noteIn(stays ? kept : out, key, { name, since });
       }
       const same = unreachable?.kept.length === keptIn.length && unreachable.kept.every((key) => keptIn.includes(key));
       if (!same) onDecided(name, { since, kept: keptIn });
@@ -144,4 +143,10 @@ export class Absence {
   #age(name: string, now: number): number {
     return now - (this.#since.get(name)?.monotonic ?? now);
   }
+}
+
+function noteIn(services: Map<string, Missing[]>, key: string, machine: Missing): void {
+  const known = services.get(key);
+  if (known === undefined) services.set(key, [machine]);
+  else known.push(machine);
 }
