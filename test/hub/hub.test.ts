@@ -103,6 +103,10 @@ test('every fault of hub.yaml is told with its line', async () => {
     /:4 .*listen\.etcd[\s\S]*:5 .*listen\.enrolment/,
   );
   assert.match(problems(`${head}etcd: {quota: 1Ki}\n`)[0] ?? '', /:3 .*etcd\.quota/);
+  for (const good of ['0', '15s', '2m', '10m'])
+    assert.deepEqual(problems(`${head}services: {unreachableAfter: ${good}}\n`), []);
+  for (const bad of ['14s', '11m', '1h', '60', '-1', 'never'])
+    assert.match(problems(`${head}services: {unreachableAfter: ${bad}}\n`)[0] ?? '', /:3 .*unreachableAfter/, bad);
   assert.match(problems('names: [hub]\n')[0] ?? '', /cluster\.name: it is missing/);
   assert.match(problems(`${head}names: [b]\n`)[0] ?? '', /:3 /);
   assert.match(problems(`${head}x: &a [*a]\n`)[0] ?? '', /references/);
