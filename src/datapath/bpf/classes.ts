@@ -31,6 +31,7 @@ export class ClassTracker {
   #free: number[] = [];
   #next = 1;
   #unknown = -1;
+  #counted: { readonly rows: number; readonly ranges: boolean } | undefined;
 
   constructor(side: Side) {
     this.side = side;
@@ -38,17 +39,28 @@ export class ClassTracker {
 
   /** Rows as people count them: one for a range, however many parts it has. */
   get rowCount(): number {
-    let count = 0;
-    for (const cells of this.rows.values()) count += new Set([...cells.values()].map(rowName)).size;
-    return count;
+    return this.#count().rows;
   }
 
   get hasRanges(): boolean {
-    for (const cells of this.rows.values()) for (const { map } of cells.values()) if (map === 'ranges') return true;
-    return false;
+    return this.#count().ranges;
+  }
+
+  /** Asked for all the time, and the same for as long as no row changes. */
+  #count(): { readonly rows: number; readonly ranges: boolean } {
+    if (this.#counted !== undefined) return this.#counted;
+    let [rows, ranges] = [0, false];
+    for (const cells of this.rows.values()) {
+      const all = [...cells.values()];
+      rows += new Set(all.map(rowName)).size;
+      ranges ||= all.some(({ map }) => map === 'ranges');
+    }
+    this.#counted = { rows, ranges };
+    return this.#counted;
   }
 
   clear(): void {
+    this.#counted = undefined;
     this.rows.clear();
     this.identities.clear();
     this.#numbers.clear();
@@ -60,6 +72,7 @@ export class ClassTracker {
 
   /** Told while the kernel is read. */
   holdRow(number: number, cell: Cell): void {
+    this.#counted = undefined;
     const cells = (this.rows.get(number) ?? new Map()) as Map<string, Cell>;
     this.rows.set(number, cells.set(cell.place, cell));
     this.#next = Math.max(this.#next, number + 1);
@@ -137,6 +150,7 @@ export class ClassTracker {
         known: old !== undefined,
       });
     }
+    this.#counted = undefined;
     if (wanted.size === 0) this.rows.delete(number);
     else this.rows.set(number, wanted);
   }
