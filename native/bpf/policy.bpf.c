@@ -28,6 +28,8 @@
 #define LAST_BELIEVED 0xffffff
 #define FRAGMENT_TICKS 30
 #define DNS 53
+/* Of those that the kernel gives to connections that programs open. */
+#define FIRST_OWN_PORT 32768
 
 enum border { EXTERNAL, OVERLAY };
 
@@ -303,11 +305,14 @@ static __always_inline __u32 lifetime(const struct connection *connection, __u8 
   return 600;
 }
 
-/* Whether a packet begins another connection between the same ends. */
+/*
+ * Whether a packet begins another connection between the same ends. One that the other side begins is always judged: the
+ * entry may be of a packet from the midst of a connection of which nothing was known.
+ */
 static __always_inline bool begins_anew(const struct connection *connection, const struct flow *flow,
                                         enum direction direction) {
-  if (flow->role != OPENS || flow->protocol != IPPROTO_TCP) return false;
-  return is_closing(connection) || (connection->origin != direction && connection->state & REPLIED);
+  if (flow->role != OPENS || (flow->protocol != IPPROTO_TCP && flow->protocol != IPPROTO_SCTP)) return false;
+  return is_closing(connection) || connection->origin != direction;
 }
 
 /* What the state of an allowed connection is behind this packet. */
@@ -453,6 +458,8 @@ static __always_inline enum kind ask(struct __sk_buff *skb, const struct judgeme
     /* From the midst of a connection of which we know nothing: perhaps the answer to one that may be opened from here. */
     if (kind == K_ALLOWED || known || flow->role != RUNS || flow->part == LATER || attempt) break;
     if (flow->protocol != IPPROTO_TCP && flow->protocol != IPPROTO_SCTP) break;
+    /* Nobody opens a connection from the port of a service: it was opened from there, before our time. */
+    if (direction == IN && flow->port < FIRST_OWN_PORT) break;
     question->direction = direction == IN ? OUT : IN;
     question->port = flow->source_port;
     question->identity = identity_of(with, family, &flow->remote);

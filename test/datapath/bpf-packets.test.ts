@@ -4,7 +4,7 @@ import type { VerdictKind } from '../../src/datapath/verdict-log.ts';
 import { type Namespace, until } from '../lab/namespace.ts';
 import { counter, feedNft } from './suite/borders.ts';
 import { Driver } from './suite/driver.ts';
-import { type Ends, ipv4Frame, ipv6Frame, udp } from './suite/ip-frames.ts';
+import { type Ends, ipv4Frame, ipv6Frame, tcp, udp } from './suite/ip-frames.ts';
 import { OPEN, type PolicySpec } from './suite/spec.ts';
 import { M, P, type Wire, wire } from './suite/wire.ts';
 
@@ -160,4 +160,26 @@ test('a frame of a VLAN is left to the device of the VLAN, one with a priority a
   await until('one is denied', async () => (await counted('no_rule', 'ingress')) > before);
   sendFrame(lab.peer.namespace, frame(priority));
   await until('another is denied', async () => (await counted('no_rule', 'ingress')) === before + 2);
+});
+
+test('a segment from nowhere, which may be an answer, opens nothing for those behind it', async (t) => {
+  const { namespace } = lab.machine;
+  const [SYN, ACK] = [2, 16];
+  // Anything may be opened from here, so anything that is no beginning may be the answer to it.
+  await driver.apply({ hosts, ingress: allow('allow tcp/80'), egress: OPEN });
+  const arrived = seeing(namespace, 'tcp dport { 81, 40081 }');
+  t.after(() => namespace.run('nft', 'delete', 'table', 'inet', 'see'));
+  const send = (port: number, flags: number): void =>
+    sendFrame(lab.peer.namespace, ipv4Frame(inward.v4, { protocol: TCP, payload: tcp(5555, port, flags) }));
+  const isDenied = async (port: number, flags: number): Promise<void> => {
+    const before = await counted('no_rule', 'ingress');
+    send(port, flags);
+    await until('it is denied', async () => (await counted('no_rule', 'ingress')) === before + 1);
+  };
+  send(40_081, ACK);
+  await until('it passes', () => arrived() === 1);
+  await isDenied(40_081, SYN);
+  send(40_081, ACK);
+  await until('the other passes', () => arrived() === 2);
+  await isDenied(81, ACK);
 });

@@ -208,4 +208,19 @@ export function olderConnectionSuite(name: DatapathName): void {
       await Promise.all([becomes(inDenied, 'pass'), becomes(inAllowed, 'blocked'), becomes(outAllowed, 'blocked')]);
     });
   }
+
+  test('connections older than the first start are cut where nobody may come in and everything may leave', async (t) => {
+    const lab = await wire('older', { tcp: [80, 81] });
+    t.after(() => lab.close());
+    const [denied, allowed, own] = await Promise.all([
+      lab.peer.open(M.v4, 80),
+      lab.peer.open(M.v4, 81),
+      lab.machine.open(P.v4, 80),
+    ]);
+    const driver = await Driver.start(name, lab.machine.namespace);
+    t.after(() => driver.close());
+    await driver.apply({ hosts, ingress: allow('allow tcp/81'), egress: OPEN });
+    const seen = await Promise.all([denied, allowed, own].map((each) => each.check(1500)));
+    assert.deepEqual(seen, ['blocked', 'pass', 'pass']);
+  });
 }

@@ -77,6 +77,17 @@ export function udp(from: number, to: number, length = 8): Buffer {
   return bytes;
 }
 
+/** A segment without payload; its checksum is wrong, which only a socket would mind. */
+export function tcp(from: number, to: number, flags: number): Buffer {
+  const bytes = Buffer.alloc(20);
+  bytes.writeUInt16BE(from, 0);
+  bytes.writeUInt16BE(to, 2);
+  bytes[12] = 5 << 4;
+  bytes[13] = flags;
+  bytes.writeUInt16BE(1000, 14);
+  return bytes;
+}
+
 function checksum(data: Buffer): number {
   let sum = 0;
   for (let at = 0; at < data.length; at += 2) sum += data.readUInt16BE(at);
