@@ -83,6 +83,11 @@ export class ChangeSet {
     else this.added++;
   }
 
+  /** Makes room in a map at once for so many entries, rather than again and again on the way there. */
+  async reserve(name: string, entries: number): Promise<void> {
+    if (entries > this.#options.map(name).shape.entries) await this.#options.grow(name, entries);
+  }
+
   /** Something was written. */
   get any(): boolean {
     return this.added + this.removed > 0;

@@ -36,6 +36,8 @@ export async function writeChanges(of: {
   if (everything || changes.prefixes === true)
     for (const family of [4, 6] as const) held.prefixes[family].become(addresses.prefixes(), set);
   if (everything || changes.border === true || changes.overlay === true) becomePasses(desired, held, set);
+  await set.reserve('hosts4', addresses.hosts4.size);
+  await set.reserve('hosts6', addresses.hosts6.size);
   if (everything) {
     await held.hosts[4].become(addresses.hosts4, set);
     await held.hosts[6].become(addresses.hosts6, set);
