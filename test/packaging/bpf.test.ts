@@ -5,6 +5,7 @@ import { basename, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { assertReach, type Expected, PORTS, serveEverywhere } from '../lab/matrix.ts';
 import { MeshLab } from '../lab/mesh-lab.ts';
+import { until } from '../lab/namespace.ts';
 import { CLUSTER_A, CROSS_CLUSTER } from '../lab/story.ts';
 import { buildPackage } from './build.ts';
 import { configure } from './joined.ts';
@@ -55,7 +56,17 @@ test('an agent that is killed comes back, and nobody notices', async () => {
   const before = policyPins();
   const frontend = lab.cluster('cluster-a').place('frontend');
   const flow = await frontend.flow(lab.machine.ipv4, PORTS.udp, { fresh: true, everyMs: 5 });
-  await machine.killAgent();
+  const { MainPID: killed } = await machine.show('mesh-agent', 'MainPID');
+  await machine.must('systemctl', 'kill', '--signal=KILL', '--kill-whom=main', 'mesh-agent');
+  await until(
+    'another one runs',
+    async () => {
+      const { MainPID, ActiveState } = await machine.show('mesh-agent', 'MainPID', 'ActiveState');
+      return ActiveState === 'active' && MainPID !== killed;
+    },
+    30_000,
+  );
+  await machine.untilEnforced();
   const { sent, received } = await flow.stop();
   assert.deepEqual([received, sent > 50], [sent, true]);
   assert.deepEqual(policyPins(), before);
