@@ -1,16 +1,8 @@
 import { Backoff } from '../core/backoff.ts';
 import { messageOf } from '../core/errors.ts';
 import { parsePrefix } from '../core/ip.ts';
-import type { LoggedPacket } from '../host/packet-log.ts';
-import type { KernelConnection } from './connection.ts';
-import type {
-  ApplyReport,
-  Datapath,
-  DatapathStatus,
-  KernelAddress,
-  KernelFrontend,
-  KernelPolicyRow,
-} from './datapath.ts';
+import { DatapathAround } from './around.ts';
+import type { ApplyReport, Datapath, DatapathStatus, KernelAddress } from './datapath.ts';
 import type { DesiredChanges, DesiredState } from './desired.ts';
 import type { Overlay } from './overlay/overlay.ts';
 import { Pacer } from './overlay/pacer.ts';
@@ -31,8 +23,7 @@ export interface KernelDatapathOptions {
  * The overlay never holds the policy back: when it fails, `apply` resolves, `status.overlay` tells the error, and the
  * overlay is tried again with backoff, by itself.
  */
-export class KernelDatapath implements Datapath {
-  readonly #policy: Datapath;
+export class KernelDatapath extends DatapathAround {
   readonly #overlay: Overlay;
   readonly #log: KernelDatapathOptions['log'];
   readonly #backoff = new Backoff({ minMs: 200, maxMs: 30_000 });
@@ -45,19 +36,15 @@ export class KernelDatapath implements Datapath {
   #closed = false;
 
   constructor(options: KernelDatapathOptions) {
-    this.#policy = options.policy;
+    super(options.policy);
     this.#overlay = options.overlay;
     this.#log = options.log;
   }
 
-  get name(): Datapath['name'] {
-    return this.#policy.name;
-  }
-
-  async open(): Promise<void> {
-    await this.#policy.open();
+  override async open(): Promise<void> {
+    await this.inner.open();
     await this.#overlay.open();
-    this.#policy.onDrift((what) => this.#listener(what));
+    this.inner.onDrift((what) => this.#listener(what));
     this.#overlay.onDrift((what) => {
       // A waiting retry would answer too late.
       this.#backoff.reset();
@@ -66,7 +53,7 @@ export class KernelDatapath implements Datapath {
     });
   }
 
-  apply(desired: DesiredState, changes: DesiredChanges): Promise<ApplyReport> {
+  override apply(desired: DesiredState, changes: DesiredChanges): Promise<ApplyReport> {
     return this.#inTurn(() => this.#apply(desired, changes));
   }
 
@@ -77,7 +64,7 @@ export class KernelDatapath implements Datapath {
     const waits = this.#retry !== undefined && desired.overlay !== undefined;
     if (waits) this.#behind = true;
     const prepared = !waits && (await this.#attempt(() => this.#overlay.prepare(desired)));
-    const report = await this.#policy.apply(desired, changes);
+    const report = await this.inner.apply(desired, changes);
     const routes = prepared ? await this.#applyOverlay(desired, changes) : { added: 0, removed: 0 };
     return {
       added: report.added + routes.added,
@@ -133,7 +120,7 @@ export class KernelDatapath implements Datapath {
     if (!(await this.#attempt(() => this.#overlay.prepare(desired)))) return;
     try {
       // The device may be another one than the rules know.
-      await this.#policy.apply(desired, { overlay: true });
+      await this.inner.apply(desired, { overlay: true });
     } catch (error) {
       this.#behind = true;
       this.#listener(`rules for the overlay failed: ${messageOf(error)}`);
@@ -149,8 +136,8 @@ export class KernelDatapath implements Datapath {
     return result;
   }
 
-  async dumpAddresses(): Promise<KernelAddress[]> {
-    const addresses = await this.#policy.dumpAddresses();
+  override async dumpAddresses(): Promise<KernelAddress[]> {
+    const addresses = await this.inner.dumpAddresses();
     const endpoints = await this.#overlay.tunnelEndpoints();
     if (endpoints.size === 0) return addresses;
     const pacer = new Pacer();
@@ -163,47 +150,31 @@ export class KernelDatapath implements Datapath {
     return addresses;
   }
 
-  dumpPolicy(): Promise<KernelPolicyRow[]> {
-    return this.#policy.dumpPolicy();
+  override get status(): DatapathStatus {
+    return { ...this.inner.status, overlay: this.#overlay.status };
   }
 
-  dumpServices(): Promise<KernelFrontend[]> {
-    return this.#policy.dumpServices();
-  }
-
-  dumpConnections(): Promise<KernelConnection[]> {
-    return this.#policy.dumpConnections();
-  }
-
-  hear(what: 'verdicts' | 'names', onPacket: (packet: LoggedPacket) => void): (() => void) | undefined {
-    return this.#policy.hear?.(what, onPacket);
-  }
-
-  get status(): DatapathStatus {
-    return { ...this.#policy.status, overlay: this.#overlay.status };
-  }
-
-  onDrift(listener: (what: string) => void): void {
+  override onDrift(listener: (what: string) => void): void {
     this.#listener = listener;
   }
 
   /** Routes first, then rules; a failure of the one does not keep the other. */
-  remove(): Promise<void> {
+  override remove(): Promise<void> {
     return this.#inTurn(async () => {
       this.#settleRetry();
       this.#desired = undefined;
       this.#behind = true;
-      const results = [await settled(this.#overlay.remove()), await settled(this.#policy.remove())];
+      const results = [await settled(this.#overlay.remove()), await settled(this.inner.remove())];
       for (const result of results) if (result.status === 'rejected') throw result.reason;
     });
   }
 
-  async close(): Promise<void> {
+  override async close(): Promise<void> {
     this.#closed = true;
     this.#settleRetry();
     await this.#turn;
     await this.#overlay.close();
-    await this.#policy.close();
+    await this.inner.close();
   }
 }
 

@@ -1,14 +1,5 @@
-import type { LoggedPacket } from '../host/packet-log.ts';
-import type { KernelConnection } from './connection.ts';
-import type {
-  ApplyReport,
-  Datapath,
-  DatapathStatus,
-  KernelAddress,
-  KernelFrontend,
-  KernelPolicyRow,
-  VerdictCount,
-} from './datapath.ts';
+import { DatapathAround } from './around.ts';
+import type { ApplyReport, Datapath, DatapathStatus, KernelFrontend, VerdictCount } from './datapath.ts';
 import type { DesiredChanges, DesiredState } from './desired.ts';
 
 export interface SplitOptions {
@@ -22,26 +13,21 @@ export interface SplitOptions {
  * One data path that judges beside one that leads packets to backends. Policies do not wait for services: the judge goes first,
  * and what the leader cannot do is tried again by whoever is told that the change set failed.
  */
-export class SplitDatapath implements Datapath {
-  readonly #judge: Datapath;
+export class SplitDatapath extends DatapathAround {
   readonly #leader: Datapath;
 
   constructor({ judge, leader }: SplitOptions) {
-    this.#judge = judge;
+    super(judge);
     this.#leader = leader;
   }
 
-  get name(): Datapath['name'] {
-    return this.#judge.name;
-  }
-
-  async open(): Promise<void> {
-    await this.#judge.open();
+  override async open(): Promise<void> {
+    await this.inner.open();
     await this.#leader.open();
   }
 
-  async apply(desired: DesiredState, changes: DesiredChanges): Promise<ApplyReport> {
-    const judged = await this.#judge.apply(desired, changes);
+  override async apply(desired: DesiredState, changes: DesiredChanges): Promise<ApplyReport> {
+    const judged = await this.inner.apply(desired, changes);
     const led = await this.#leader.apply(desired, changes);
     return {
       added: judged.added + led.added,
@@ -51,28 +37,12 @@ export class SplitDatapath implements Datapath {
     };
   }
 
-  dumpAddresses(): Promise<KernelAddress[]> {
-    return this.#judge.dumpAddresses();
-  }
-
-  dumpPolicy(): Promise<KernelPolicyRow[]> {
-    return this.#judge.dumpPolicy();
-  }
-
-  dumpServices(): Promise<KernelFrontend[]> {
+  override dumpServices(): Promise<KernelFrontend[]> {
     return this.#leader.dumpServices();
   }
 
-  dumpConnections(): Promise<KernelConnection[]> {
-    return this.#judge.dumpConnections();
-  }
-
-  hear(what: 'verdicts' | 'names', onPacket: (packet: LoggedPacket) => void): (() => void) | undefined {
-    return this.#judge.hear?.(what, onPacket);
-  }
-
-  get status(): DatapathStatus {
-    const judge = this.#judge.status;
+  override get status(): DatapathStatus {
+    const judge = this.inner.status;
     const { applied, error, healed, entries, balances, verdicts } = this.#leader.status;
     const { frontends = 0, slots = 0 } = entries;
     return {
@@ -86,19 +56,19 @@ export class SplitDatapath implements Datapath {
     };
   }
 
-  onDrift(listener: (what: string) => void): void {
-    this.#judge.onDrift(listener);
+  override onDrift(listener: (what: string) => void): void {
+    this.inner.onDrift(listener);
     this.#leader.onDrift(listener);
   }
 
-  async remove(): Promise<void> {
+  override async remove(): Promise<void> {
     await this.#leader.remove();
-    await this.#judge.remove();
+    await this.inner.remove();
   }
 
-  async close(): Promise<void> {
+  override async close(): Promise<void> {
     await this.#leader.close();
-    await this.#judge.close();
+    await this.inner.close();
   }
 }
 

@@ -1,16 +1,8 @@
 import { messageOf } from '../../core/errors.ts';
 import { forwardsPackets } from '../../host/forwarding.ts';
-import type { LoggedPacket } from '../../host/packet-log.ts';
 import type { FrontendKey } from '../../service/result.ts';
-import type { KernelConnection } from '../connection.ts';
-import type {
-  ApplyReport,
-  Datapath,
-  DatapathStatus,
-  KernelAddress,
-  KernelFrontend,
-  KernelPolicyRow,
-} from '../datapath.ts';
+import { DatapathAround } from '../around.ts';
+import type { ApplyReport, Datapath, DatapathStatus, KernelFrontend } from '../datapath.ts';
 import type { DesiredChanges, DesiredState } from '../desired.ts';
 import { frontendsOf } from '../lb/dump.ts';
 import { Remainder } from './remainder.ts';
@@ -49,9 +41,8 @@ interface Share {
  * In what order: sockets lead before the packet filter ceases to, and it leads or refuses before they cease to. When the kernel
  * refuses the programs, the packet filter leads everything; policies never wait for it.
  */
-export class SocketDatapath implements Datapath {
+export class SocketDatapath extends DatapathAround {
   readonly #options: SocketDatapathOptions;
-  readonly #policy: Datapath;
   #sockets: SocketServices | undefined;
   #remainder: Remainder | undefined;
   /** What the packets were given last: all services, or the remainder. */
@@ -69,17 +60,13 @@ export class SocketDatapath implements Datapath {
   #turn: Promise<unknown> = Promise.resolve();
 
   constructor(options: SocketDatapathOptions) {
+    super(options.policy);
     this.#options = options;
-    this.#policy = options.policy;
   }
 
-  get name(): Datapath['name'] {
-    return this.#policy.name;
-  }
-
-  async open(): Promise<void> {
-    await this.#policy.open();
-    this.#policy.onDrift((what) => this.#listener(what));
+  override async open(): Promise<void> {
+    await this.inner.open();
+    this.inner.onDrift((what) => this.#listener(what));
     this.#openSockets('silently');
     this.#timer = setInterval(() => void this.#check(), this.#options.checkMs ?? CHECK_MS).unref();
   }
@@ -96,7 +83,7 @@ export class SocketDatapath implements Datapath {
     }
   }
 
-  apply(desired: DesiredState, changes: DesiredChanges): Promise<ApplyReport> {
+  override apply(desired: DesiredState, changes: DesiredChanges): Promise<ApplyReport> {
     return this.#inTurn(() => this.#apply(desired, changes));
   }
 
@@ -166,7 +153,7 @@ export class SocketDatapath implements Datapath {
   async #leadPackets(desired: DesiredState, changes: DesiredChanges): Promise<ApplyReport> {
     const { services, changed } = this.#shareOf(desired, changes);
     const { services: _, ...others } = changes;
-    const report = await this.#policy.apply(
+    const report = await this.inner.apply(
       withServices(desired, services),
       changed === undefined ? others : { ...others, services: changed },
     );
@@ -254,17 +241,9 @@ export class SocketDatapath implements Datapath {
     return result;
   }
 
-  dumpAddresses(): Promise<KernelAddress[]> {
-    return this.#policy.dumpAddresses();
-  }
-
-  dumpPolicy(): Promise<KernelPolicyRow[]> {
-    return this.#policy.dumpPolicy();
-  }
-
   /** Frontends that both lead are told once, with all of their connections. */
-  async dumpServices(): Promise<KernelFrontend[]> {
-    const packets = await this.#policy.dumpServices();
+  override async dumpServices(): Promise<KernelFrontend[]> {
+    const packets = await this.inner.dumpServices();
     const found = new Map<string, KernelFrontend>(packets.map((frontend) => [nameOf(frontend), frontend]));
     for (const frontend of this.#sockets === undefined ? [] : frontendsOf(this.#sockets.dump(), 'socket')) {
       const other = found.get(nameOf(frontend));
@@ -276,16 +255,8 @@ export class SocketDatapath implements Datapath {
     return [...found.values()];
   }
 
-  dumpConnections(): Promise<KernelConnection[]> {
-    return this.#policy.dumpConnections();
-  }
-
-  hear(what: 'verdicts' | 'names', onPacket: (packet: LoggedPacket) => void): (() => void) | undefined {
-    return this.#policy.hear?.(what, onPacket);
-  }
-
-  get status(): DatapathStatus {
-    const { entries, healed, balances, ...status } = this.#policy.status;
+  override get status(): DatapathStatus {
+    const { entries, healed, balances, ...status } = this.inner.status;
     const led = this.#isLed ? this.#sockets?.held : undefined;
     const at = this.#at;
     return {
@@ -304,27 +275,27 @@ export class SocketDatapath implements Datapath {
     return this.#given === 'all' ? { at: 'both', reason: 'this machine forwards packets of others' } : { at: 'socket' };
   }
 
-  onDrift(listener: (what: string) => void): void {
+  override onDrift(listener: (what: string) => void): void {
     this.#listener = listener;
   }
 
-  remove(): Promise<void> {
+  override remove(): Promise<void> {
     return this.#inTurn(async () => {
       this.#desired = undefined;
       this.#remainder = undefined;
       this.#given = undefined;
-      await this.#policy.remove();
+      await this.inner.remove();
       this.#sockets?.remove();
     });
   }
 
-  async close(): Promise<void> {
+  override async close(): Promise<void> {
     clearInterval(this.#timer);
     this.#timer = undefined;
     await this.#turn;
     await this.#sockets?.close();
     this.#sockets = undefined;
-    await this.#policy.close();
+    await this.inner.close();
   }
 }
 
