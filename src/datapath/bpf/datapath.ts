@@ -83,6 +83,8 @@ export class BpfDatapath implements Datapath {
   #appliedAt: number | undefined;
   #error: DatapathStatus['error'];
   #healed = 0;
+  /** Devices are about to be looked at. */
+  #looks = false;
 
   constructor(options: BpfOptions = {}) {
     this.#options = options;
@@ -94,7 +96,7 @@ export class BpfDatapath implements Datapath {
       const border = new BorderWatch({
         folder,
         attach: this.#options.attach ?? 'auto',
-        onDevices: () => void this.#inTurn(() => this.#followDevices()),
+        onDevices: () => this.#devicesChanged(),
       });
       const timer = setInterval(
         () => void this.#inTurn(() => this.#check()),
@@ -250,7 +252,15 @@ export class BpfDatapath implements Datapath {
     this.#dead.clear();
   }
 
+  /** An engine that starts a hundred containers tells of each a few times: one look is enough for those that wait. */
+  #devicesChanged(): void {
+    if (this.#looks) return;
+    this.#looks = true;
+    void this.#inTurn(() => this.#followDevices());
+  }
+
   async #followDevices(): Promise<void> {
+    this.#looks = false;
     if (this.#opened === undefined || this.#appliedAt === undefined || this.#stale) return;
     try {
       await this.#follow();

@@ -2,13 +2,13 @@ import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { closeObject, openPinned, pinObject } from '../../host/bpf/command.ts';
-import { BpfMap, MAP_TYPE, type MapShape } from '../../host/bpf/map.ts';
+import { BpfMap, type MapShape } from '../../host/bpf/map.ts';
 import type { BpfObject } from '../../host/bpf/object.ts';
 import { CLASSIFIER, loadProgram, programId } from '../../host/bpf/program.ts';
 import { makePinFolder, removePins } from '../pins.ts';
 import type { BpfFolder } from './folder.ts';
 
-export const PROGRAMS = ['enter', 'leave', 'enter_overlay', 'leave_overlay'] as const;
+const PROGRAMS = ['enter', 'leave', 'enter_overlay', 'leave_overlay'] as const;
 export type ProgramName = (typeof PROGRAMS)[number];
 
 /** Maps that are the same whatever the policy is: another generation goes on with them. */
@@ -167,6 +167,7 @@ export class Generation {
     const maps = new Map(this.#maps);
     const old = this.map(name);
     const entries = Math.min(MAX_ENTRIES, 2 ** Math.ceil(Math.log2(Math.max(needed, old.shape.entries * 2))));
+    if (entries <= old.shape.entries) throw new Error(`it has ${entries} entries, and cannot have more`);
     const map = BpfMap.create({ ...old.shape, entries });
     await copy(old, map);
     maps.set(name, map);
@@ -218,9 +219,4 @@ async function copy(from: BpfMap, to: BpfMap): Promise<void> {
     }
   }
   flush();
-}
-
-/** Whether a map can be made larger. */
-export function canGrow({ shape }: BpfMap): boolean {
-  return (shape.type === MAP_TYPE.hash || shape.type === MAP_TYPE.lpmTrie) && shape.entries < MAX_ENTRIES;
 }

@@ -82,7 +82,7 @@ export function readRevision(generation: Generation): bigint {
 }
 
 /** The place of the configuration of a revision. */
-export function configSlot(revision: bigint): Buffer {
+function configSlot(revision: bigint): Buffer {
   const slot = Buffer.alloc(4);
   slot.writeUInt32LE(Number(revision % BigInt(CONFIGS)));
   return slot;

@@ -123,7 +123,7 @@ export interface PolicyConfig {
   readonly arrived: number;
 }
 
-export const CONFIG_BYTES = 32;
+const CONFIG_BYTES = 32;
 
 export function writeConfig(config: PolicyConfig): Buffer {
   const bytes = Buffer.alloc(CONFIG_BYTES);

@@ -11,7 +11,7 @@ import {
 } from './command.ts';
 
 /** `enum bpf_map_type`. */
-export const MAP_TYPE = { hash: 1, array: 2, perCpuArray: 6, lruHash: 9, lpmTrie: 11, ringBuffer: 27 } as const;
+export const MAP_TYPE = { hash: 1, array: 2, lruHash: 9, lpmTrie: 11, ringBuffer: 27 } as const;
 
 export interface MapShape {
   readonly name: string;

@@ -81,6 +81,27 @@ export function connectionSuite(name: DatapathName): void {
     machine().run('nft', 'delete', 'table', 'inet', 'silent');
   });
 
+  test('connections are listed with who opened them, and what became of them', async () => {
+    await driver.apply({ hosts, ingress: allow('allow tcp'), egress: allow('allow any') });
+    const opened = await Promise.all([lab.peer.open(M.v6, 8080), lab.machine.open(P.v4, 81)]);
+    const listed = async (): Promise<unknown[]> =>
+      (await driver.connections())
+        .filter(({ local, remote }) => local.port === 8080 || (remote.port === 81 && remote.address === P.v4))
+        .filter(({ state }) => state !== 'closing')
+        .map(({ direction, protocol, remote, state }) => [direction, protocol, remote.address, state])
+        .sort();
+    assert.deepEqual(await listed(), [
+      ['egress', 6, P.v4, 'open'],
+      ['ingress', 6, P.v6, 'open'],
+    ]);
+    await driver.apply({ hosts, ingress: allow('allow udp'), egress: allow('allow any') });
+    await becomes(opened[0], 'blocked');
+    assert.deepEqual((await listed())[1], ['ingress', 6, P.v6, 'denied']);
+    await driver.apply({ hosts, ingress: OPEN, egress: OPEN });
+    await becomes(opened[0], 'pass');
+    await Promise.all(opened.map((each) => each.close()));
+  });
+
   test('an address that becomes another identity is judged again', async () => {
     await driver.apply({ hosts, ingress: allow('allow tcp/80'), egress: OPEN });
     const connection = await lab.peer.open(M.v4, 80);

@@ -2,6 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import type { KernelConnection } from '../../../src/datapath/connection.ts';
 import type {
   ApplyReport,
   DatapathStatus,
@@ -86,6 +87,10 @@ export class Driver {
 
   policy(): Promise<KernelPolicyRow[]> {
     return this.order('policy');
+  }
+
+  connections(): Promise<KernelConnection[]> {
+    return this.order('connections');
   }
 
   services(): Promise<KernelFrontend[]> {

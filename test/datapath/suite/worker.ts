@@ -89,6 +89,7 @@ const orders: Record<string, (request: never) => Promise<unknown> | unknown> = {
     ) !== undefined,
   addresses: () => datapath.dumpAddresses(),
   policy: () => datapath.dumpPolicy(),
+  connections: () => datapath.dumpConnections(),
   services: () => datapath.dumpServices(),
   status: () => datapath.status,
   remove: () => datapath.remove(),
