@@ -93,7 +93,6 @@ export class Agent {
   #tick: NodeJS.Timeout | undefined;
   #closed = false;
 
-  /** Throws AGT-DATAPATH. */
   constructor(options: AgentOptions) {
     const { config, log } = options;
     this.#options = options;

@@ -402,7 +402,6 @@ export const ERROR_CODES = {
     'read what it waits for; until then the rules of the last run stay in force',
     true,
   ),
-  'AGT-DATAPATH': entry('the chosen data path is not available', 'set `datapath: nftables`, or `auto`'),
   'AGT-UNENFORCED': entry('nothing is enforced', 'set `datapath: auto` to enforce policy on this machine'),
   'AGT-ROUTE': entry(
     'a range or address of a cluster is not routed over the overlay',
