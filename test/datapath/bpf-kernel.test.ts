@@ -178,7 +178,7 @@ test('another version takes over under traffic, and connections go on', async ()
   );
   await connection.close();
   for (const { sent, received } of await Promise.all(allowed.map((flow) => flow.stop())))
-    assert.deepEqual([received, sent > 50], [sent, true]);
+    assert.deepEqual([received, sent > 20], [sent, true]);
   assert.deepEqual((await forbidden.stop()).received, 0);
 });
 
