@@ -226,11 +226,34 @@ export class ClusterSource<Kind extends string> {
     }
   }
 
-  #start(kind: Kind, { prefix }: SourcePlan<Kind>): void {
+  #start(kind: Kind, { prefix, gated }: SourcePlan<Kind>): void {
     this.#watches.get(kind)?.close();
     // A canary that vanished means that the store is being filled again: what is not there may be still to come.
     const sink = this.#options.reader.sink(kind, () => this.#isAnnounced(kind));
-    this.#watches.set(kind, this.#store.watchPrefix(prefix(kind), sink));
+    this.#watches.set(kind, this.#store.watchPrefix(prefix(kind), gated ? this.#doubting(sink) : sink));
+  }
+
+  /** A list that is forced later may be complete before the canaries' own watch tells that they are gone: they are asked for. */
+  #doubting(sink: PrefixSink): PrefixSink {
+    let isFirst = true;
+    return {
+      listing: () => {
+        if (!isFirst) this.#askForCanaries();
+        isFirst = false;
+        sink.listing();
+      },
+      put: (key, value, modRevision, lease) => sink.put(key, value, modRevision, lease),
+      remove: (key) => sink.remove(key),
+      listed: () => sink.listed(),
+    };
+  }
+
+  /** Until they have answered no kind is announced; those that are listed meanwhile are listed once more. */
+  #askForCanaries(): void {
+    if (this.#canaryWatch?.synced !== true) return;
+    this.#canaryWatch.close();
+    this.#canaries = new Set();
+    this.#canaryWatch = this.#watchCanaries();
   }
 
   #closeWatches(): void {
