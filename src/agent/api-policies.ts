@@ -5,6 +5,7 @@ import type { Health } from '../api/health.ts';
 import type { AppliedPolicyRecord, ApplyAnswer, ApplyRequest, PolicyText } from '../api/policy-types.ts';
 import { API_VERSION } from '../api/types.ts';
 import { MeshError, messageOf } from '../core/errors.ts';
+import { OneByOne } from '../core/one-by-one.ts';
 import { makePrivateFolder, writeFileSafely } from '../pki/files.ts';
 import { type PolicyFinding, placeOf } from '../policy/language/findings.ts';
 import { type PolicyProblem, parsePolicies } from '../policy/language/parse.ts';
@@ -40,7 +41,7 @@ const MAX_NAME = 64;
 export class ApiPolicies {
   readonly #options: ApiPoliciesOptions;
   readonly #held = new Map<string, StoredPolicy>();
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #turns = new OneByOne();
 
   constructor(options: ApiPoliciesOptions) {
     this.#options = options;
@@ -80,12 +81,12 @@ export class ApiPolicies {
 
   /** Takes all objects of all texts, or none when one of them is refused. Throws MeshError AGT-STATE. */
   apply(request: ApplyRequest): Promise<ApplyAnswer> {
-    return this.#inTurn(() => this.#apply(request));
+    return this.#turns.run(() => this.#apply(request));
   }
 
   /** @returns undefined when no policy of this name came by the API. Throws MeshError AGT-STATE. */
   delete(policy: string): Promise<AppliedPolicyRecord | undefined> {
-    return this.#inTurn(() => this.#delete(policy));
+    return this.#turns.run(() => this.#delete(policy));
   }
 
   async #apply({ texts }: ApplyRequest): Promise<ApplyAnswer> {
@@ -140,12 +141,6 @@ export class ApiPolicies {
     } catch (error) {
       throw new MeshError('AGT-STATE', messageOf(error), { place: this.folder, cause: error });
     }
-  }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(work);
-    this.#turn = result.catch(() => undefined);
-    return result;
   }
 }
 

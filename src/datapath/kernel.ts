@@ -1,6 +1,7 @@
 import { Backoff } from '../core/backoff.ts';
 import { messageOf } from '../core/errors.ts';
 import { parsePrefix } from '../core/ip.ts';
+import { OneByOne } from '../core/one-by-one.ts';
 import { DatapathAround } from './around.ts';
 import type { ApplyReport, Datapath, DatapathStatus, KernelAddress } from './datapath.ts';
 import type { DesiredChanges, DesiredState } from './desired.ts';
@@ -32,7 +33,8 @@ export class KernelDatapath extends DatapathAround {
   /** The overlay must compare everything, since it missed changes. */
   #behind = true;
   #retry: NodeJS.Timeout | undefined;
-  #turn: Promise<unknown> = Promise.resolve();
+  /** One after the other: the caller's changes and our own retries. */
+  readonly #turns = new OneByOne();
   #closed = false;
 
   constructor(options: KernelDatapathOptions) {
@@ -54,7 +56,7 @@ export class KernelDatapath extends DatapathAround {
   }
 
   override apply(desired: DesiredState, changes: DesiredChanges): Promise<ApplyReport> {
-    return this.#inTurn(() => this.#apply(desired, changes));
+    return this.#turns.run(() => this.#apply(desired, changes));
   }
 
   async #apply(desired: DesiredState, changes: DesiredChanges): Promise<ApplyReport> {
@@ -105,7 +107,7 @@ export class KernelDatapath extends DatapathAround {
     if (this.#closed) return;
     this.#retry ??= setTimeout(() => {
       this.#settleRetry();
-      void this.#inTurn(() => this.#tryAgain());
+      void this.#turns.run(() => this.#tryAgain());
     }, this.#backoff.next()).unref();
   }
 
@@ -127,13 +129,6 @@ export class KernelDatapath extends DatapathAround {
       return;
     }
     await this.#applyOverlay(desired, {});
-  }
-
-  /** One after the other: the caller's changes and our own retries. */
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(work);
-    this.#turn = result.catch(() => undefined);
-    return result;
   }
 
   override async dumpAddresses(): Promise<KernelAddress[]> {
@@ -160,7 +155,7 @@ export class KernelDatapath extends DatapathAround {
 
   /** Routes first, then rules; a failure of the one does not keep the other. */
   override remove(): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#turns.run(async () => {
       this.#settleRetry();
       this.#desired = undefined;
       this.#behind = true;
@@ -172,7 +167,7 @@ export class KernelDatapath extends DatapathAround {
   override async close(): Promise<void> {
     this.#closed = true;
     this.#settleRetry();
-    await this.#turn;
+    await this.#turns.idle();
     await this.#overlay.close();
     await this.inner.close();
   }

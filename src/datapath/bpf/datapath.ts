@@ -1,4 +1,5 @@
 import { MeshError, messageOf } from '../../core/errors.ts';
+import { OneByOne } from '../../core/one-by-one.ts';
 import { BpfError } from '../../host/bpf/command.ts';
 import { type BpfObject, readBpfObject } from '../../host/bpf/object.ts';
 import { NetlinkError } from '../../host/netlink-error.ts';
@@ -76,7 +77,7 @@ export class BpfDatapath implements Datapath {
   #dead = new Map<string, Set<string>>();
   #borders: Borders | undefined;
   #listener: (what: string) => void = () => undefined;
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #turns = new OneByOne();
   /** What the kernel holds is not known: the last change set failed. */
   #stale = true;
   #suspect: string | undefined;
@@ -99,7 +100,7 @@ export class BpfDatapath implements Datapath {
         onDevices: () => this.#devicesChanged(),
       });
       const timer = setInterval(
-        () => void this.#inTurn(() => this.#check()),
+        () => void this.#turns.run(() => this.#check()),
         this.#options.checkMs ?? CHECK_MS,
       ).unref();
       this.#opened = { folder, border, timer };
@@ -152,7 +153,7 @@ export class BpfDatapath implements Datapath {
   }
 
   apply(desired: DesiredState, changes: DesiredChanges): Promise<ApplyReport> {
-    return this.#inTurn(() => this.#applyNow(desired, changes));
+    return this.#turns.run(() => this.#applyNow(desired, changes));
   }
 
   async #applyNow(desired: DesiredState, changes: DesiredChanges): Promise<ApplyReport> {
@@ -256,7 +257,7 @@ export class BpfDatapath implements Datapath {
   #devicesChanged(): void {
     if (this.#looks) return;
     this.#looks = true;
-    void this.#inTurn(() => this.#followDevices());
+    void this.#turns.run(() => this.#followDevices());
   }
 
   async #followDevices(): Promise<void> {
@@ -303,12 +304,6 @@ export class BpfDatapath implements Datapath {
     const failure = explain(error);
     this.#error = { code: failure.code, message: failure.message, since: this.#error?.since ?? Date.now() };
     return failure;
-  }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(work);
-    this.#turn = result.catch(() => undefined);
-    return result;
   }
 
   hear(what: 'verdicts' | 'names', onPacket: (packet: LoggedPacket) => void): () => void {
@@ -362,7 +357,7 @@ export class BpfDatapath implements Datapath {
   }
 
   remove(): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#turns.run(async () => {
       this.#appliedAt = undefined;
       this.#borders = undefined;
       await removeBpfPolicy(this.#options.fileSystem);
@@ -383,7 +378,7 @@ export class BpfDatapath implements Datapath {
   async close(): Promise<void> {
     const opened = this.#opened;
     if (opened === undefined) return;
-    await this.#turn;
+    await this.#turns.idle();
     this.#opened = undefined;
     clearInterval(opened.timer);
     try {

@@ -1,4 +1,5 @@
 import { messageOf } from '../../core/errors.ts';
+import { OneByOne } from '../../core/one-by-one.ts';
 import { forwardsPackets } from '../../host/forwarding.ts';
 import type { FrontendKey } from '../../service/result.ts';
 import { DatapathAround } from '../around.ts';
@@ -57,7 +58,8 @@ export class SocketDatapath extends DatapathAround {
   #forwards = false;
   #timer: NodeJS.Timeout | undefined;
   #listener: (what: string) => void = () => undefined;
-  #turn: Promise<unknown> = Promise.resolve();
+  /** One after the other: the caller's changes and our own. */
+  readonly #turns = new OneByOne();
 
   constructor(options: SocketDatapathOptions) {
     super(options.policy);
@@ -84,7 +86,7 @@ export class SocketDatapath extends DatapathAround {
   }
 
   override apply(desired: DesiredState, changes: DesiredChanges): Promise<ApplyReport> {
-    return this.#inTurn(() => this.#apply(desired, changes));
+    return this.#turns.run(() => this.#apply(desired, changes));
   }
 
   async #apply(desired: DesiredState, changes: DesiredChanges): Promise<ApplyReport> {
@@ -194,23 +196,25 @@ export class SocketDatapath extends DatapathAround {
 
   /** Programs that are gone are attached again; packets of others are led as soon as this machine forwards them. */
   async #check(): Promise<void> {
-    await this.#inTurn(async () => {
-      const desired = this.#desired;
-      const services = desired?.services;
-      if (this.#timer === undefined || desired === undefined || services === undefined || services === 'off') return;
-      const what = this.#broken() ?? this.#patrol();
-      const again = this.#reason !== undefined && this.#options.enabled && Date.now() >= this.#retryAt;
-      if (what === undefined && !again && this.#forwards === forwardsPackets()) return;
-      try {
-        await this.#apply(desired, { services: [...services.keys()] });
-        if (what !== undefined) {
-          this.#healed++;
-          this.#options.log?.info({ what }, 'a foreign change was healed');
+    await this.#turns
+      .run(async () => {
+        const desired = this.#desired;
+        const services = desired?.services;
+        if (this.#timer === undefined || desired === undefined || services === undefined || services === 'off') return;
+        const what = this.#broken() ?? this.#patrol();
+        const again = this.#reason !== undefined && this.#options.enabled && Date.now() >= this.#retryAt;
+        if (what === undefined && !again && this.#forwards === forwardsPackets()) return;
+        try {
+          await this.#apply(desired, { services: [...services.keys()] });
+          if (what !== undefined) {
+            this.#healed++;
+            this.#options.log?.info({ what }, 'a foreign change was healed');
+          }
+        } catch (error) {
+          this.#listener(`services could not be led: ${messageOf(error)}`);
         }
-      } catch (error) {
-        this.#listener(`services could not be led: ${messageOf(error)}`);
-      }
-    }).catch(() => undefined);
+      })
+      .catch(() => undefined);
   }
 
   /** @returns why everything must be written again */
@@ -232,13 +236,6 @@ export class SocketDatapath extends DatapathAround {
     } catch (error) {
       return messageOf(error);
     }
-  }
-
-  /** One after the other: the caller's changes and our own. */
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(work);
-    this.#turn = result.catch(() => undefined);
-    return result;
   }
 
   /** Frontends that both lead are told once, with all of their connections. */
@@ -280,7 +277,7 @@ export class SocketDatapath extends DatapathAround {
   }
 
   override remove(): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#turns.run(async () => {
       this.#desired = undefined;
       this.#remainder = undefined;
       this.#given = undefined;
@@ -292,7 +289,7 @@ export class SocketDatapath extends DatapathAround {
   override async close(): Promise<void> {
     clearInterval(this.#timer);
     this.#timer = undefined;
-    await this.#turn;
+    await this.#turns.idle();
     await this.#sockets?.close();
     this.#sockets = undefined;
     await this.inner.close();
