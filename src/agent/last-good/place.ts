@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { open, readFile, rm, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MeshError, messageOf } from '../../core/errors.ts';
+import { machineId } from '../../host/machine-id.ts';
 import { bootId } from '../../host/process-name.ts';
 import { makePrivateFolder, writeFileSafely } from '../../pki/files.ts';
 import type { Head } from './content.ts';
@@ -97,10 +98,6 @@ export class LastGoodPlace {
 
 /** Tells machines apart, as machine-id(5) wants it: by a hash, never by the id itself. Empty where there is none. */
 export function machineMark(): string {
-  try {
-    const id = readFileSync('/etc/machine-id', 'latin1').trim();
-    return id === '' ? '' : createHash('sha256').update(`mesh-agent last-good ${id}`).digest('base64url').slice(0, 16);
-  } catch {
-    return '';
-  }
+  const id = machineId();
+  return id === '' ? '' : createHash('sha256').update(`mesh-agent last-good ${id}`).digest('base64url').slice(0, 16);
 }

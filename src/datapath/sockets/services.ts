@@ -1,10 +1,10 @@
-import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { dirname } from 'node:path';
 import { fingerprint } from '../../core/fingerprint.ts';
 import { BpfError } from '../../host/bpf/command.ts';
 import { readBpfObject } from '../../host/bpf/object.ts';
 import { networkNamespaceCookie } from '../../host/bpf/place.ts';
+import { machineId } from '../../host/machine-id.ts';
 import type { FrontendKey, ServiceMap } from '../../service/result.ts';
 import { HeldServices } from '../lb/held.ts';
 import { type Moved, ServiceWriter } from '../lb/writer.ts';
@@ -235,9 +235,5 @@ function configBytes(): Buffer {
 
 /** The same after every start, another on every machine: spreads machines over the targets that clients stay with. */
 function clientNumber(): number {
-  try {
-    return fingerprint(readFileSync('/etc/machine-id', 'latin1').trim() || hostname());
-  } catch {
-    return fingerprint(hostname());
-  }
+  return fingerprint(machineId() || hostname());
 }
