@@ -1,5 +1,6 @@
 import {
   attributes,
+  type BpfCall,
   BpfError,
   bpf,
   COMMAND,
@@ -142,7 +143,7 @@ export class BpfMap {
       const next = Buffer.alloc(Math.max(4, keyBytes));
       const attr = attributes(56, { 32: BATCH, 36: this.fd });
       const pointers = [8, next, 16, keys, 24, values, ...(from === undefined ? [] : [0, from])];
-      last = this.#batch({ command: COMMAND.lookupBatch, attr, pointers });
+      last = !this.#found({ command: COMMAND.lookupBatch, attr, pointers }, 'read');
       const count = attr.readUInt32LE(32);
       for (let index = 0; index < count; index++) {
         yield {
@@ -165,46 +166,28 @@ export class BpfMap {
   #nextKey(key: Buffer | undefined): Buffer | undefined {
     const next = Buffer.alloc(this.shape.keyBytes);
     const pointers = key === undefined ? [16, next] : [8, key, 16, next];
-    try {
-      bpf({
-        command: COMMAND.nextKey,
-        attr: attributes(32, { 0: this.fd }),
-        pointers,
-        operation: `read the eBPF map ${this.shape.name}`,
-      });
-      return next;
-    } catch (error) {
-      if (error instanceof BpfError && error.errnoName === 'ENOENT') return undefined;
-      throw error;
-    }
+    const attr = attributes(32, { 0: this.fd });
+    return this.#found({ command: COMMAND.nextKey, attr, pointers }, 'read') ? next : undefined;
   }
 
   close(): void {
     closeObject(this.fd);
   }
 
-  /** @returns whether the end was reached */
-  #batch(call: { command: number; attr: Buffer; pointers: (number | Buffer)[] }): boolean {
-    try {
-      bpf({ ...call, operation: `read the eBPF map ${this.shape.name}` });
-      return false;
-    } catch (error) {
-      if (error instanceof BpfError && error.errnoName === 'ENOENT') return true;
-      throw error;
-    }
+  /** @returns false when the key is not there; an update needs none. */
+  #element(command: number, key: Buffer, value?: Buffer, flags = 0): boolean {
+    const attr = attributes(32, { 0: this.fd, 24: flags });
+    const pointers = value === undefined ? [8, key] : [8, key, 16, value];
+    return this.#found({ command, attr, pointers }, command === COMMAND.lookup ? 'read' : 'change');
   }
 
-  #element(command: number, key: Buffer, value?: Buffer, flags = 0): boolean {
+  /** @returns false when there is nothing, or nothing more */
+  #found(call: Omit<BpfCall, 'operation'>, verb: 'read' | 'change'): boolean {
     try {
-      bpf({
-        command,
-        attr: attributes(32, { 0: this.fd, 24: flags }),
-        pointers: value === undefined ? [8, key] : [8, key, 16, value],
-        operation: `${command === COMMAND.lookup ? 'read' : 'change'} the eBPF map ${this.shape.name}`,
-      });
+      bpf({ ...call, operation: `${verb} the eBPF map ${this.shape.name}` });
       return true;
     } catch (error) {
-      if (command !== COMMAND.update && error instanceof BpfError && error.errnoName === 'ENOENT') return false;
+      if (call.command !== COMMAND.update && error instanceof BpfError && error.errnoName === 'ENOENT') return false;
       throw error;
     }
   }
