@@ -6,19 +6,12 @@ import { closeObject, openPinned } from '../../src/host/bpf/command.ts';
 import { deviceLinkInfo, programId } from '../../src/host/bpf/program.ts';
 import { type Namespace, until } from '../lab/namespace.ts';
 import { Driver } from './suite/driver.ts';
+import { SPEC } from './suite/kernel-spec.ts';
 import type { Spec } from './suite/spec.ts';
 import { M, P, type Wire, wire } from './suite/wire.ts';
 
 // What eBPF has of its own: pins and links, versions of the programs, maps that grow, and others who take things away.
 
-const SPEC: Spec = {
-  hosts: { [P.v4]: 70_000, [P.v6]: 70_000, '10.9.9.9': 70_001 },
-  prefixes: { '10.0.0.0/8': 500, '10.77.0.0/16': 501, 'fd00::/8': 502 },
-  failsafe: { ingress: ['tcp/22'] },
-  stores: ['192.0.2.1 2379', '2001:db8::1 2379'],
-  ingress: { of: { 70000: ['allow tcp/80', 'allow tcp/90-99'], 70001: [], 500: ['deny udp/53 audit'] } },
-  egress: { others: ['allow udp/53', 'allow icmp/8'], of: { 70000: ['allow any'], 501: ['deny any'] } },
-};
 const OTHER: Spec = {
   ...SPEC,
   hosts: { [P.v4]: 70_000, [P.v6]: 70_001, '10.9.9.8': 70_001 },
